@@ -1,0 +1,67 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+let swiftSettings: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+/// A Swift module under `Sources/`.
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(
+    name: name, dependencies: dependencies,
+    swiftSettings: swiftSettings + [.strictMemorySafety()])
+}
+
+/// A suite under `Tests/`, named after the module that it tests.
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+}
+
+let argumentParser: Target.Dependency = .product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+  name: "peftool",
+  products: [.executable(name: "peftool", targets: ["peftool"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    .systemLibrary(name: "CJSON", pkgConfig: "json-c", providers: [.apt(["libjson-c-dev"])]),
+    .systemLibrary(
+      name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
+    .target(
+      name: "CKernels",
+      // -O3 in debug builds too, so that debug tests stay quick; no contraction, because every
+      // dispatch variant must round alike: the kernels write fma where they mean it.
+      cSettings: [
+        .unsafeFlags([
+          "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror",
+        ])
+      ]),
+    module("Files"),
+    module("JSON", ["CJSON", "Files"]),
+    module("Patterns", ["COniguruma", "Files"]),
+    module("Tensors", ["CKernels", "Files"]),
+    module("LinearAlgebra", ["CKernels", "Files"]),
+    module("Checkpoints", ["Files", "JSON", "Tensors"]),
+    module(
+      "Adapters",
+      ["Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "CKernels"]),
+    module("Reports"),
+    module(
+      "Commands",
+      [
+        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "Adapters",
+        "Reports", argumentParser,
+      ]),
+    .executableTarget(
+      name: "peftool", dependencies: ["Commands", argumentParser],
+      swiftSettings: swiftSettings + [.strictMemorySafety()]),
+  ]
+)

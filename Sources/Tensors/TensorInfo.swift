@@ -1,0 +1,61 @@
+package import Files
+
+/// One tensor as its file's header tells it: plain data, no bytes.
+package struct TensorInfo: Equatable, Sendable {
+  package let name: String
+  package let dtype: DType
+  /// Outermost dimension first, elements in row-major order; empty for a scalar.
+  package let shape: [Int]
+  /// Where the elements lie in their file, from the file's first byte.
+  package let byteRange: Range<Int>
+  /// The place of the file in its checkpoint's list of files.
+  package var fileIndex: Int
+
+  /// A tensor whose byte range has been checked against dtype and shape.
+  package init(
+    name: String, dtype: DType, shape: [Int], byteRange: Range<Int>, fileIndex: Int = 0
+  ) {
+    self.name = name
+    self.dtype = dtype
+    self.shape = shape
+    self.byteRange = byteRange
+    self.fileIndex = fileIndex
+  }
+
+  package var byteCount: Int { byteRange.count }
+  /// The product of the shape: 1 for a scalar.
+  package var elementCount: Int { shape.reduce(1, *) }
+
+  /// The bytes that a tensor takes, in checked arithmetic.
+  ///
+  /// - Throws: `damaged` where the product overflows or ends inside a byte (packed F4 and F6).
+  package static func byteCount(
+    dtype: DType, shape: [Int]
+  ) throws(PeftoolError) -> Int {
+    var bits = 1
+    for dimension in shape {
+      let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
+      guard !overflow else {
+        throw PeftoolError(.damaged, "shape \(shape.shapeText) has more elements than can be counted")
+      }
+      bits = product
+    }
+    let (product, overflow) = bits.multipliedReportingOverflow(by: dtype.bitCount)
+    guard !overflow else {
+      throw PeftoolError(.damaged, "shape \(shape.shapeText) has more elements than can be counted")
+    }
+    guard product % 8 == 0 else {
+      throw PeftoolError(
+        .damaged, "\(dtype.rawValue) of shape \(shape.shapeText) ends inside a byte")
+    }
+    return product / 8
+  }
+}
+
+extension [Int] {
+  /// A shape as peftool prints it: `[2, 3]`, and the first eight dimensions of a longer one.
+  package var shapeText: String {
+    let shown = prefix(8).map(String.init).joined(separator: ", ")
+    return count > 8 ? "[\(shown), … \(count) dimensions]" : "[\(shown)]"
+  }
+}
