@@ -44,11 +44,12 @@ let package = Package(
           "-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror",
         ])
       ]),
-    module("Files"),
+    .target(name: "CLinux"),
+    module("Files", ["CLinux"]),
     module("JSON", ["CJSON", "Files"]),
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
-    module("LinearAlgebra", ["CKernels", "Files"]),
+    module("LinearAlgebra", ["CLinux", "Files"]),
     module("Checkpoints", ["Files", "JSON", "Tensors"]),
     module(
       "Adapters",

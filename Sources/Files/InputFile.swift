@@ -91,7 +91,8 @@ package final class InputFile: Sendable {
   package func bytes(_ range: Range<Int>) throws(PeftoolError) -> [UInt8] {
     guard range.lowerBound >= 0, range.upperBound <= byteCount else {
       throw PeftoolError(
-        .damaged, "needs \(range.count) bytes, the file has \(max(0, byteCount - range.lowerBound))",
+        .damaged,
+        "needs \(range.count) bytes, the file has \(max(0, byteCount - range.lowerBound))",
         offset: range.lowerBound, path: path)
     }
     var bytes = [UInt8](repeating: 0, count: range.count)

@@ -36,19 +36,25 @@ package struct TensorInfo: Equatable, Sendable {
     for dimension in shape {
       let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
       guard !overflow else {
-        throw PeftoolError(.damaged, "shape \(shape.shapeText) has more elements than can be counted")
+        throw .uncountable(shape)
       }
       bits = product
     }
     let (product, overflow) = bits.multipliedReportingOverflow(by: dtype.bitCount)
     guard !overflow else {
-      throw PeftoolError(.damaged, "shape \(shape.shapeText) has more elements than can be counted")
+      throw .uncountable(shape)
     }
     guard product % 8 == 0 else {
       throw PeftoolError(
         .damaged, "\(dtype.rawValue) of shape \(shape.shapeText) ends inside a byte")
     }
     return product / 8
+  }
+}
+
+extension PeftoolError {
+  fileprivate static func uncountable(_ shape: [Int]) -> PeftoolError {
+    PeftoolError(.damaged, "shape \(shape.shapeText) has more elements than can be counted")
   }
 }
 

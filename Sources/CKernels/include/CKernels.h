@@ -1,6 +1,72 @@
-/// Loops over elements: no allocation, no I/O, the same bytes on every machine.
+/// Loops over elements: no allocation, no I/O, no state.
+///
+/// The same bytes on every machine: each element's operations come in a fixed order, rounded as
+/// written (-ffp-contract=off), and a fused multiply-add is one in every dispatch variant (the
+/// C library's fma where the processor has none). Sums run over a fixed number of partial sums.
+/// `_f32` and `_f64` name the type that is computed in. Pointers need no alignment but their
+/// type's, and never overlap unless said.
 #ifndef CKERNELS_H
 #define CKERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+
+/// The element types that peftool computes with.
+enum pef_dtype {
+  PEF_F64,
+  PEF_F32,
+  PEF_F16,
+  PEF_BF16,
+  PEF_F8_E4M3,  // no infinity, NaN 0x7f and 0xff, largest 448 (OCP "E4M3FN")
+  PEF_F8_E5M2
+};
+
+/// Widens `count` elements; exact, but for F64 into f32, which rounds to nearest even.
+void pef_widen_f32(enum pef_dtype dtype, const void *from, float *to, size_t count);
+void pef_widen_f64(enum pef_dtype dtype, const void *from, double *to, size_t count);
+
+/// Narrows with one rounding, to nearest even. What is too large becomes infinity, and NaN in
+/// F8_E4M3, as in torch's conversions.
+void pef_narrow_f32(enum pef_dtype dtype, const float *from, void *to, size_t count);
+void pef_narrow_f64(enum pef_dtype dtype, const double *from, void *to, size_t count);
+
+/// How many elements are NaN or infinite.
+size_t pef_count_nonfinite(enum pef_dtype dtype, const void *from, size_t count);
+
+/// product = scaling * (left . right): left (rows, rank), right (rank, columns), product
+/// (rows, columns), row-major. Each element is the chain of fused multiply-adds over the rank in
+/// ascending order, from 0, then one multiplication.
+void pef_lowrank_f32(float *product, const float *left, const float *right, size_t rows,
+                     size_t columns, size_t rank, float scaling);
+void pef_lowrank_f64(double *product, const double *left, const double *right, size_t rows,
+                     size_t columns, size_t rank, double scaling);
+
+/// y += x.
+void pef_add_f32(float *y, const float *x, size_t count);
+void pef_add_f64(double *y, const double *x, size_t count);
+
+/// y *= x, element by element.
+void pef_multiply_f32(float *y, const float *x, size_t count);
+void pef_multiply_f64(double *y, const double *x, size_t count);
+
+/// y *= factor.
+void pef_scale_f32(float *y, float factor, size_t count);
+void pef_scale_f64(double *y, double factor, size_t count);
+
+/// y += weight * (x - w), the difference rounded first, then one fused multiply-add.
+void pef_add_change_f32(float *y, const float *x, const float *w, float weight, size_t count);
+void pef_add_change_f64(double *y, const double *x, const double *w, double weight,
+                        size_t count);
+
+/// The sum of the squares, in f64 over 16 partial sums.
+double pef_sum_squares_f32(const float *x, size_t count);
+double pef_sum_squares_f64(const double *x, size_t count);
+
+/// The sum of the squares of x - w, likewise.
+double pef_sum_squared_change_f32(const float *x, const float *w, size_t count);
+double pef_sum_squared_change_f64(const double *x, const double *w, size_t count);
+
+/// sums[j] += x[j] * x[j], in f64.
+void pef_add_squares_f32(double *sums, const float *x, size_t count);
+void pef_add_squares_f64(double *sums, const double *x, size_t count);
+
 #endif

@@ -1,0 +1,37 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int pef_fallocate(int descriptor, int64_t offset, int64_t count) {
+  return fallocate(descriptor, 0, offset, count);
+}
+
+ssize_t pef_copy_file_range(int from, int64_t *from_offset, int to, int64_t *to_offset,
+                            size_t count) {
+  off_t a = *from_offset, b = *to_offset;
+  ssize_t done = copy_file_range(from, &a, to, &b, count, 0);
+  *from_offset = a;
+  *to_offset = b;
+  return done;
+}
+
+int pef_start_writeback(int descriptor, int64_t offset, int64_t count) {
+  return sync_file_range(descriptor, offset, count, SYNC_FILE_RANGE_WRITE);
+}
+
+int pef_rename_new(const char *from, const char *to) {
+  return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+}
+
+int pef_rename_exchange(const char *a, const char *b) {
+  return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+}
+
+int pef_processor_count(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}

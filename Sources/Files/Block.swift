@@ -1,0 +1,34 @@
+/// Memory for one block of a file, owned by one worker and used again for each block.
+///
+/// Aligned to 64 bytes, so that it can hold any element type. Its bytes start as zeros.
+@safe
+package struct Block: ~Copyable {
+  private let memory: UnsafeMutableRawBufferPointer
+
+  /// Room for `byteCount` bytes.
+  package init(byteCount: Int) {
+    unsafe memory = .allocate(byteCount: max(byteCount, 1), alignment: 64)
+    unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
+  }
+
+  deinit { unsafe memory.deallocate() }
+
+  package var byteCount: Int { unsafe memory.count }
+
+  /// The first `count` bytes.
+  @_lifetime(borrow self)
+  package func bytes(_ count: Int) -> RawSpan {
+    // The span cannot outlive the borrow of the owner, and the slice checks the count.
+    let span = unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(rebasing: memory[..<count]))
+    return unsafe _overrideLifetime(span, borrowing: self)
+  }
+
+  /// The first `count` bytes, to be written.
+  @_lifetime(&self)
+  package mutating func mutableBytes(_ count: Int) -> MutableRawSpan {
+    // The span cannot outlive the exclusive access to the owner, and the slice checks the count.
+    let span = unsafe MutableRawSpan(
+      _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: memory[..<count]))
+    return unsafe _overrideLifetime(span, mutating: &self)
+  }
+}

@@ -1,0 +1,67 @@
+import Glibc
+import Synchronization
+
+/// What a signal has to undo, and the thread that waits for one.
+///
+/// A process has one set of signal handlers, so this is the one piece of state that belongs to the
+/// process and not to a value.
+package enum Interruption {
+  private static let temporaries = Mutex<Set<String>>([])
+
+  /// Has SIGINT, SIGTERM and SIGHUP remove this process's temporaries and end it.
+  ///
+  /// The status is 128 + the signal's number. Called once, before any other thread is started.
+  /// A file larger than RLIMIT_FSIZE becomes an error instead of the signal SIGXFSZ. A SIGHUP that
+  /// was ignored at the start (nohup) stays ignored.
+  package static func install() {
+    signal(SIGXFSZ, SIG_IGN)
+    var hangup = sigaction()
+    // Both calls touch only the values that they are given.
+    unsafe sigaction(SIGHUP, nil, &hangup)
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    unsafe sigaddset(&signals, SIGINT)
+    unsafe sigaddset(&signals, SIGTERM)
+    let isHangupIgnored =
+      unsafe unsafeBitCast(hangup.__sigaction_handler.sa_handler, to: Int.self)
+      == unsafeBitCast(SIG_IGN, to: Int.self)
+    if !isHangupIgnored { unsafe sigaddset(&signals, SIGHUP) }
+    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
+    var thread = pthread_t()
+    unsafe pthread_create(&thread, nil, { _ in Interruption.waitForSignal() }, nil)
+  }
+
+  private static func waitForSignal() -> Never {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    for signal in [SIGINT, SIGTERM, SIGHUP] { unsafe sigaddset(&signals, signal) }
+    var number: Int32 = 0
+    while unsafe sigwait(&signals, &number) != 0 {}
+    // The lock is kept to the end: a commit happens wholly before this or not at all.
+    temporaries.withLock { paths -> Never in
+      for path in paths {
+        // A worker may still be creating a file in it.
+        for _ in 0..<100 where (try? removeTree(path)) == nil { usleep(1000) }
+      }
+      let line = "peftool: interrupted\n"
+      // The pointer is the string's own storage, for the length of the call.
+      _ = unsafe line.utf8CString.withUnsafeBufferPointer {
+        unsafe write(STDERR_FILENO, $0.baseAddress, $0.count - 1)
+      }
+      _exit(128 + number)
+    }
+  }
+
+  /// Remembers a path that a signal removes.
+  static func register(_ path: String) { temporaries.withLock { _ = $0.insert(path) } }
+
+  /// Does the step after which the path is no longer a signal's to remove, in one piece.
+  static func resign<Failure>(
+    _ path: String, after step: () throws(Failure) -> Void
+  ) throws(Failure) {
+    try temporaries.withLock { paths throws(Failure) in
+      try step()
+      paths.remove(path)
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import CLinux
+import Glibc
+
+/// A file under construction, or a stream to standard output.
+///
+/// A file takes its bytes in any order and from any thread. A stream takes them in order: a writer
+/// whose turn has not come waits in `write`, so whoever hands out the work in the order of the
+/// output needs no other care.
+package final class OutputFile: Sendable {
+  /// The path that messages name: the final one, not the temporary's.
+  package let path: String
+  let descriptor: Int32
+  private let stream: Turnstile?
+
+  /// Bytes after which the kernel is asked to start writing to the disk, so that the last fsync
+  /// finds little left to do.
+  private static let writebackByteCount = 8 << 20
+
+  /// The standard output as a stream.
+  package static func standardOutput() -> OutputFile {
+    OutputFile(descriptor: STDOUT_FILENO, path: "standard output", isStream: true)
+  }
+
+  init(descriptor: Int32, path: String, isStream: Bool) {
+    self.descriptor = descriptor
+    self.path = path
+    stream = isStream ? Turnstile() : nil
+  }
+
+  deinit {
+    if stream == nil { close(descriptor) }
+  }
+
+  /// Gives the file its length and its disk blocks, so that a full disk is seen before the work.
+  ///
+  /// - Throws: `io` where the disk has not that many bytes free, or the file system no such files.
+  func reserve(byteCount: Int) throws(PeftoolError) {
+    guard byteCount > 0 else { return }
+    while pef_fallocate(descriptor, 0, Int64(byteCount)) != 0 {
+      switch errno {
+      case EINTR: continue
+      case EOPNOTSUPP, ENOSYS, EINVAL:
+        // The file system cannot reserve: the length alone, and the writes will tell.
+        try systemCall("cannot set the length", path: path) { ftruncate(descriptor, byteCount) }
+        return
+      default:
+        throw .system("cannot reserve \(byteCount) bytes", path: path)
+      }
+    }
+  }
+
+  /// Writes all of `bytes` at `offset`.
+  ///
+  /// - Throws: `io` with the system's message, `interrupted` where a stream was abandoned.
+  package func write(_ bytes: RawSpan, at offset: Int) throws(PeftoolError) {
+    if let stream { try stream.enter(at: offset) }
+    var done = 0
+    while done < bytes.byteCount {
+      done += try systemCall("cannot write", path: path) {
+        // The pointer stays inside the span: done < byteCount.
+        unsafe bytes.withUnsafeBytes {
+          let rest = unsafe UnsafeRawBufferPointer(rebasing: $0[done...])
+          return stream == nil
+            ? unsafe pwrite(descriptor, rest.baseAddress, rest.count, offset + done)
+            : unsafe Glibc.write(descriptor, rest.baseAddress, rest.count)
+        }
+      }
+    }
+    if let stream {
+      stream.leave(at: offset + bytes.byteCount)
+    } else if bytes.byteCount >= 1 << 16 {
+      startWriteback(offset..<offset + bytes.byteCount)
+    }
+  }
+
+  /// Copies a range of another file without its bytes passing through this program where the
+  /// system can do that.
+  ///
+  /// - Throws: as `write` and `InputFile.read` do.
+  package func copy(
+    _ range: Range<Int>, of input: InputFile, to offset: Int
+  ) throws(PeftoolError) {
+    var done = 0
+    while stream == nil, done < range.count {
+      var from = Int64(range.lowerBound + done)
+      var to = Int64(offset + done)
+      let part = min(range.count - done, Self.writebackByteCount)
+      // Both positions are this call's own variables.
+      let count = unsafe pef_copy_file_range(input.descriptor, &from, descriptor, &to, part)
+      if count > 0 {
+        startWriteback(offset + done..<offset + done + count)
+        done += count
+      } else if count < 0, errno == EINTR {
+        continue
+      } else if count == 0 || [EXDEV, EOPNOTSUPP, EINVAL, ENOSYS, EPERM].contains(errno) {
+        // Another file system, or one that cannot; at the end of the input the read says so.
+        break
+      } else {
+        throw .system("cannot copy from \(input.path.printable)", path: path)
+      }
+    }
+    var buffer = Block(byteCount: min(1 << 20, range.count - done))
+    while done < range.count {
+      let count = min(buffer.byteCount, range.count - done)
+      var part = buffer.mutableBytes(count)
+      try input.read(at: range.lowerBound + done, into: &part)
+      try write(buffer.bytes(count), at: offset + done)
+      done += count
+    }
+  }
+
+  /// Lets waiting writers of a stream go: their bytes will never be wanted.
+  package func abandon() {
+    stream?.abandon()
+  }
+
+  /// Waits until the disk has the file's bytes; a failure is final, as the pages may be lost.
+  func sync() throws(PeftoolError) {
+    try systemCall("cannot write to the disk", path: path) { fsync(descriptor) }
+  }
+
+  private func startWriteback(_ range: Range<Int>) {
+    // Advice only: what it cannot start, fsync does.
+    _ = pef_start_writeback(descriptor, Int64(range.lowerBound), Int64(range.count))
+  }
+}

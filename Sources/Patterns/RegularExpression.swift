@@ -1,0 +1,80 @@
+import COniguruma
+package import Files
+
+/// A regular expression in Python's syntax, as PEFT's configuration files hold them.
+///
+/// Compiled and matched by Oniguruma with a cap on the pattern's length and nesting and on the
+/// steps that a match may take, as the pattern may come out of a hostile file.
+@safe
+package final class RegularExpression: @unchecked Sendable {
+  // Written once in init; Oniguruma only reads it afterwards.
+  private let compiled: OnigRegex
+  private let pattern: String
+
+  private static let maximumPatternByteCount = 4096
+  private static let maximumRetryCount: UInt = 1_000_000
+
+  /// Compiles a pattern.
+  ///
+  /// - Throws: `damaged` where it is no regular expression or longer than 4,096 bytes.
+  package init(_ pattern: String) throws(PeftoolError) {
+    guard pattern.utf8.count <= Self.maximumPatternByteCount else {
+      throw PeftoolError(
+        .damaged,
+        "a pattern of \(pattern.utf8.count) bytes, at most \(Self.maximumPatternByteCount) are taken"
+      )
+    }
+    onig_set_parse_depth_limit(100)
+    var encodings: [OnigEncoding?] = unsafe [Self.utf8]
+    unsafe onig_initialize(&encodings, 1)
+    var regex: OnigRegex?
+    var info = unsafe OnigErrorInfo()
+    let bytes = Array(pattern.utf8)
+    // The pointers live through the call, and onig_new keeps none of them.
+    let status = unsafe bytes.withUnsafeBufferPointer { text in
+      let start = text.baseAddress
+      return unsafe onig_new(
+        &regex, start, start.map { unsafe $0 + text.count }, OnigOptionType(ONIG_OPTION_NONE),
+        Self.utf8, Self.pythonSyntax, &info)
+    }
+    guard status == ONIG_NORMAL, let regex = unsafe regex else {
+      throw PeftoolError(.damaged, "'\(pattern.printable)' is no regular expression")
+    }
+    unsafe compiled = regex
+    self.pattern = pattern
+  }
+
+  deinit { unsafe onig_free(compiled) }
+
+  /// Whether the pattern matches from the text's first character on (Python's `re.match`).
+  ///
+  /// - Throws: `unsupported` where the match takes too many steps.
+  package func matchesStart(of text: String) throws(PeftoolError) -> Bool {
+    let bytes = Array(text.utf8)
+    guard let parameters = unsafe onig_new_match_param() else {
+      throw PeftoolError(.io, "no memory to match '\(pattern.printable)'")
+    }
+    defer { unsafe onig_free_match_param(parameters) }
+    unsafe onig_initialize_match_param(parameters)
+    unsafe onig_set_retry_limit_in_match_of_match_param(parameters, Self.maximumRetryCount)
+    // The pointers live through the call, and onig_match keeps none of them.
+    let status = unsafe bytes.withUnsafeBufferPointer { text in
+      let start = text.baseAddress
+      let end = unsafe start.map { unsafe $0 + text.count }
+      return unsafe onig_match_with_param(
+        compiled, start, end, start, nil, OnigOptionType(ONIG_OPTION_NONE), parameters)
+    }
+    if status >= 0 { return true }
+    guard status == ONIG_MISMATCH else {
+      throw PeftoolError(
+        .unsupported, "matching '\(pattern.printable)' takes too many steps")
+    }
+    return false
+  }
+
+  // Two constants of Oniguruma's that C spells as macros over its globals, which it never changes.
+  private static var utf8: OnigEncoding { unsafe pef_onig_utf8() }
+  private static var pythonSyntax: UnsafeMutablePointer<OnigSyntaxType> {
+    unsafe pef_onig_python_syntax()
+  }
+}

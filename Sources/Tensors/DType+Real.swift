@@ -1,0 +1,31 @@
+import CKernels
+
+extension DType {
+  /// Whether peftool computes with it; every other dtype is inspected, copied and verified.
+  package var isComputable: Bool { kernel != nil }
+
+  /// Whether arithmetic on it is done in f64: where f32 would be no wider than the result.
+  package var isWide: Bool { self == .f64 || self == .f32 }
+
+  var kernel: pef_dtype? {
+    switch self {
+    case .f64: PEF_F64
+    case .f32: PEF_F32
+    case .f16: PEF_F16
+    case .bf16: PEF_BF16
+    case .f8E4M3: PEF_F8_E4M3
+    case .f8E5M2: PEF_F8_E5M2
+    default: nil
+    }
+  }
+
+  /// How many of `count` elements are NaN or infinite; 0 for a dtype that has neither.
+  package func nonfiniteCount(_ bytes: RawSpan, count: Int) -> Int {
+    guard let kernel else { return 0 }
+    precondition(bytes.byteCount >= count * bitCount / 8)
+    // The kernel reads count elements, which the span has.
+    return unsafe bytes.withUnsafeBytes {
+      unsafe pef_count_nonfinite(kernel, $0.baseAddress, count)
+    }
+  }
+}
