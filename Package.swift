@@ -64,5 +64,7 @@ let package = Package(
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],
       swiftSettings: swiftSettings + [.strictMemorySafety()]),
+    tests("ReportsTests", ["Reports"]),
+    tests("HouseTests", []),
   ]
 )

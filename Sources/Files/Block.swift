@@ -13,6 +13,7 @@ package struct Block: ~Copyable {
 
   deinit { unsafe memory.deallocate() }
 
+  /// The bytes there is room for.
   package var byteCount: Int { unsafe memory.count }
 
   /// The first `count` bytes.

@@ -17,10 +17,15 @@ package struct PeftoolError: Error, Equatable, Sendable {
     case interrupted
   }
 
+  /// What went wrong, roughly.
   package let kind: Kind
+  /// What was found and what was expected.
   package let reason: String
+  /// The place in the file, or in the tensor where that is known.
   package var offset: Int?
+  /// The tensor's name.
   package var tensor: String?
+  /// The file.
   package var path: String?
 
   /// An error with as much of its place as the thrower knows.

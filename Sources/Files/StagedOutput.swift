@@ -7,6 +7,7 @@ import Glibc
 /// lives; the next run to the same name removes those that nobody holds. Every file is synced
 /// before the rename and the folder after it. Dropped without a commit, it leaves nothing behind.
 package struct StagedOutput: ~Copyable {
+  /// What the output is.
   package enum Kind: Sendable { case file, directory }
 
   /// The final path.

@@ -10,6 +10,7 @@ package protocol Real: BinaryFloatingPoint, BitwiseCopyable, Sendable {
 }
 
 extension Float: Real {
+  /// The kernels that compute in f32.
   package static let kernels = unsafe RealKernels<Float>(
     widen: pef_widen_f32, narrow: pef_narrow_f32, lowRank: pef_lowrank_f32, add: pef_add_f32,
     multiply: pef_multiply_f32, scale: pef_scale_f32, addChange: pef_add_change_f32,
@@ -18,6 +19,7 @@ extension Float: Real {
 }
 
 extension Double: Real {
+  /// The kernels that compute in f64.
   package static let kernels = unsafe RealKernels<Double>(
     widen: pef_widen_f64, narrow: pef_narrow_f64, lowRank: pef_lowrank_f64, add: pef_add_f64,
     multiply: pef_multiply_f64, scale: pef_scale_f64, addChange: pef_add_change_f64,

@@ -2,7 +2,9 @@ package import Files
 
 /// One tensor as its file's header tells it: plain data, no bytes.
 package struct TensorInfo: Equatable, Sendable {
+  /// The name as the header has it.
   package let name: String
+  /// The type of its elements.
   package let dtype: DType
   /// Outermost dimension first, elements in row-major order; empty for a scalar.
   package let shape: [Int]
@@ -22,6 +24,7 @@ package struct TensorInfo: Equatable, Sendable {
     self.fileIndex = fileIndex
   }
 
+  /// The bytes that its elements take.
   package var byteCount: Int { byteRange.count }
   /// The product of the shape: 1 for a scalar.
   package var elementCount: Int { shape.reduce(1, *) }

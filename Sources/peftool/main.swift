@@ -1,4 +1,4 @@
-import ArgumentParser
 import Commands
+import Glibc
 
-Peftool.main()
+exit(Peftool.status(running: Array(CommandLine.arguments.dropFirst())))

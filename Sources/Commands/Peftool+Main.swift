@@ -1,0 +1,59 @@
+import ArgumentParser
+import Files
+import Glibc
+import Reports
+
+extension Peftool {
+  /// Parses the arguments, runs the verb and tells the user of what went wrong.
+  ///
+  /// - Returns: the exit status.
+  package static func status(running arguments: [String]) -> Int32 {
+    reserveStandardStreams()
+    // A reader that has gone ends peftool quietly, also where the caller had ignored the signal.
+    signal(SIGPIPE, SIG_DFL)
+    Interruption.install()
+    do {
+      var command = try parseAsRoot(arguments)
+      try command.run()
+      return 0
+    } catch let status as ExitCode {
+      return status.rawValue
+    } catch let error as PeftoolError {
+      writeToStandardError("peftool: \(error)\n")
+      return 2
+    } catch {
+      return status(telling: error)
+    }
+  }
+
+  /// Prints what the argument parser has thrown: help and version to standard output, a wrong
+  /// usage to standard error.
+  private static func status(telling error: any Error) -> Int32 {
+    let status = exitCode(for: error).rawValue
+    let text = fullMessage(for: error)
+    guard status == 0 else {
+      let prefix = "Error: "
+      writeToStandardError(
+        "peftool: \(text.hasPrefix(prefix) ? String(text.dropFirst(prefix.count)) : text)\n")
+      return status
+    }
+    do throws(PeftoolError) {
+      try StandardOutput.print(text + "\n")
+      return 0
+    } catch {
+      writeToStandardError("peftool: \(error)\n")
+      return 2
+    }
+  }
+
+  /// Opens those of descriptors 0, 1 and 2 that are closed, so that no file gets their numbers.
+  ///
+  /// Each is opened the wrong way round: reading from a closed standard input and writing to a
+  /// closed standard output must still fail.
+  private static func reserveStandardStreams() {
+    for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+      // The lowest free number is this one: those below it are open by now.
+      _ = unsafe open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY)
+    }
+  }
+}

@@ -1,0 +1,96 @@
+import Testing
+
+/// The order of the modules in which imports only look back.
+private let moduleOrder = [
+  "CJSON", "COniguruma", "CKernels", "CLinux", "Files", "JSON", "Patterns", "Tensors",
+  "LinearAlgebra", "Checkpoints", "Adapters", "Reports", "Commands", "peftool",
+]
+
+/// Members that a protocol asks for, which its documentation describes.
+private let witnesses = [
+  "static let configuration", "init()", "func run()", "mutating func run()", "func validate()",
+  "mutating func validate()", "var description: String", "static func ==", "func hash(",
+]
+
+/// Places in a module's source that break a rule, one line each.
+private func breaches(
+  in files: [(path: String, lines: [String])], _ isBreach: (_ lines: [String], _ at: Int) -> Bool
+) -> [String] {
+  files.flatMap { path, lines in
+    lines.indices.filter { isBreach(lines, $0) }.map { "\(path):\($0 + 1): \(lines[$0])" }
+  }
+}
+
+/// Whether a `package` declaration stands here without a documentation comment above it.
+private func isUndocumented(_ lines: [String], _ at: Int) -> Bool {
+  let line = lines[at].drop { $0 == " " }
+  guard line.hasPrefix("package "), !line.hasPrefix("package import") else { return false }
+  let declaration = line.dropFirst("package ".count)
+  if declaration.hasPrefix("extension") { return false }
+  if witnesses.contains(where: { declaration.hasPrefix($0) }) { return false }
+  var above = at - 1
+  while above >= 0, lines[above].drop(while: { $0 == " " }).hasPrefix("@") { above -= 1 }
+  return above < 0 || !lines[above].drop(while: { $0 == " " }).hasPrefix("///")
+}
+
+/// The module that a line imports, if it does.
+private func importedModule(_ line: String) -> String? {
+  var words = line.split(separator: " ").map(String.init)
+  if ["package", "public", "internal", "private", "fileprivate"].contains(words.first) {
+    words.removeFirst()
+  }
+  guard words.first == "import", words.count >= 2 else { return nil }
+  return words.last.map { String($0.split(separator: ".").first ?? "") }
+}
+
+/// Whether the module is ours and does not stand before `module` in the order.
+private func looksForward(from module: String, to imported: String) -> Bool {
+  guard let place = moduleOrder.firstIndex(of: imported) else { return false }
+  return place >= (moduleOrder.firstIndex(of: module) ?? 0)
+}
+
+@Suite struct HouseRules {
+  @Test func everyPackageDeclarationIsDocumented() throws {
+    let found = breaches(in: try Repository.swiftSources(), isUndocumented)
+    #expect(found == [])
+  }
+
+  @Test func importsLookBackInTheOrderOfModules() throws {
+    let found = try Repository.swiftSources().flatMap { file in
+      let module = String(file.path.split(separator: "/")[0])
+      #expect(moduleOrder.contains(module) || module == "peftool-bench")
+      return breaches(in: [file]) { lines, at in
+        importedModule(lines[at]).map { looksForward(from: module, to: $0) } ?? false
+      }
+    }
+    #expect(found == [])
+  }
+
+  @Test func sourcesDoWithoutFoundation() throws {
+    let found = breaches(in: try Repository.swiftSources()) { lines, at in
+      importedModule(lines[at])?.hasPrefix("Foundation") ?? false
+    }
+    #expect(found == [])
+  }
+
+  @Test(arguments: ["TODO", "FIXME", "fatalError(", "try! ", "as! ", "print(\""])
+  func sourcesDoWithout(word: String) throws {
+    let found = breaches(in: try Repository.swiftSources()) { lines, at in
+      lines[at].contains(word)
+    }
+    #expect(found == [])
+  }
+
+  @Test func theRulesSeeABreach() {
+    #expect(isUndocumented(["", "  package let x = 1"], 1))
+    #expect(isUndocumented(["// no", "@safe", "package struct S {"], 2))
+    #expect(!isUndocumented(["/// Yes.", "@safe", "package struct S {"], 2))
+    #expect(!isUndocumented(["", "package import Files"], 1))
+    #expect(importedModule("package import Files") == "Files")
+    #expect(importedModule("import struct Foundation.URL") == "Foundation")
+    #expect(importedModule("let important = 1") == nil)
+    #expect(looksForward(from: "Files", to: "Tensors"))
+    #expect(!looksForward(from: "Tensors", to: "Files"))
+    #expect(!looksForward(from: "Files", to: "Glibc"))
+  }
+}
