@@ -15,7 +15,7 @@ extension Float: Real {
     widen: pef_widen_f32, narrow: pef_narrow_f32, lowRank: pef_lowrank_f32, add: pef_add_f32,
     multiply: pef_multiply_f32, scale: pef_scale_f32, addChange: pef_add_change_f32,
     sumOfSquares: pef_sum_squares_f32, sumOfSquaredChange: pef_sum_squared_change_f32,
-    addSquares: pef_add_squares_f32)
+    addSquares: pef_add_squares_f32, statistics: pef_statistics_f32, compare: pef_compare_f32)
 }
 
 extension Double: Real {
@@ -24,7 +24,7 @@ extension Double: Real {
     widen: pef_widen_f64, narrow: pef_narrow_f64, lowRank: pef_lowrank_f64, add: pef_add_f64,
     multiply: pef_multiply_f64, scale: pef_scale_f64, addChange: pef_add_change_f64,
     sumOfSquares: pef_sum_squares_f64, sumOfSquaredChange: pef_sum_squared_change_f64,
-    addSquares: pef_add_squares_f64)
+    addSquares: pef_add_squares_f64, statistics: pef_statistics_f64, compare: pef_compare_f64)
 }
 
 /// One kernel of each kind, for one `Real`.
@@ -44,6 +44,9 @@ package struct RealKernels<R>: Sendable {
   let sumOfSquares: @Sendable (Input, Int) -> Double
   let sumOfSquaredChange: @Sendable (Input, Input, Int) -> Double
   let addSquares: @Sendable (UnsafeMutablePointer<Double>?, Input, Int) -> Void
+  let statistics: @Sendable (Input, Int, UnsafeMutablePointer<pef_statistics>?) -> Void
+  let compare:
+    @Sendable (Input, Input, Int, Double, Double, UnsafeMutablePointer<pef_comparison>?) -> Void
 }
 
 // Each pointer below lives through its call, and the preconditions hold the kernel to the counts.

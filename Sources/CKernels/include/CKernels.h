@@ -69,4 +69,27 @@ double pef_sum_squared_change_f64(const double *x, const double *w, size_t count
 void pef_add_squares_f32(double *sums, const float *x, size_t count);
 void pef_add_squares_f64(double *sums, const double *x, size_t count);
 
+/// What a run of elements holds; the first four figures are of the finite ones.
+struct pef_statistics {
+  double minimum, maximum;  // INFINITY and -INFINITY where no element is finite
+  double sum, squares;      // over 16 partial sums
+  uint64_t zeros, nans, infinities;
+};
+void pef_statistics_f32(const float *x, size_t count, struct pef_statistics *result);
+void pef_statistics_f64(const double *x, size_t count, struct pef_statistics *result);
+
+/// How two runs of elements differ; the first five figures are of the pairs of finite elements.
+/// NaN equals NaN whatever its bits, and 0 equals -0.
+struct pef_comparison {
+  double largest;                         // of |a - b|
+  double change, left, right, products;   // sums of (a - b)^2, a^2, b^2 and a b
+  uint64_t differing;                     // pairs that are not equal
+  uint64_t beyond;     // of those, the pairs without |a - b| <= atol + rtol |b|
+  uint64_t nonfinite;  // of those, the pairs with a NaN or an infinity
+};
+void pef_compare_f32(const float *a, const float *b, size_t count, double atol, double rtol,
+                     struct pef_comparison *result);
+void pef_compare_f64(const double *a, const double *b, size_t count, double atol, double rtol,
+                     struct pef_comparison *result);
+
 #endif
