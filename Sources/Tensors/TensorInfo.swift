@@ -27,23 +27,25 @@ package struct TensorInfo: Equatable, Sendable {
   /// The bytes that its elements take.
   package var byteCount: Int { byteRange.count }
   /// The product of the shape: 1 for a scalar.
-  package var elementCount: Int { shape.reduce(1, *) }
+  package var elementCount: Int { shape.contains(0) ? 0 : shape.reduce(1, *) }
 
   /// The bytes that a tensor takes, in checked arithmetic.
   ///
+  /// Counts as the reference library does, in unsigned 64-bit numbers and from the left: so
+  /// `[0, 2^33, 2^33]` is an empty tensor and `[2^33, 2^33, 0]` overflows.
   /// - Throws: `damaged` where the product overflows or ends inside a byte (packed F4 and F6).
   package static func byteCount(
     dtype: DType, shape: [Int]
   ) throws(PeftoolError) -> Int {
-    var bits = 1
+    var bits: UInt = 1
     for dimension in shape {
-      let (product, overflow) = bits.multipliedReportingOverflow(by: dimension)
+      let (product, overflow) = bits.multipliedReportingOverflow(by: UInt(dimension))
       guard !overflow else {
         throw .uncountable(shape)
       }
       bits = product
     }
-    let (product, overflow) = bits.multipliedReportingOverflow(by: dtype.bitCount)
+    let (product, overflow) = bits.multipliedReportingOverflow(by: UInt(dtype.bitCount))
     guard !overflow else {
       throw .uncountable(shape)
     }
@@ -51,7 +53,7 @@ package struct TensorInfo: Equatable, Sendable {
       throw PeftoolError(
         .damaged, "\(dtype.rawValue) of shape \(shape.shapeText) ends inside a byte")
     }
-    return product / 8
+    return Int(product / 8)
   }
 }
 

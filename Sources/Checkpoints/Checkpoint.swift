@@ -1,0 +1,176 @@
+package import Files
+package import JSON
+package import Tensors
+
+/// What a path holds: tensors, and the files that lie with them.
+///
+/// The content decides what a file is, not its name. Only headers, the index and the folder's list
+/// of names are read.
+package struct Checkpoint: Sendable {
+  /// How the tensors are kept.
+  package enum Kind: Sendable {
+    /// One safetensors file.
+    case file
+    /// Shards with an index.
+    case sharded
+  }
+
+  /// The path that the user gave.
+  package let path: String
+  package let source: any TensorSource
+  package let kind: Kind
+  /// The checkpoint's folder, where the path is one or is an index; nil for a single file.
+  package let directory: String?
+  /// The path of `adapter_config.json`, where the tensors are an adapter's.
+  package let adapterConfigPath: String?
+  /// The names of the folder's other files, sorted: configuration, tokenizer and the like.
+  ///
+  /// Without hidden ones and without `otherWeights`. Empty where `directory` is nil.
+  package let otherFiles: [String]
+  /// The names of files in the folder that look like weights but are no part of this checkpoint.
+  ///
+  /// Another format's, or a second index. They are not carried along, since they would not fit what
+  /// is written.
+  package let otherWeights: [String]
+
+  private let places: [ExactName: Int]
+
+  /// All tensors, in the source's order.
+  package var tensors: [TensorInfo] { source.tensors }
+  /// Whether the tensors are an adapter's, as PEFT saves it: `adapter_config.json` is with them.
+  package var isAdapter: Bool { adapterConfigPath != nil }
+  /// The one file, where there are no shards.
+  package var singleFile: SafetensorsFile? { source as? SafetensorsFile }
+  /// The shards with their index, where there are some.
+  package var sharded: ShardedSafetensors? { source as? ShardedSafetensors }
+
+  /// The tensor of that name, byte for byte.
+  package subscript(name: String) -> TensorInfo? {
+    places[ExactName(name)].map { source.tensors[$0] }
+  }
+
+  /// Opens a safetensors file, an index of shards, or a folder.
+  ///
+  /// In a folder the first of these counts: `model.safetensors`, `model.safetensors.index.json`
+  /// (the order in which transformers looks), `adapter_model.safetensors`, the only
+  /// `*.safetensors.index.json`, the only `*.safetensors`. With `preferringAdapter`
+  /// `adapter_model.safetensors` comes first.
+  /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
+  ///   tensors and for one with several sets of them, `damaged`, `different`.
+  package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
+    let found =
+      try Folder.isFolder(path)
+      ? Found(inFolder: path, preferringAdapter: preferringAdapter) : Found(file: path)
+    self.path = path
+    switch found.kind {
+    case .file: source = try SafetensorsFile(opening: found.path)
+    case .sharded: source = try ShardedSafetensors(opening: found.path)
+    }
+    kind = found.kind
+
+    let folder = Folder.parent(of: found.path)
+    let adapterConfig = Folder.path(folder, "adapter_config.json")
+    let isModel = Folder.name(of: found.path).hasPrefix("model.safetensors")
+    adapterConfigPath = !isModel && Folder.exists(adapterConfig) ? adapterConfig : nil
+    directory = Folder.isFolder(path) ? path : found.kind == .sharded ? folder : nil
+    if directory != nil {
+      var own: Set<String> = [Folder.name(of: found.path)]
+      if let sharded = source as? ShardedSafetensors { own.formUnion(sharded.shardNames) }
+      let others = try Folder.names(in: folder).filter {
+        !$0.hasPrefix(".") && !own.contains($0) && Folder.isFile(Folder.path(folder, $0))
+      }
+      otherFiles = others.filter { !FileSignature.isWeightName($0) }
+      otherWeights = others.filter(FileSignature.isWeightName)
+    } else {
+      otherFiles = []
+      otherWeights = []
+    }
+    var places: [ExactName: Int] = [:]
+    places.reserveCapacity(source.tensors.count)
+    for (place, tensor) in source.tensors.enumerated() { places[ExactName(tensor.name)] = place }
+    self.places = places
+  }
+
+  /// The folder's `config.json`, read at each call; nil where there is none, or no folder.
+  ///
+  /// - Throws: `io`, and `damaged` where it is no JSON.
+  package var config: JSON? {
+    get throws(PeftoolError) {
+      guard let directory else { return nil }
+      let path = Folder.path(directory, "config.json")
+      return Folder.exists(path) ? try JSON(opening: path) : nil
+    }
+  }
+
+  /// The `adapter_config.json`, read at each call; nil where the tensors are no adapter's.
+  ///
+  /// - Throws: `io`, and `damaged` where it is no JSON.
+  package var adapterConfig: JSON? {
+    get throws(PeftoolError) {
+      guard let adapterConfigPath else { return nil }
+      return try JSON(opening: adapterConfigPath)
+    }
+  }
+}
+
+/// The file that a path stands for.
+private struct Found {
+  let path: String
+  let kind: Checkpoint.Kind
+
+  /// Looks into the file at a path.
+  init(file path: String) throws(PeftoolError) {
+    self.path = path
+    switch try FileSignature(of: InputFile(opening: path)) {
+    case .safetensors: kind = .file
+    case .json: kind = .sharded
+    case .other(let what):
+      throw PeftoolError(
+        .unsupported, "\(what), expected safetensors or an index of shards", path: path)
+    }
+  }
+
+  /// Looks through a folder.
+  init(inFolder folder: String, preferringAdapter: Bool) throws(PeftoolError) {
+    let names = try Folder.names(in: folder)
+    let model = "model.safetensors"
+    let index = "model.safetensors.index.json"
+    let adapter = "adapter_model.safetensors"
+    let known = preferringAdapter ? [adapter, model, index] : [model, index, adapter]
+    if let name = known.first(where: names.contains) {
+      try self.init(file: Folder.path(folder, name))
+      return
+    }
+    let visible = names.filter { !$0.hasPrefix(".") }
+    for suffix in [".safetensors.index.json", ".safetensors"] {
+      let candidates = visible.filter { $0.hasSuffix(suffix) }
+      if candidates.count == 1 {
+        try self.init(file: Folder.path(folder, candidates[0]))
+        return
+      }
+      if candidates.count > 1 {
+        throw PeftoolError(
+          .unsupported,
+          "has \(candidates.count) files that end in \(suffix), expected one of them: "
+            + Self.list(candidates),
+          path: folder)
+      }
+    }
+    let weights = visible.filter(FileSignature.isWeightName)
+    guard weights.isEmpty else {
+      throw PeftoolError(
+        .unsupported,
+        "has no safetensors, only what peftool does not read: \(Self.list(weights))", path: folder)
+    }
+    throw PeftoolError(
+      .unsupported,
+      "has no tensors: looked for \(model), \(index), \(adapter) and one *.safetensors",
+      path: folder)
+  }
+
+  /// The first five names, and how many more there are.
+  private static func list(_ names: [String]) -> String {
+    let shown = names.prefix(5).map(\.printable).joined(separator: ", ")
+    return names.count > 5 ? "\(shown) and \(names.count - 5) more" : shown
+  }
+}

@@ -1,0 +1,52 @@
+package import Files
+package import Tensors
+
+/// Where tensors are read from: one file, or several that make up one checkpoint.
+package protocol TensorSource: Sendable {
+  /// The path that was opened, for messages.
+  var path: String { get }
+  /// The files that hold the tensors; `TensorInfo.fileIndex` counts in this list.
+  var files: [InputFile] { get }
+  /// All tensors, file after file, in each in the order in which their bytes lie.
+  var tensors: [TensorInfo] { get }
+  /// The format's own text metadata (`__metadata__`): the pairs that all files have.
+  var metadata: [(key: String, value: String)] { get }
+}
+
+extension TensorSource {
+  /// Fills `buffer` with the bytes of a range within a tensor.
+  ///
+  /// The range lies within `0..<tensor.byteCount` and is as long as the buffer.
+  /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
+  package func read(
+    _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
+  ) throws(PeftoolError) {
+    precondition(range.count == buffer.byteCount, "a range and a buffer of one size")
+    precondition(
+      range.lowerBound >= 0 && range.upperBound <= tensor.byteCount, "a range within the tensor")
+    do throws(PeftoolError) {
+      try files[tensor.fileIndex].read(
+        at: tensor.byteRange.lowerBound + range.lowerBound, into: &buffer)
+    } catch {
+      throw error.at(tensor: tensor.name)
+    }
+  }
+
+  /// All bytes of a tensor, in an array of their own: for small ones.
+  ///
+  /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
+  package func bytes(of tensor: TensorInfo) throws(PeftoolError) -> [UInt8] {
+    do throws(PeftoolError) {
+      return try files[tensor.fileIndex].bytes(tensor.byteRange)
+    } catch {
+      throw error.at(tensor: tensor.name)
+    }
+  }
+
+  /// Looks at every file again: called after the last read and before a commit.
+  ///
+  /// - Throws: `different` where one was changed or replaced meanwhile.
+  package func verifyUnchanged() throws(PeftoolError) {
+    for file in files { try file.verifyUnchanged() }
+  }
+}
