@@ -51,7 +51,8 @@ class Row:
     def check(self, label, *problems):
         problems = [problem for problem in problems if problem]
         if problems:
-            self.failures.append(f"{label}: {'; '.join(problems)}")
+            text = f"{label}: {'; '.join(problems)}"
+            self.failures.append(text.replace(f"{Lab.folder}/", ""))
         else:
             self.passed += 1
 
@@ -145,8 +146,13 @@ class Process:
 
         timer = threading.Timer(timeout, end)
         timer.start()
-        _, code, usage = os.wait4(self.pid, 0)
-        timer.cancel()
+        try:
+            _, code, usage = os.wait4(self.pid, 0)
+        except BaseException:  # This program is being ended: so is what it started.
+            self.send(signal.SIGKILL)
+            raise
+        finally:
+            timer.cancel()
         seconds = time.monotonic() - self.started
         self.popen.returncode = os.waitstatus_to_exitcode(code)
         with self.stdout, open(self.stderr, "rb") as stderr:
