@@ -25,7 +25,7 @@ void pef_widen_f32(enum pef_dtype dtype, const void *from, float *to, size_t cou
 void pef_widen_f64(enum pef_dtype dtype, const void *from, double *to, size_t count);
 
 /// Narrows with one rounding, to nearest even. What is too large becomes infinity, and NaN in
-/// F8_E4M3, as in torch's conversions.
+/// F8_E4M3: never a silent 448, which is what torch makes of it since 2.12.
 void pef_narrow_f32(enum pef_dtype dtype, const float *from, void *to, size_t count);
 void pef_narrow_f64(enum pef_dtype dtype, const double *from, void *to, size_t count);
 
