@@ -1,0 +1,157 @@
+package import Checkpoints
+package import Files
+import JSON
+package import Tensors
+
+/// An adapter as PEFT saves it: its configuration, and its tensors by module.
+///
+/// Only headers and the configuration are read.
+package struct Adapter: Sendable {
+  /// The path that the user gave.
+  package let path: String
+  package let checkpoint: Checkpoint
+  package let configuration: AdapterConfiguration
+  /// The modules that it changes, in the order of the file, an entry a depth of nesting.
+  package let modules: [Module]
+  /// Tensors of no use for the merged weights.
+  package let ignored: [TensorInfo]
+
+  /// What an adapter holds for one module.
+  package struct Module: Sendable {
+    /// The module's path, without `base_model.model.`.
+    package let path: String
+    /// The number of wrappers around this one's parameter; 0 but for `target_parameters` and for
+    /// own values of a wrapped module.
+    package let depth: Int
+    /// The adapter's tensors by what they are for.
+    package fileprivate(set) var parts: [AdapterKey.Part: TensorInfo]
+  }
+
+  /// A change of the names in a file, for an adapter that was trained inside another module.
+  package struct Renaming: Equatable, Sendable {
+    package let from: String
+    package let to: String
+
+    package init(from: String, to: String) {
+      self.from = from
+      self.to = to
+    }
+  }
+
+  /// The configuration's file name.
+  package static let configurationName = "adapter_config.json"
+
+  /// Opens an adapter's folder, or its safetensors file beside its configuration.
+  ///
+  /// In a folder without a configuration the only sub-folder that has one is taken: PEFT saves
+  /// adapters that are not called `default` so.
+  /// - Throws: `io`, `damaged`, `unsupported`, each with its path.
+  package init(opening path: String, renaming: [Renaming] = []) throws(PeftoolError) {
+    let folder = try Self.folder(of: path)
+    let checkpoint: Checkpoint
+    do throws(PeftoolError) {
+      checkpoint = try Checkpoint(opening: folder, preferringAdapter: true)
+    } catch {
+      throw try Self.withAdvice(error, folder: folder)
+    }
+    guard let json = try checkpoint.adapterConfig, let place = checkpoint.adapterConfigPath else {
+      throw PeftoolError(
+        .unsupported, "has no \(Self.configurationName) beside its tensors: no adapter", path: path)
+    }
+    do throws(PeftoolError) {
+      configuration = try AdapterConfiguration(json)
+    } catch {
+      throw error.at(path: place)
+    }
+    self.path = path
+    self.checkpoint = checkpoint
+    (modules, ignored) = try Self.modules(of: checkpoint, renaming: renaming)
+  }
+
+  /// One of its tensors, ready to be read.
+  package func stored(_ info: TensorInfo) -> StoredTensor {
+    StoredTensor(info, in: checkpoint.source)
+  }
+
+  /// The parameters of its own, without those of no use.
+  package var parameterCount: Int {
+    modules.reduce(0) { $0 + $1.parts.values.reduce(0) { $0 + $1.elementCount } }
+  }
+
+  private static func folder(of path: String) throws(PeftoolError) -> String {
+    guard Folder.isFolder(path), !Folder.exists(Folder.path(path, configurationName)) else {
+      return path
+    }
+    let candidates = try Folder.names(in: path).map { Folder.path(path, $0) }.filter {
+      Folder.isFolder($0) && Folder.exists(Folder.path($0, configurationName))
+    }
+    guard candidates.count < 2 else {
+      let names = candidates.prefix(5).map { Folder.name(of: $0).printable }
+      throw PeftoolError(
+        .unsupported,
+        "has \(candidates.count) adapters in sub-folders, name one: "
+          + names.joined(separator: ", "),
+        path: path)
+    }
+    return candidates.first ?? path
+  }
+
+  /// Says what to do with an adapter whose tensors are in a pickle only.
+  private static func withAdvice(
+    _ error: PeftoolError, folder: String
+  ) throws(PeftoolError) -> PeftoolError {
+    guard Folder.isFolder(folder), error.kind == .unsupported,
+      Folder.exists(Folder.path(folder, "adapter_model.bin"))
+    else { return error }
+    return PeftoolError(
+      .unsupported,
+      "is a Python pickle, which peftool does not read; load the adapter in PEFT and save it again "
+        + "(save_pretrained writes safetensors)",
+      path: Folder.path(folder, "adapter_model.bin"))
+  }
+
+  private static func modules(
+    of checkpoint: Checkpoint, renaming: [Renaming]
+  ) throws(PeftoolError) -> ([Module], [TensorInfo]) {
+    var modules: [Module] = []
+    var places: [ExactName: Int] = [:]
+    var ignored: [TensorInfo] = []
+    for tensor in checkpoint.tensors {
+      let stored = StoredTensor(tensor, in: checkpoint.source)
+      let rule = renaming.first { tensor.name.hasPrefix($0.from) }
+      let name = rule.map { $0.to + tensor.name.dropFirst($0.from.count) } ?? tensor.name
+      guard let key = AdapterKey(name) else {
+        throw stored.at(
+          PeftoolError(
+            .unsupported,
+            "is no key of PEFT's, expected \(AdapterKey.prefix)MODULE.lora_A.weight and the like; "
+              + "--key-prefix FROM=TO maps another prefix"))
+      }
+      guard key.part != .ignored else {
+        ignored.append(tensor)
+        continue
+      }
+      guard tensor.dtype.isComputable else {
+        throw stored.at(
+          PeftoolError(
+            .unsupported,
+            "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
+      }
+      // No module's path holds a NUL, so that the pair has one spelling.
+      let id = ExactName("\(key.module)\0\(key.depth)")
+      let place = places[id] ?? modules.count
+      if place == modules.count {
+        places[id] = place
+        modules.append(Module(path: key.module, depth: key.depth, parts: [:]))
+      }
+      if let other = modules[place].parts.updateValue(tensor, forKey: key.part) {
+        throw stored.at(
+          PeftoolError(.damaged, "means the same as '\(other.name.printable)'"))
+      }
+    }
+    guard !modules.isEmpty else {
+      throw PeftoolError(.damaged, "an adapter without tensors", path: checkpoint.source.path)
+    }
+    return (modules, ignored)
+  }
+}

@@ -1,0 +1,17 @@
+/// The kinds of adapter that peftool folds into a base, by PEFT's `peft_type`.
+package enum Method: String, CaseIterable, Sendable {
+  case lora = "LORA"
+  case adaLoRA = "ADALORA"
+  case ia3 = "IA3"
+  case trainableTokens = "TRAINABLE_TOKENS"
+
+  /// The name as its paper spells it.
+  package var name: String {
+    switch self {
+    case .lora: "LoRA"
+    case .adaLoRA: "AdaLoRA"
+    case .ia3: "(IA)³"
+    case .trainableTokens: "trainable tokens"
+    }
+  }
+}

@@ -1,0 +1,45 @@
+package import Checkpoints
+package import Files
+package import Tensors
+
+/// A tensor together with the files that hold it.
+package struct StoredTensor: Sendable {
+  package let source: any TensorSource
+  package let info: TensorInfo
+
+  package init(_ info: TensorInfo, in source: any TensorSource) {
+    self.info = info
+    self.source = source
+  }
+
+  package var dtype: DType { info.dtype }
+  package var shape: [Int] { info.shape }
+  /// The first dimension; 1 for a scalar. The tensor is seen as a matrix of this many rows.
+  package var rowCount: Int { info.shape.first ?? 1 }
+  /// The elements of a row.
+  package var columnCount: Int { info.shape.dropFirst().reduce(1, *) }
+  /// The file that holds it, for messages.
+  package var path: String { source.files[info.fileIndex].path }
+
+  /// All its values, exact but for F64 read as `Float`: for the small tensors of an adapter.
+  ///
+  /// - Throws: `io`, `damaged` where the file is cut short, and where a value is NaN or infinite.
+  package func values<R: Real>(_ type: R.Type) throws(PeftoolError) -> [R] {
+    let bytes = try source.bytes(of: info)
+    let count = info.elementCount
+    // Any bit pattern is an element.
+    let raw = unsafe bytes.span.bytes
+    guard dtype.nonfiniteCount(raw, count: count) == 0 else {
+      throw at(PeftoolError(.damaged, "has NaN or infinite values"))
+    }
+    var values = [R](repeating: 0, count: count)
+    var span = values.mutableSpan
+    R.widen(raw, dtype, into: &span, count: count)
+    return values
+  }
+
+  /// The error with this tensor's name and file.
+  package func at(_ error: PeftoolError) -> PeftoolError {
+    error.at(tensor: info.name, path: path)
+  }
+}
