@@ -65,6 +65,7 @@ let package = Package(
       name: "peftool", dependencies: ["Commands", argumentParser],
       swiftSettings: swiftSettings + [.strictMemorySafety()]),
     tests("ReportsTests", ["Reports"]),
+    tests("EndToEndTests", []),
     tests("HouseTests", []),
   ]
 )

@@ -17,7 +17,9 @@ package struct Checkpoint: Sendable {
 
   /// The path that the user gave.
   package let path: String
+  /// Where the tensors are read from.
   package let source: any TensorSource
+  /// Whether that is one file or several.
   package let kind: Kind
   /// The checkpoint's folder, where the path is one or is an index; nil for a single file.
   package let directory: String?

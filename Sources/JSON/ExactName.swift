@@ -3,6 +3,7 @@
 /// Swift's `String` takes `é` and `e` + U+0301 for equal; the formats that peftool reads do not,
 /// and two tensors may have just these two names. So names are looked up by their UTF-8.
 package struct ExactName: Hashable, Sendable {
+  /// The name as a string.
   package let string: String
 
   package init(_ string: String) {

@@ -12,7 +12,9 @@ package indirect enum JSON: Equatable, Sendable {
 
   /// A key with its value.
   package struct Member: Equatable, Sendable {
+    /// The key, without its quotes and escapes.
     package let key: String
+    /// What it names.
     package let value: JSON
 
     package init(_ key: String, _ value: JSON) {
@@ -23,8 +25,11 @@ package indirect enum JSON: Equatable, Sendable {
 
   /// What peftool takes of a JSON text: bytes, values in all, and levels of nesting.
   package struct Limits: Sendable {
+    /// The most bytes.
     package let byteCount: Int
+    /// The most values in all.
     package let valueCount: Int
+    /// The most levels of arrays and objects in each other.
     package let depth: Int
 
     package init(byteCount: Int, valueCount: Int, depth: Int) {

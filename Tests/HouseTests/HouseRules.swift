@@ -10,6 +10,8 @@ private let moduleOrder = [
 private let witnesses = [
   "static let configuration", "init()", "func run()", "mutating func run()", "func validate()",
   "mutating func validate()", "var description: String", "static func ==", "func hash(",
+  "var path: String", "var files: [InputFile]", "var metadata: [(key: String, value: String)]",
+  "var tensors: [TensorInfo]", "let tensors: [TensorInfo]",
 ]
 
 /// Places in a module's source that break a rule, one line each.
@@ -28,9 +30,19 @@ private func isUndocumented(_ lines: [String], _ at: Int) -> Bool {
   let declaration = line.dropFirst("package ".count)
   if declaration.hasPrefix("extension") { return false }
   if witnesses.contains(where: { declaration.hasPrefix($0) }) { return false }
+  if isMemberwise(lines, at) { return false }
   var above = at - 1
   while above >= 0, lines[above].drop(while: { $0 == " " }).hasPrefix("@") { above -= 1 }
   return above < 0 || !lines[above].drop(while: { $0 == " " }).hasPrefix("///")
+}
+
+/// Whether an initialiser begins here that only sets fields, whose documentation is its own.
+private func isMemberwise(_ lines: [String], _ at: Int) -> Bool {
+  guard lines[at].contains("package init("),
+    let open = lines[at...].firstIndex(where: { $0.hasSuffix("{") })
+  else { return false }
+  let body = lines[(open + 1)...].prefix { $0.drop { $0 == " " } != "}" }
+  return body.allSatisfy { $0.drop { $0 == " " }.hasPrefix("self.") }
 }
 
 /// The module that a line imports, if it does.
@@ -86,6 +98,8 @@ private func looksForward(from module: String, to imported: String) -> Bool {
     #expect(isUndocumented(["// no", "@safe", "package struct S {"], 2))
     #expect(!isUndocumented(["/// Yes.", "@safe", "package struct S {"], 2))
     #expect(!isUndocumented(["", "package import Files"], 1))
+    #expect(!isUndocumented(["package init(_ x: Int) {", "  self.x = x", "}"], 0))
+    #expect(isUndocumented(["package init(_ x: Int) {", "  self.x = x", "  f()", "}"], 0))
     #expect(importedModule("package import Files") == "Files")
     #expect(importedModule("import struct Foundation.URL") == "Foundation")
     #expect(importedModule("let important = 1") == nil)

@@ -3,9 +3,11 @@ package import Tensors
 
 /// One safetensors file; only its header is in memory.
 package struct SafetensorsFile: TensorSource {
+  /// The open file.
   package let file: InputFile
   /// The header's text as it lies in the file, padding included, without the length before it.
   package let headerBytes: [UInt8]
+  /// What the header says.
   package let header: SafetensorsHeader
 
   package var path: String { file.path }

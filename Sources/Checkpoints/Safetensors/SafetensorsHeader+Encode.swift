@@ -13,8 +13,11 @@ extension SafetensorsHeader {
 
   /// What a tensor needs to be named in a header.
   package struct Item: Sendable {
+    /// Its name, any text.
     package let name: String
+    /// The type of its elements.
     package let dtype: DType
+    /// Its sizes, the slowest first.
     package let shape: [Int]
 
     package init(name: String, dtype: DType, shape: [Int]) {

@@ -4,7 +4,9 @@ import Tensors
 
 /// An index file: which tensor lies in which shard.
 package struct ShardIndex: Sendable {
+  /// The path of the index.
   package let path: String
+  /// The index as it lies in the file.
   package let bytes: [UInt8]
   /// What `metadata` holds, null where there is none.
   package let metadata: JSON

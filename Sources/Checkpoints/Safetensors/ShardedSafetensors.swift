@@ -12,6 +12,7 @@ package struct ShardedSafetensors: TensorSource {
   package let indexMetadata: JSON
   /// The shards' file names, in order of their bytes, as `shards`.
   package let shardNames: [String]
+  /// The open shards, in the order of `shardNames`.
   package let shards: [SafetensorsFile]
   package let tensors: [TensorInfo]
 
