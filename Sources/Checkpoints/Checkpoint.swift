@@ -60,8 +60,9 @@ package struct Checkpoint: Sendable {
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
   package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
+    let isFolder = Folder.isFolder(path)
     let found =
-      try Folder.isFolder(path)
+      try isFolder
       ? Found(inFolder: path, preferringAdapter: preferringAdapter) : Found(file: path)
     self.path = path
     switch found.kind {
@@ -74,12 +75,15 @@ package struct Checkpoint: Sendable {
     let adapterConfig = Folder.path(folder, "adapter_config.json")
     let isModel = Folder.name(of: found.path).hasPrefix("model.safetensors")
     adapterConfigPath = !isModel && Folder.exists(adapterConfig) ? adapterConfig : nil
-    directory = Folder.isFolder(path) ? path : found.kind == .sharded ? folder : nil
+    directory = isFolder ? path : found.kind == .sharded ? folder : nil
     if directory != nil {
       var own: Set<String> = [Folder.name(of: found.path)]
       if let sharded = source as? ShardedSafetensors { own.formUnion(sharded.shardNames) }
-      let others = try Folder.names(in: folder).filter {
-        !$0.hasPrefix(".") && !own.contains($0) && Folder.isFile(Folder.path(folder, $0))
+      var others: [String] = []
+      for name in try Folder.names(in: folder) where !name.hasPrefix(".") && !own.contains(name) {
+        // A link that leads nowhere is listed: whoever wants the file hears of it.
+        let kind = try FileKind(at: Folder.path(folder, name))
+        if kind == .regular || kind == nil { others.append(name) }
       }
       otherFiles = others.filter { !FileSignature.isWeightName($0) }
       otherWeights = others.filter(FileSignature.isWeightName)

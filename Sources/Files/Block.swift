@@ -19,7 +19,8 @@ package struct Block: ~Copyable {
   /// The first `count` bytes.
   @_lifetime(borrow self)
   package func bytes(_ count: Int) -> RawSpan {
-    // The span cannot outlive the borrow of the owner, and the slice checks the count.
+    precondition(count >= 0 && count <= byteCount, "a part of the block")
+    // The span cannot outlive the borrow of the owner, and the count has been checked.
     let span = unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(rebasing: memory[..<count]))
     return unsafe _overrideLifetime(span, borrowing: self)
   }
@@ -27,7 +28,8 @@ package struct Block: ~Copyable {
   /// The first `count` bytes, to be written.
   @_lifetime(&self)
   package mutating func mutableBytes(_ count: Int) -> MutableRawSpan {
-    // The span cannot outlive the exclusive access to the owner, and the slice checks the count.
+    precondition(count >= 0 && count <= byteCount, "a part of the block")
+    // The span cannot outlive the exclusive access to the owner, and the count has been checked.
     let span = unsafe MutableRawSpan(
       _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: memory[..<count]))
     return unsafe _overrideLifetime(span, mutating: &self)

@@ -41,7 +41,7 @@ package enum Interruption {
     temporaries.withLock { paths -> Never in
       for path in paths {
         // A worker may still be creating a file in it.
-        for _ in 0..<100 where (try? removeTree(path)) == nil { usleep(1000) }
+        for _ in 0..<100 where (try? Folder.remove(path)) == nil { usleep(1000) }
       }
       let line = "peftool: interrupted\n"
       // The pointer is the string's own storage, for the length of the call.
@@ -54,6 +54,11 @@ package enum Interruption {
 
   /// Remembers a path that a signal removes.
   static func register(_ path: String) { temporaries.withLock { _ = $0.insert(path) } }
+
+  /// Does a step that must not meet a signal's removals halfway.
+  static func holdOff<Failure>(_ step: () throws(Failure) -> Void) throws(Failure) {
+    try temporaries.withLock { _ throws(Failure) in try step() }
+  }
 
   /// Does the step after which the path is no longer a signal's to remove, in one piece.
   static func resign<Failure>(

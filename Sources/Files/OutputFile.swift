@@ -36,27 +36,39 @@ package final class OutputFile: Sendable {
   /// - Throws: `io` where the disk has not that many bytes free, or the file system no such files.
   func reserve(byteCount: Int) throws(PeftoolError) {
     guard byteCount > 0 else { return }
-    while pef_fallocate(descriptor, 0, Int64(byteCount)) != 0 {
-      switch errno {
-      case EINTR: continue
-      case EOPNOTSUPP, ENOSYS, EINVAL:
-        // The file system cannot reserve: the length alone, and the writes will tell.
-        try systemCall("cannot set the length", path: path) { ftruncate(descriptor, byteCount) }
-        return
-      default:
-        throw .system("cannot reserve \(byteCount) bytes", path: path)
-      }
+    if uninterrupted({ pef_fallocate(descriptor, 0, Int64(byteCount)) }) == 0 { return }
+    guard [EOPNOTSUPP, ENOSYS, EINVAL].contains(errno) else {
+      throw .system("cannot reserve \(byteCount) bytes", path: path)
     }
+    // The file system cannot reserve: the length alone, and the writes will tell.
+    try systemCall("cannot set the length", path: path) { ftruncate(descriptor, byteCount) }
   }
 
   /// Writes all of `bytes` at `offset`.
   ///
+  /// A stream that cannot be written to is abandoned.
   /// - Throws: `io` with the system's message, `interrupted` where a stream was abandoned.
   package func write(_ bytes: RawSpan, at offset: Int) throws(PeftoolError) {
+    // No bytes have no turn: those after them may have the same offset, and come first.
+    guard bytes.byteCount > 0 else { return }
     if let stream { try stream.enter(at: offset) }
+    do throws(PeftoolError) {
+      try writeAll(bytes, at: offset)
+    } catch {
+      abandon()
+      throw error
+    }
+    if let stream {
+      stream.leave(at: offset + bytes.byteCount)
+    } else if bytes.byteCount >= 1 << 16 {
+      startWriteback(offset..<offset + bytes.byteCount)
+    }
+  }
+
+  private func writeAll(_ bytes: RawSpan, at offset: Int) throws(PeftoolError) {
     var done = 0
     while done < bytes.byteCount {
-      done += try systemCall("cannot write", path: path) {
+      let count = try systemCall("cannot write", path: path) {
         // The pointer stays inside the span: done < byteCount.
         unsafe bytes.withUnsafeBytes {
           let rest = unsafe UnsafeRawBufferPointer(rebasing: $0[done...])
@@ -65,11 +77,10 @@ package final class OutputFile: Sendable {
             : unsafe Glibc.write(descriptor, rest.baseAddress, rest.count)
         }
       }
-    }
-    if let stream {
-      stream.leave(at: offset + bytes.byteCount)
-    } else if bytes.byteCount >= 1 << 16 {
-      startWriteback(offset..<offset + bytes.byteCount)
+      guard count > 0 else {
+        throw PeftoolError(.io, "cannot write: the system took no bytes", path: path)
+      }
+      done += count
     }
   }
 
@@ -86,12 +97,12 @@ package final class OutputFile: Sendable {
       var to = Int64(offset + done)
       let part = min(range.count - done, Self.writebackByteCount)
       // Both positions are this call's own variables.
-      let count = unsafe pef_copy_file_range(input.descriptor, &from, descriptor, &to, part)
+      let count = uninterrupted {
+        unsafe pef_copy_file_range(input.descriptor, &from, descriptor, &to, part)
+      }
       if count > 0 {
         startWriteback(offset + done..<offset + done + count)
         done += count
-      } else if count < 0, errno == EINTR {
-        continue
       } else if count == 0 || [EXDEV, EOPNOTSUPP, EINVAL, ENOSYS, EPERM].contains(errno) {
         // Another file system, or one that cannot; at the end of the input the read says so.
         break

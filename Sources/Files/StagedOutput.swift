@@ -6,6 +6,7 @@ import Glibc
 /// The temporary is `.NAME.peftool-XXXXXX` in the same folder, locked (`flock`) while this process
 /// lives; the next run to the same name removes those that nobody holds. Every file is synced
 /// before the rename and the folder after it. Dropped without a commit, it leaves nothing behind.
+/// Where the final name is a link, the link is replaced and not what it leads to.
 package struct StagedOutput: ~Copyable {
   /// What the output is.
   package enum Kind: Sendable { case file, directory }
@@ -17,25 +18,28 @@ package struct StagedOutput: ~Copyable {
   private let temporary: String
   private let lock: Int32
   private var files: [OutputFile] = []
-  private var isCommitted = false
 
   /// Claims the name: what could go wrong later with it goes wrong now.
   ///
-  /// - Throws: `io` where something is there already and `force` is false, or where the folder
-  ///   cannot be written to.
+  /// - Throws: `io` where something is there already and `force` is false, where that is nothing
+  ///   that `force` replaces, or where the folder cannot be written to.
   package init(_ kind: Kind, at path: String, force: Bool) throws(PeftoolError) {
-    self.path = path.trimmingTrailingSlashes
+    self.path = Folder.trimmed(path)
     self.kind = kind
     isForced = force
+    // These cannot be renamed to, and a temporary beside `.` would lie in it.
+    guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
+      throw PeftoolError(.io, "is no name for an output", path: path)
+    }
     try Self.checkReplaceable(self.path, kind: kind, force: force)
     try Self.sweep(beside: self.path)
     (temporary, lock) = try Self.claim(kind, beside: self.path)
   }
 
   deinit {
-    guard !isCommitted else { return }
-    // What cannot be removed now is removed by the next run to the same name.
-    Interruption.resign(temporary) { try? removeTree(temporary) }
+    // After a commit nothing is there, or the output that was replaced. What cannot be removed now
+    // is removed by the next run to the same name.
+    Interruption.resign(temporary) { try? Folder.remove(temporary) }
     close(lock)
   }
 
@@ -46,7 +50,7 @@ package struct StagedOutput: ~Copyable {
     _ name: String? = nil, byteCount: Int
   ) throws(PeftoolError) -> OutputFile {
     let (place, final) =
-      name.map { ("\(temporary)/\($0)", "\(path)/\($0)") } ?? (temporary, path)
+      name.map { (Folder.path(temporary, $0), Folder.path(path, $0)) } ?? (temporary, path)
     let descriptor = try systemCall("cannot create", path: final) {
       // A single file has been created with its lock.
       unsafe open(place, O_WRONLY | O_CLOEXEC | (name == nil ? 0 : O_CREAT | O_EXCL), 0o666)
@@ -59,47 +63,41 @@ package struct StagedOutput: ~Copyable {
 
   /// Syncs every file and gives the output its name, in one step for whoever looks.
   ///
-  /// - Throws: `io`; nothing is left behind then.
+  /// - Throws: `io`; nothing is left behind then, but for an output that is whole and whose name
+  ///   may not outlast a power failure, or whose predecessor could not be removed.
   package consuming func commit() throws(PeftoolError) {
     for file in files { try file.sync() }
     if kind == .directory {
       try systemCall("cannot write to the disk", path: path) { fsync(lock) }
     }
-    let (temporary, path) = (temporary, path)
-    let replaced = try exchange()
-    if replaced { try removeTree(temporary) }
-    Interruption.resign(temporary) {}
-    isCommitted = true
-    close(lock)
-    let parent = path.parentPath
+    try Interruption.holdOff { () throws(PeftoolError) in try rename() }
+    let parent = Folder.parent(of: path)
     let folder = try systemCall("cannot open", path: parent) {
       unsafe open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     }
     defer { close(folder) }
     try systemCall("cannot write to the disk", path: parent) { fsync(folder) }
+    try Folder.remove(temporary)
   }
 
-  /// Gives the temporary the final name; true where the old output now has the temporary's.
-  private func exchange() throws(PeftoolError) -> Bool {
-    var isReplaced = false
-    try Interruption.resign(temporary) { () throws(PeftoolError) in
-      if unsafe pef_rename_new(temporary, path) == 0 { return }
-      guard [EEXIST, EINVAL, ENOSYS, ENOTEMPTY].contains(errno) else {
-        throw .system("cannot rename", path: path)
-      }
-      let isThere = try FileKind(at: path, followingLinks: false) != nil
-      guard isForced || !isThere else { throw Self.exists(path) }
-      if isThere, unsafe pef_rename_exchange(temporary, path) == 0 {
-        isReplaced = true
-        return
-      }
-      // A file system without either call: over a file rename is one step all the same; a folder
-      // must first go, so that a reader may find nothing for a moment.
-      if isThere, kind == .directory { try removeTree(path) }
-      try systemCall("cannot rename", path: path) { unsafe rename(temporary, path) }
+  /// Gives the temporary the final name; an old output now has the temporary's.
+  private borrowing func rename() throws(PeftoolError) {
+    let (temporary, path) = (temporary, path)
+    // What the system answers where a file system does not have the call.
+    let unknown = [EINVAL, ENOSYS]
+    if uninterrupted({ unsafe pef_rename_new(temporary, path) }) == 0 { return }
+    guard errno == EEXIST || unknown.contains(errno) else {
+      throw .system("cannot rename", path: path)
     }
-    if isReplaced { Interruption.register(temporary) }
-    return isReplaced
+    if Folder.exists(path) {
+      guard isForced else { throw Self.exists(path) }
+      if uninterrupted({ unsafe pef_rename_exchange(temporary, path) }) == 0 { return }
+      guard unknown.contains(errno) else { throw .system("cannot rename", path: path) }
+      // Over a file a plain rename is one step all the same; a folder must first go, so that a
+      // reader may find nothing for a moment.
+      if kind == .directory { try Folder.remove(path) }
+    }
+    try systemCall("cannot rename", path: path) { unsafe Glibc.rename(temporary, path) }
   }
 
   private static func exists(_ path: String) -> PeftoolError {
@@ -110,12 +108,15 @@ package struct StagedOutput: ~Copyable {
   private static func checkReplaceable(
     _ path: String, kind: Kind, force: Bool
   ) throws(PeftoolError) {
-    guard let found = try FileKind(at: path) else { return }
+    var found = try FileKind(at: path)
+    // A link that leads nowhere is in the way, too.
+    if found == nil { found = try FileKind(at: path, followingLinks: false) }
+    guard let found else { return }
     guard force else { throw exists(path) }
     switch (kind, found) {
     case (.file, .regular): return
     case (.directory, .directory):
-      let names = try directoryEntries(path)
+      let names = try Folder.names(in: path)
       guard
         names.isEmpty
           || names.contains(where: { $0 == "config.json" || $0.hasSuffix(".safetensors") })
@@ -130,17 +131,17 @@ package struct StagedOutput: ~Copyable {
     }
   }
 
-  private static func prefix(_ path: String) -> String { ".\(path.lastComponent).peftool-" }
+  private static func prefix(_ path: String) -> String { ".\(Folder.name(of: path)).peftool-" }
 
   /// Removes what runs that were killed have left behind.
   private static func sweep(beside path: String) throws(PeftoolError) {
-    let parent = path.parentPath
-    for name in try directoryEntries(parent) where name.hasPrefix(prefix(path)) {
-      let stale = "\(parent)/\(name)"
+    let parent = Folder.parent(of: path)
+    for name in try Folder.names(in: parent) where name.hasPrefix(prefix(path)) {
+      let stale = Folder.path(parent, name)
       let descriptor = unsafe open(stale, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)
       guard descriptor >= 0 else { continue }
       defer { close(descriptor) }
-      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { try removeTree(stale) }
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { try Folder.remove(stale) }
     }
   }
 
@@ -148,27 +149,42 @@ package struct StagedOutput: ~Copyable {
   private static func claim(
     _ kind: Kind, beside path: String
   ) throws(PeftoolError) -> (path: String, lock: Int32) {
+    let letters = Array("abcdefghijklmnopqrstuvwxyz0123456789")
     while true {
-      let letters = (0..<6).compactMap { _ in "abcdefghijklmnopqrstuvwxyz0123456789".randomElement()
-      }
-      let temporary = "\(path.parentPath)/\(prefix(path))\(String(letters))"
+      let ending = String((0..<6).compactMap { _ in letters.randomElement() })
+      let temporary = Folder.path(Folder.parent(of: path), prefix(path) + ending)
       Interruption.register(temporary)
       do throws(PeftoolError) {
-        if kind == .directory {
-          try systemCall("cannot create", path: path) { unsafe mkdir(temporary, 0o777) }
-        }
-        let flags = kind == .file ? O_WRONLY | O_CREAT | O_EXCL : O_RDONLY | O_DIRECTORY
-        let lock = try systemCall("cannot create", path: path) {
-          unsafe open(temporary, flags | O_CLOEXEC, 0o666)
-        }
-        // A sweep may hold the lock, and remove the name, in the moment before this.
-        _ = flock(lock, LOCK_EX)
-        if try FileKind(at: temporary, followingLinks: false) != nil { return (temporary, lock) }
-        close(lock)
+        if let lock = try create(kind, temporary, for: path) { return (temporary, lock) }
       } catch {
-        Interruption.resign(temporary) {}
+        Interruption.resign(temporary) { try? Folder.remove(temporary) }
         throw error
       }
+      Interruption.resign(temporary) {}
     }
+  }
+
+  /// Creates and locks a temporary; nil where the name is taken, or where another run's sweep has
+  /// removed it before it was locked.
+  private static func create(
+    _ kind: Kind, _ temporary: String, for path: String
+  ) throws(PeftoolError) -> Int32? {
+    if kind == .directory, uninterrupted({ unsafe mkdir(temporary, 0o777) }) != 0 {
+      guard errno == EEXIST else { throw .system("cannot create", path: path) }
+      return nil
+    }
+    let flags = kind == .file ? O_WRONLY | O_CREAT | O_EXCL : O_RDONLY | O_DIRECTORY
+    let lock = uninterrupted { unsafe open(temporary, flags | O_CLOEXEC, 0o666) }
+    guard lock >= 0 else {
+      guard errno == (kind == .file ? EEXIST : ENOENT) else {
+        throw .system("cannot create", path: path)
+      }
+      return nil
+    }
+    // This waits for a sweep that holds the lock.
+    _ = uninterrupted { flock(lock, LOCK_EX) }
+    if Folder.exists(temporary) { return lock }
+    close(lock)
+    return nil
   }
 }

@@ -7,10 +7,18 @@ import Glibc
 package func systemCall<Result: SignedInteger>(
   _ name: String, path: String? = nil, _ body: () -> Result
 ) throws(PeftoolError) -> Result {
+  let result = uninterrupted(body)
+  guard result != -1 else { throw .system(name, path: path) }
+  return result
+}
+
+/// Calls the operating system, and again for as long as a signal interrupts it (EINTR).
+///
+/// Where the result is -1, `errno` tells why.
+func uninterrupted<Result: SignedInteger>(_ body: () -> Result) -> Result {
   while true {
     let result = body()
-    if result != -1 { return result }
-    if errno != EINTR { throw .system(name, path: path) }
+    if result != -1 || errno != EINTR { return result }
   }
 }
 

@@ -29,7 +29,8 @@ extension String {
 
   /// Whether a string sorts before another by UTF-8.
   ///
-  /// This is the order of code points, that of Rust's `str` and Python's `sorted`. Swift's `<` sorts by the normalised form.
+  /// This is the order of code points, that of Rust's `str` and Python's `sorted`. Swift's `<`
+  /// sorts by the normalised form.
   package func precedesByBytes(_ other: String) -> Bool {
     utf8.lexicographicallyPrecedes(other.utf8)
   }

@@ -10,9 +10,13 @@ package struct SafetensorsFile: TensorSource {
   /// What the header says.
   package let header: SafetensorsHeader
 
+  /// The file's path as the user gave it.
   package var path: String { file.path }
+  /// The one file.
   package var files: [InputFile] { [file] }
+  /// The pairs of `__metadata__`.
   package var metadata: [(key: String, value: String)] { header.metadata }
+  /// The tensors in the order in which their bytes lie.
   package var tensors: [TensorInfo] { header.tensors }
   /// The places in `tensors` in the order in which the header names them.
   package var headerOrder: [Int] { header.headerOrder }

@@ -1,0 +1,96 @@
+import Glibc
+
+/// Paths, and what lies in folders.
+///
+/// Paths are cut at the byte `/`: a `Character` may be a slash and a combining mark in one.
+package enum Folder {
+  private static let slash = UInt8(ascii: "/")
+
+  /// The folder that a path's last component lies in, `.` for a bare name.
+  ///
+  /// Slashes at the path's end do not count.
+  package static func parent(of path: String) -> String {
+    let path = trimmed(path)
+    guard let end = path.utf8.lastIndex(of: slash) else { return "." }
+    return trimmed(String(path[...end]))
+  }
+
+  /// A path's last component, `/` for the root.
+  ///
+  /// Slashes at the path's end do not count.
+  package static func name(of path: String) -> String {
+    let path = trimmed(path)
+    guard let end = path.utf8.lastIndex(of: slash), path.utf8.count > 1 else { return path }
+    return String(path[path.utf8.index(after: end)...])
+  }
+
+  /// The path of a file in a folder.
+  package static func path(_ folder: String, _ name: String) -> String {
+    folder.utf8.last == slash ? folder + name : "\(folder)/\(name)"
+  }
+
+  /// The path without slashes at its end.
+  package static func trimmed(_ path: String) -> String {
+    var rest = path.utf8[...]
+    while rest.count > 1, rest.last == slash { rest = rest.dropLast() }
+    return String(Substring(rest))
+  }
+
+  /// Whether a path leads to a folder, links followed.
+  ///
+  /// False where the system will not tell: who opens it as a file then hears why.
+  package static func isFolder(_ path: String) -> Bool {
+    (try? FileKind(at: path)) == .directory
+  }
+
+  /// Whether anything of that name is there, a link that leads nowhere included.
+  ///
+  /// True where the system will not tell: who opens it then hears why.
+  package static func exists(_ path: String) -> Bool {
+    do throws(PeftoolError) {
+      return try FileKind(at: path, followingLinks: false) != nil
+    } catch {
+      return true
+    }
+  }
+
+  /// The names in a folder, without `.` and `..`, in order of their bytes.
+  ///
+  /// - Throws: `io` where it cannot be read.
+  package static func names(in path: String) throws(PeftoolError) -> [String] {
+    guard let stream = unsafe opendir(path) else {
+      throw .system("cannot read the folder", path: path)
+    }
+    // The stream is closed once, after the last readdir.
+    defer { unsafe closedir(stream) }
+    var names: [String] = []
+    while true {
+      errno = 0
+      guard let entry = unsafe readdir(stream) else { break }
+      // d_name ends with a zero byte; the entry is valid until the next readdir.
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+        unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    guard errno == 0 else { throw .system("cannot read the folder", path: path) }
+    return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  /// Removes a file, a link, or a folder with all that is in it; what is not there is no error.
+  static func remove(_ path: String) throws(PeftoolError) {
+    // Folders are removed after what they hold: each is pushed again, marked, before its entries.
+    var stack = [(path: path, isEmpty: false)]
+    while let (path, isEmpty) = stack.popLast() {
+      let result = uninterrupted { unsafe isEmpty ? rmdir(path) : unlink(path) }
+      if result == 0 { continue }
+      switch errno {
+      case ENOENT: continue
+      case EISDIR where !isEmpty, EPERM where !isEmpty:
+        stack.append((path, true))
+        for name in try names(in: path) { stack.append((Self.path(path, name), false)) }
+      default: throw .system("cannot remove it", path: path)
+      }
+    }
+  }
+}
