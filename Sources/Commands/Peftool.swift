@@ -17,7 +17,7 @@ package struct Peftool: ParsableCommand {
       130 interrupted.
       """,
     version: version,
-    subcommands: [])
+    subcommands: [Inspect.self])
 
   package init() {}
 }
