@@ -9,7 +9,7 @@ package import JSON
 package struct AdapterConfiguration: Sendable {
   /// The method, from `peft_type`.
   package let method: Method
-  /// `r`, the rank; for AdaLoRA `init_r`. 0 for methods without one.
+  /// The rank: `r`, for AdaLoRA `init_r`, 0 for methods without one.
   package let rank: Int
   /// `lora_alpha`.
   package let alpha: Double
@@ -21,8 +21,8 @@ package struct AdapterConfiguration: Sendable {
   package let rankPatterns: [ModulePattern<Int>]
   /// `alpha_pattern`, in the order of the file.
   package let alphaPatterns: [ModulePattern<Double>]
-  /// AdaLoRA's `rank_pattern`: for each key of a module how many of its ranks were kept.
-  package let keptRanks: [String: Int]
+  /// AdaLoRA's `rank_pattern`: how many ranks each module has kept.
+  private let keptRanks: [ExactName: Int]
   /// `fan_in_fan_out`: a hint, and often wrong (PEFT writes the last module's).
   package let isFanInFanOut: Bool
   /// `lora_bias`.
@@ -107,6 +107,11 @@ package struct AdapterConfiguration: Sendable {
     try rankPatterns.firstValue(for: path) ?? rank
   }
 
+  /// The rank that AdaLoRA's `rank_pattern` has left a module; nil where it does not name it.
+  package func keptRank(of path: String) -> Int? {
+    keptRanks[ExactName(path)] ?? keptRanks[ExactName(AdapterKey.prefix + path)]
+  }
+
   /// The factor on B·A: alpha/r, or alpha/√r for rsLoRA.
   ///
   /// For AdaLoRA alpha/(r + 10⁻⁵) with the rank that training began with, and the kept rank for an
@@ -147,8 +152,8 @@ extension AdapterConfiguration {
     return rank
   }
 
-  private static func keptRanks(_ fields: Fields) throws(PeftoolError) -> [String: Int] {
-    var ranks: [String: Int] = [:]
+  private static func keptRanks(_ fields: Fields) throws(PeftoolError) -> [ExactName: Int] {
+    var ranks: [ExactName: Int] = [:]
     for member in try fields["rank_pattern"]?.object(named: "rank_pattern") ?? [] {
       var count = 0
       let place = "rank_pattern.\(member.key)"
@@ -159,7 +164,7 @@ extension AdapterConfiguration {
       guard let dot = member.key.lastIndex(of: ".") else {
         throw PeftoolError(.damaged, "\(place.printable) is no module's lora_E")
       }
-      ranks[String(member.key[..<dot])] = count
+      ranks[ExactName(String(member.key[..<dot]))] = count
     }
     return ranks
   }

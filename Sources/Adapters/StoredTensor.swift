@@ -14,7 +14,7 @@ package struct StoredTensor: Sendable {
 
   package var dtype: DType { info.dtype }
   package var shape: [Int] { info.shape }
-  /// The first dimension; 1 for a scalar. The tensor is seen as a matrix of this many rows.
+  /// The rows of the tensor seen as a matrix: its first dimension, 1 for a scalar.
   package var rowCount: Int { info.shape.first ?? 1 }
   /// The elements of a row.
   package var columnCount: Int { info.shape.dropFirst().reduce(1, *) }

@@ -1,0 +1,191 @@
+package import Checkpoints
+package import Files
+package import JSON
+import Tensors
+
+/// The model that adapters are folded into: its tensors by name, and what its configuration says.
+package struct BaseModel: Sendable {
+  package let checkpoint: Checkpoint
+  /// The model's `config.json`; nil where there is none.
+  package let config: JSON?
+  /// The tensors by the names that the merged model has: with `layer_replication` some have their
+  /// values from the same tensor of the file.
+  package let tensors: [Tensor]
+  /// For each layer of the merged model the layer of the base; empty without replication.
+  package let replicatedLayers: [Int]
+  private let places: [ExactName: Int]
+
+  /// A tensor under the name that the merged model gives it.
+  package struct Tensor: Sendable {
+    package let name: String
+    package let stored: StoredTensor
+  }
+
+  /// The input embedding's tensor.
+  package let inputEmbedding: Tensor?
+  /// The output embedding's tensor; nil where the model has none or shares the input's.
+  package let outputEmbedding: Tensor?
+  /// Whether both embeddings are one parameter.
+  package let isTied: Bool
+
+  /// Looks at a base, as `replication` makes it.
+  ///
+  /// - Throws: `damaged` where `config.json` is no JSON object, `unsupported` for a quantized base
+  ///   and for an adapter, `different` where `replication` names a layer that is not there.
+  package init(_ checkpoint: Checkpoint, replication: [Range<Int>] = []) throws(PeftoolError) {
+    self.checkpoint = checkpoint
+    let folder = Folder.parent(of: checkpoint.source.path)
+    let configPath = Folder.path(folder, "config.json")
+    config = Folder.exists(configPath) ? try JSON(opening: configPath) : nil
+    do throws(PeftoolError) {
+      try Self.check(checkpoint, config)
+    } catch {
+      throw error.at(path: checkpoint.path)
+    }
+    replicatedLayers = replication.flatMap(Array.init)
+    do throws(PeftoolError) {
+      tensors = try Self.replicate(checkpoint, layers: replicatedLayers)
+    } catch {
+      throw error.at(path: checkpoint.path)
+    }
+    var places: [ExactName: Int] = [:]
+    places.reserveCapacity(tensors.count)
+    for (place, tensor) in tensors.enumerated() { places[ExactName(tensor.name)] = place }
+    self.places = places
+    inputEmbedding = Self.embedding(tensors, Self.inputNames)
+    outputEmbedding = Self.embedding(tensors, Self.outputNames)
+    let tie = Self.tiesWordEmbeddings(config)
+    isTied = inputEmbedding != nil && (outputEmbedding == nil ? tie ?? true : tie ?? false)
+  }
+
+  /// The tensor of that name.
+  package subscript(name: String) -> Tensor? { places[ExactName(name)].map { tensors[$0] } }
+
+  /// `model_type`, of the text model where there are several.
+  package var modelType: String? {
+    guard case .string(let type) = config?["text_config"]?["model_type"] ?? config?["model_type"]
+    else { return nil }
+    return type
+  }
+
+  /// Whether a module is a Conv1D of the GPT-2 family, whose weight lies (in, out); nil where
+  /// neither configuration nor tensors tell.
+  package func isConv1D(_ module: String) -> Bool? {
+    let isNamedSo = Self.conv1DNames.contains(module.lastComponent(after: "."))
+    if let modelType { return isNamedSo && Self.conv1DModelTypes.contains(modelType) }
+    guard isNamedSo else { return nil }
+    // c_attn makes three outputs of each input, so that its shape tells.
+    let fused = tensors.first { $0.name.hasSuffix("attn.c_attn.weight") }?.stored.shape
+    guard let fused, fused.count == 2 else { return nil }
+    return fused[1] == 3 * fused[0]
+  }
+
+  /// Where `tie_word_embeddings` and the like stand in the configuration.
+  package static func tiesWordEmbeddings(_ config: JSON?) -> Bool? {
+    for part in [config, config?["text_config"]] {
+      if case .bool(let value) = part?["tie_word_embeddings"] { return value }
+    }
+    return nil
+  }
+
+  private static let conv1DNames = ["c_attn", "c_proj", "c_fc", "q_attn"]
+  private static let conv1DModelTypes = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"]
+  private static let inputNames = [
+    "embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "tokens_embed", "shared",
+  ]
+  private static let outputNames = ["lm_head", "embed_out"]
+
+  /// Whether a module's path is that of an output embedding.
+  package static func isOutputEmbedding(_ module: String) -> Bool {
+    outputNames.contains(module.lastComponent(after: "."))
+  }
+
+  private static func embedding(_ tensors: [Tensor], _ names: [String]) -> Tensor? {
+    for name in names {
+      let found = tensors.first {
+        ".\($0.name)".hasSuffix(".\(name).weight") && $0.stored.shape.count == 2
+      }
+      if let found { return found }
+    }
+    return nil
+  }
+
+  private static func check(_ checkpoint: Checkpoint, _ config: JSON?) throws(PeftoolError) {
+    guard !checkpoint.isAdapter else {
+      throw PeftoolError(.unsupported, "is an adapter, expected a base model")
+    }
+    if let config, case .object = config {
+    } else if let config {
+      throw config.unfit("config.json", "an object")
+    }
+    if let method = config?["quantization_config"]?["quant_method"], method != .string("fp8") {
+      throw PeftoolError(
+        .unsupported, "is quantized (quant_method \(method.summary)), expected a base in "
+          + "F32, F16, BF16 or F8")
+    }
+  }
+
+  private static func replicate(
+    _ checkpoint: Checkpoint, layers: [Int]
+  ) throws(PeftoolError) -> [Tensor] {
+    let source = checkpoint.source
+    guard !layers.isEmpty else {
+      return source.tensors.map { Tensor(name: $0.name, stored: StoredTensor($0, in: source)) }
+    }
+    var targets: [Int: [Int]] = [:]
+    for (target, layer) in layers.enumerated() { targets[layer, default: []].append(target) }
+    var tensors: [Tensor] = []
+    var seen: Set<Int> = []
+    for info in source.tensors {
+      let stored = StoredTensor(info, in: source)
+      guard let name = LayerName(info.name) else {
+        tensors.append(Tensor(name: info.name, stored: stored))
+        continue
+      }
+      seen.insert(name.layer)
+      for target in targets[name.layer] ?? [] {
+        tensors.append(Tensor(name: name.renumbered(target), stored: stored))
+      }
+    }
+    if let missing = layers.first(where: { !seen.contains($0) }) {
+      throw PeftoolError(
+        .different,
+        "has no layer \(missing), which the adapter's layer_replication takes; it has \(seen.count)"
+      )
+    }
+    return tensors
+  }
+}
+
+/// A tensor's name with the number of its layer: `model.layers.7.mlp.up_proj.weight`.
+package struct LayerName: Equatable, Sendable {
+  private let start: String
+  /// The layer's number.
+  package let layer: Int
+  private let end: String
+
+  private static let containers = ["layers", "h", "layer", "blocks", "block"]
+
+  /// Reads a name; nil where it is in no numbered layer.
+  package init?(_ name: String) {
+    let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+    guard
+      let place = parts.indices.dropLast().first(where: {
+        Self.containers.contains(String(parts[$0])) && Int(parts[$0 + 1]) != nil
+      }), let layer = Int(parts[place + 1])
+    else { return nil }
+    start = parts[...place].joined(separator: ".")
+    end = parts[(place + 2)...].joined(separator: ".")
+    self.layer = layer
+  }
+
+  /// The name in another layer.
+  package func renumbered(_ layer: Int) -> String { "\(start).\(layer).\(end)" }
+}
+
+extension String {
+  /// What follows the last separator, or all of it.
+  func lastComponent(after separator: Character) -> String {
+    lastIndex(of: separator).map { String(self[index(after: $0)...]) } ?? self
+  }
+}

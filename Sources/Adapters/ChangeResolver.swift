@@ -1,0 +1,400 @@
+import Checkpoints
+package import Files
+package import JSON
+import Tensors
+
+/// Finds what one adapter does to each tensor of a base, from names and shapes.
+///
+/// Of the adapter's values only those are read that have to be compared (`ensure_weight_tying`).
+package struct ChangeResolver: Sendable {
+  let base: BaseModel
+  let adapter: Adapter
+  let names: ModuleNames
+  var configuration: AdapterConfiguration { adapter.configuration }
+
+  package init(_ adapter: Adapter, base: BaseModel) {
+    self.adapter = adapter
+    self.base = base
+    names = ModuleNames(base)
+  }
+
+  /// A tensor of the merged model and what the adapter makes of it.
+  package struct Resolved: Sendable {
+    /// The tensor; the output embedding of a tied model stands here with the input's values.
+    package let target: BaseModel.Tensor
+    package var change: Change
+  }
+
+  /// What came of it: changes by the names of their tensors, and what did not fit.
+  package struct Result: Sendable {
+    package var changes: [ExactName: Resolved] = [:]
+    /// Each names the adapter's file and tensor.
+    package var faults: [PeftoolError] = []
+  }
+
+  /// Resolves every module; a module that does not fit becomes a fault, and the others go on.
+  package func resolve() -> Result {
+    var result = Result()
+    for module in adapter.modules {
+      do throws(PeftoolError) {
+        try resolve(module, into: &result)
+      } catch {
+        let tensor = module.parts.values.map(\.name).min { $0.precedesByBytes($1) }
+        result.faults.append(error.at(tensor: tensor, path: adapter.checkpoint.source.path))
+      }
+    }
+    do throws(PeftoolError) {
+      try shareTiedEnds(&result)
+    } catch {
+      result.faults.append(error.at(path: adapter.checkpoint.source.path))
+    }
+    return result
+  }
+
+  private func resolve(
+    _ module: Adapter.Module, into result: inout Result
+  ) throws(PeftoolError) {
+    var rest = module.parts
+    for case (.own(let parameter), let tensor) in module.parts {
+      rest[.own(parameter)] = nil
+      try resolveOwn(module, parameter, tensor, into: &result)
+    }
+    func take(_ part: AdapterKey.Part) -> StoredTensor? {
+      rest.removeValue(forKey: part).map(adapter.stored)
+    }
+    if let a = take(.embeddingA) {
+      let b = try required(take(.embeddingB), "lora_embedding_B", beside: a)
+      try resolveEmbedding(module, a, b, magnitude: take(.magnitude), into: &result)
+    }
+    if let a = take(.loraA) {
+      let b = try required(take(.loraB), "lora_B", beside: a)
+      let parameters = targetParameters(of: module.path)
+      if parameters.isEmpty {
+        try resolveLoRA(
+          module, a, b, e: take(.loraE), magnitude: take(.magnitude), bias: take(.loraBias),
+          into: &result)
+      } else {
+        try resolveParameter(module, a, b, among: parameters, into: &result)
+      }
+    }
+    if let l = take(.ia3) { try resolveIA3(module, l, into: &result) }
+    if let rows = take(.tokens) { try resolveTokens(module, rows, into: &result) }
+    if let (_, left) = rest.min(by: { $0.value.name.precedesByBytes($1.value.name) }) {
+      throw adapter.stored(left).at(
+        PeftoolError(.different, "stands alone: its other half is not in the file"))
+    }
+  }
+
+  // MARK: Where a module's tensors are
+
+  /// A parameter of a module in the base.
+  ///
+  /// - Throws: `different` with the nearest names where there is none.
+  func target(
+    _ module: String, _ parameter: String, for tensor: StoredTensor
+  ) throws(PeftoolError) -> BaseModel.Tensor {
+    if let found = names.tensor(module, parameter) { return found }
+    if base.isTied, base.outputEmbedding == nil, parameter == "weight",
+      BaseModel.isOutputEmbedding(module), let input = base.inputEmbedding
+    {
+      return BaseModel.Tensor(name: "\(module).weight", stored: input.stored)
+    }
+    if names.tensor(module, "in_proj_weight") != nil {
+      throw tensor.at(
+        PeftoolError(.unsupported, "is for a MultiheadAttention, which peftool does not merge"))
+    }
+    let wanted = "\(module).\(parameter)"
+    let nearest = names.nearest(to: wanted).map { "'\($0.printable)'" }.joined(separator: ", ")
+    throw tensor.at(
+      PeftoolError(
+        .different,
+        "matches no tensor '\(wanted.printable)' of \(base.checkpoint.path.printable)"
+          + (nearest.isEmpty ? "" : "; nearest: \(nearest)")))
+  }
+
+  /// Records a change of a tensor.
+  ///
+  /// - Throws: `unsupported` where the adapter changes it in two ways.
+  func add(
+    _ change: Change, to target: BaseModel.Tensor, from tensor: StoredTensor,
+    into result: inout Result
+  ) throws(PeftoolError) {
+    guard target.stored.dtype.isComputable else {
+      throw target.stored.at(
+        PeftoolError(
+          .unsupported, "is \(target.stored.dtype.rawValue), and \(tensor.info.name.printable) "
+            + "changes it; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
+    }
+    let name = ExactName(target.name)
+    var resolved = result.changes[name] ?? Resolved(target: target, change: Change())
+    if let own = change.own {
+      guard resolved.change.own == nil else { throw taken(target, tensor) }
+      resolved.change.own = own
+      resolved.change.isOwnShared = change.isOwnShared
+    }
+    if let update = change.update {
+      guard resolved.change.update == nil else { throw taken(target, tensor) }
+      resolved.change.update = update
+      resolved.change.isUpdateShared = change.isUpdateShared
+    }
+    result.changes[name] = resolved
+  }
+
+  private func taken(_ target: BaseModel.Tensor, _ tensor: StoredTensor) -> PeftoolError {
+    tensor.at(
+      PeftoolError(
+        .unsupported,
+        "changes '\(target.name.printable)', which the adapter changes in another way, too"))
+  }
+
+  // MARK: Methods
+
+  /// A parameter's full values: `modules_to_save`, biases, saved embeddings.
+  private func resolveOwn(
+    _ module: Adapter.Module, _ parameter: String, _ info: TensorInfo, into result: inout Result
+  ) throws(PeftoolError) {
+    let tensor = adapter.stored(info)
+    let target = try target(module.path, parameter, for: tensor)
+    let isEmbedding =
+      target.name == base.inputEmbedding?.name || target.name == base.outputEmbedding?.name
+      || BaseModel.isOutputEmbedding(module.path)
+    let mayResize = isEmbedding && tensor.shape.count == 2 && target.stored.shape.count == 2
+    guard tensor.shape == target.stored.shape
+      || mayResize && tensor.columnCount == target.stored.columnCount && tensor.rowCount > 0
+    else { throw misfit(tensor, "of shape \(target.stored.shape.shapeText)", target) }
+    let isSaved = configuration.modulesToSave.contains {
+      module.path == $0 || module.path.hasSuffix(".\($0)")
+    }
+    try add(
+      Change(own: tensor, isOwnShared: !isSaved || configuration.ensuresWeightTying),
+      to: target, from: tensor, into: &result)
+  }
+
+  /// LoRA, DoRA and AdaLoRA on linear layers, Conv1D and convolutions.
+  private func resolveLoRA(
+    _ module: Adapter.Module, _ a: StoredTensor, _ b: StoredTensor, e: StoredTensor?,
+    magnitude: StoredTensor?, bias: StoredTensor?, into result: inout Result
+  ) throws(PeftoolError) {
+    let target = try target(module.path, "weight", for: a)
+    let rank = a.rowCount
+    try checkRank(module.path, a, b)
+    if configuration.method == .adaLoRA {
+      let e = try required(e, "lora_E", beside: a)
+      guard e.shape == [rank, 1] else { throw misfit(e, "of shape [\(rank), 1]", target) }
+    } else if let e {
+      throw e.at(PeftoolError(.different, "belongs to AdaLoRA, the configuration says LoRA"))
+    }
+    let layout = try layout(module.path, a, b, target)
+    let d = LowRank(
+      a: a, b: b, e: e, rank: rank,
+      scaling: try configuration.scaling(of: module.path, keptRank: rank), layout: layout)
+    try add(
+      Change(update: try withMagnitude(d, magnitude, target)), to: target, from: a, into: &result)
+    guard (bias != nil) == configuration.hasLoRABias else {
+      throw (bias ?? b).at(
+        PeftoolError(
+          .different,
+          bias == nil
+            ? "has no lora_B.bias beside it, the configuration says lora_bias"
+            : "is a bias of lora_B, the configuration says no lora_bias"))
+    }
+    if let bias {
+      let target = try self.target(module.path, "bias", for: bias)
+      guard bias.shape == target.stored.shape else {
+        throw misfit(bias, "of shape \(target.stored.shape.shapeText)", target)
+      }
+      try add(
+        Change(update: .add(bias, scaling: d.scaling)), to: target, from: bias, into: &result)
+    }
+  }
+
+  /// LoRA and DoRA on an embedding: W (vocabulary, dim), A (r, vocabulary), B (dim, r).
+  private func resolveEmbedding(
+    _ module: Adapter.Module, _ a: StoredTensor, _ b: StoredTensor, magnitude: StoredTensor?,
+    into result: inout Result
+  ) throws(PeftoolError) {
+    let target = try target(module.path, "weight", for: a)
+    try checkRank(module.path, a, b)
+    let shape = ownOrBaseShape(module, target)
+    guard a.shape.count == 2, b.shape.count == 2, shape == [a.shape[1], b.shape[0]] else {
+      throw misfit(a, "for an embedding of shape \(shape.shapeText)", target)
+    }
+    let d = LowRank(
+      a: a, b: b, rank: a.rowCount,
+      scaling: try configuration.scaling(of: module.path, keptRank: a.rowCount),
+      layout: .transposed, isRoundedByPEFT: true)
+    try add(
+      Change(update: try withMagnitude(d, magnitude, target)), to: target, from: a, into: &result)
+  }
+
+  /// (IA)³: a factor for each input of a feed-forward layer, else for each output and its bias.
+  private func resolveIA3(
+    _ module: Adapter.Module, _ l: StoredTensor, into result: inout Result
+  ) throws(PeftoolError) {
+    guard configuration.method == .ia3 else {
+      throw l.at(PeftoolError(.different, "belongs to (IA)³, the configuration says otherwise"))
+    }
+    let target = try target(module.path, "weight", for: l)
+    let shape = target.stored.shape
+    let count = l.info.elementCount
+    let isTransposed = shape.count == 2 && base.isConv1D(module.path) ?? configuration.isFanInFanOut
+    guard shape.count >= 2, l.shape.count == shape.count else {
+      throw misfit(l, "for a tensor of shape \(shape.shapeText)", target)
+    }
+    // Linear: (1, in) or (out, 1). Convolutions: (1, n, 1…) for both, so that the counts decide.
+    let (inputs, outputs) = isTransposed ? (shape[0], shape[1]) : (shape[1], shape[0])
+    let isLinear = shape.count == 2
+    let fitsInputs = count == inputs && l.shape[1] == count
+    let fitsOutputs = count == outputs && l.shape[isLinear ? 0 : 1] == count
+    guard fitsInputs || fitsOutputs else {
+      throw misfit(l, "with \(inputs) or \(outputs) factors", target)
+    }
+    guard !(fitsInputs && fitsOutputs) || count == 1 else {
+      throw l.at(
+        PeftoolError(
+          .unsupported, "fits inputs and outputs of a square convolution: peftool cannot tell"))
+    }
+    let repeated = shape.dropFirst(2).reduce(1, *)
+    let axis: Change.Axis = fitsInputs != isTransposed ? .columns(repeated: repeated) : .rows
+    try add(Change(update: .multiply(l, axis)), to: target, from: l, into: &result)
+    if !fitsInputs, let bias = names.tensor(module.path, "bias") {
+      try add(Change(update: .multiply(l, .rows)), to: bias, from: l, into: &result)
+    }
+  }
+
+  /// Rows of an embedding that were trained alone; despite their name they are full values.
+  private func resolveTokens(
+    _ module: Adapter.Module, _ x: StoredTensor, into result: inout Result
+  ) throws(PeftoolError) {
+    let target = try target(module.path, "weight", for: x)
+    let isInput = target.name == base.inputEmbedding?.name
+    let rows: [Int]? =
+      switch configuration.tokens {
+      case .inputEmbedding(let rows): isInput ? rows : nil
+      case .modules(let modules):
+        modules.first { module.path == $0.key || module.path.hasSuffix(".\($0.key)") }?.value
+      case nil: nil
+      }
+    guard let rows else {
+      throw x.at(PeftoolError(.different, "the configuration has no token indices for it"))
+    }
+    let vocabulary = ownOrBaseShape(module, target).first ?? 0
+    guard x.shape == [rows.count, target.stored.columnCount] else {
+      throw misfit(x, "of shape [\(rows.count), \(target.stored.columnCount)]", target)
+    }
+    if let row = rows.first(where: { !(0..<vocabulary).contains($0) }) {
+      throw x.at(
+        PeftoolError(.different, "is for token \(row), the embedding has \(vocabulary) rows"))
+    }
+    guard Set(rows).count == rows.count else {
+      throw x.at(PeftoolError(.damaged, "the configuration names a token twice"))
+    }
+    let hasTwoEnds = adapter.modules.contains {
+      $0.parts[.tokens] != nil && BaseModel.isOutputEmbedding($0.path)
+    }
+    try add(
+      Change(update: .replaceRows(x, rows: rows), isUpdateShared: isInput && !hasTwoEnds),
+      to: target, from: x, into: &result)
+  }
+
+  // MARK: Shapes
+
+  /// How the factors lie to a weight: the architecture decides, then shapes, then the flag.
+  private func layout(
+    _ module: String, _ a: StoredTensor, _ b: StoredTensor, _ target: BaseModel.Tensor
+  ) throws(PeftoolError) -> LowRank.Layout {
+    let shape = target.stored.shape
+    guard a.shape.count == shape.count, b.shape.count == shape.count, shape.count >= 2 else {
+      throw misfit(a, "for a tensor of shape \(shape.shapeText)", target)
+    }
+    if shape.count > 2 {
+      guard b.shape.dropFirst(2).allSatisfy({ $0 == 1 }), b.shape[0] == shape[0],
+        a.shape.dropFirst().elementsEqual(shape.dropFirst())
+      else { throw misfit(a, "for a convolution of shape \(shape.shapeText)", target) }
+      return .plain
+    }
+    let fitsPlain = shape == [b.shape[0], a.shape[1]]
+    let fitsTransposed = shape == [a.shape[1], b.shape[0]]
+    switch (fitsPlain, fitsTransposed) {
+    case (true, true):
+      return base.isConv1D(module) ?? configuration.isFanInFanOut ? .transposed : .plain
+    case (true, false): return .plain
+    case (false, true) where base.isConv1D(module) ?? true: return .transposed
+    default:
+      throw misfit(
+        a, "and \(b.info.name.printable) \(b.shape.shapeText) to give "
+          + shape.shapeText, target)
+    }
+  }
+
+  /// DoRA's update, or LoRA's, as the configuration says.
+  private func withMagnitude(
+    _ d: LowRank, _ magnitude: StoredTensor?, _ target: BaseModel.Tensor
+  ) throws(PeftoolError) -> Change.Update {
+    guard configuration.usesDoRA else {
+      if let magnitude {
+        throw magnitude.at(
+          PeftoolError(.different, "belongs to DoRA, the configuration has use_dora false"))
+      }
+      return .lowRank(d)
+    }
+    let magnitude = try required(magnitude, "lora_magnitude_vector", beside: d.a)
+    let count = d.b.rowCount
+    let isVector =
+      magnitude.shape == [count]
+      || magnitude.shape.count == target.stored.shape.count
+        && magnitude.shape == [1, count] + magnitude.shape.dropFirst(2).map { _ in 1 }
+    guard isVector else { throw misfit(magnitude, "with \(count) magnitudes", target) }
+    return .dora(
+      d, magnitude: magnitude, d.layout == .plain ? .rows : .columns(repeated: 1))
+  }
+
+  /// Compares the ranks of a pair with each other and with the configuration.
+  private func checkRank(
+    _ module: String, _ a: StoredTensor, _ b: StoredTensor
+  ) throws(PeftoolError) {
+    let rank = a.rowCount
+    guard a.shape.count >= 2, b.shape.count >= 2, b.shape[1] == rank else {
+      throw a.at(
+        PeftoolError(
+          .different,
+          "has shape \(a.shape.shapeText) and its lora_B \(b.shape.shapeText), of one rank expected"))
+    }
+    let expected: Int
+    if configuration.method == .adaLoRA {
+      expected = configuration.keptRank(of: module) ?? configuration.rank
+    } else {
+      expected = try configuration.rank(of: module)
+    }
+    guard rank == expected else {
+      throw a.at(
+        PeftoolError(.different, "has rank \(rank), the configuration gives rank \(expected)"))
+    }
+  }
+
+  /// The shape that an update applies to: the adapter's own values may have resized it.
+  private func ownOrBaseShape(_ module: Adapter.Module, _ target: BaseModel.Tensor) -> [Int] {
+    let own = adapter.modules.lazy.filter { $0.path == module.path }
+      .compactMap { $0.parts[.own("weight")] }.first
+    return own?.shape ?? target.stored.shape
+  }
+
+  func required(
+    _ tensor: StoredTensor?, _ name: String, beside other: StoredTensor
+  ) throws(PeftoolError) -> StoredTensor {
+    guard let tensor else {
+      throw other.at(PeftoolError(.different, "has no \(name) beside it"))
+    }
+    return tensor
+  }
+
+  func misfit(
+    _ tensor: StoredTensor, _ expected: String, _ target: BaseModel.Tensor
+  ) -> PeftoolError {
+    tensor.at(
+      PeftoolError(
+        .different,
+        "has shape \(tensor.shape.shapeText), expected one \(expected), "
+          + "for '\(target.name.printable)'"))
+  }
+}
