@@ -9,7 +9,9 @@ package import Tensors
 package struct Adapter: Sendable {
   /// The path that the user gave.
   package let path: String
+  /// Its tensors, and the files beside them.
   package let checkpoint: Checkpoint
+  /// What `adapter_config.json` says.
   package let configuration: AdapterConfiguration
   /// The modules that it changes, in the order of the file, an entry a depth of nesting.
   package let modules: [Module]
@@ -29,7 +31,9 @@ package struct Adapter: Sendable {
 
   /// A change of the names in a file, for an adapter that was trained inside another module.
   package struct Renaming: Equatable, Sendable {
+    /// The beginning to take off.
     package let from: String
+    /// The beginning to put in its place.
     package let to: String
 
     package init(from: String, to: String) {

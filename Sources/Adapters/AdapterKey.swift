@@ -6,6 +6,7 @@ package struct AdapterKey: Hashable, Sendable {
   package let module: String
   /// How many `base_layer` stood at the end of the path: the depth of nested wrappers.
   package let depth: Int
+  /// What the tensor is for.
   package let part: Part
 
   /// The tensors that an adapter has for a module.

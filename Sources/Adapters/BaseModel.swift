@@ -5,6 +5,7 @@ import Tensors
 
 /// The model that adapters are folded into: its tensors by name, and what its configuration says.
 package struct BaseModel: Sendable {
+  /// Its tensors as they lie in files, and the files beside them.
   package let checkpoint: Checkpoint
   /// The model's `config.json`; nil where there is none.
   package let config: JSON?
@@ -17,7 +18,9 @@ package struct BaseModel: Sendable {
 
   /// A tensor under the name that the merged model gives it.
   package struct Tensor: Sendable {
+    /// Its name in the merged model.
     package let name: String
+    /// Where its values are.
     package let stored: StoredTensor
   }
 
@@ -91,7 +94,8 @@ package struct BaseModel: Sendable {
   private static let conv1DNames = ["c_attn", "c_proj", "c_fc", "q_attn"]
   private static let conv1DModelTypes = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"]
   private static let inputNames = [
-    "embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "tokens_embed", "shared",
+    "embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "tokens_embed",
+    "shared",
   ]
   private static let outputNames = ["lm_head", "embed_out"]
 
@@ -120,7 +124,8 @@ package struct BaseModel: Sendable {
     }
     if let method = config?["quantization_config"]?["quant_method"], method != .string("fp8") {
       throw PeftoolError(
-        .unsupported, "is quantized (quant_method \(method.summary)), expected a base in "
+        .unsupported,
+        "is quantized (quant_method \(method.summary)), expected a base in "
           + "F32, F16, BF16 or F8")
     }
   }

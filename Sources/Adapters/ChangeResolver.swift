@@ -22,11 +22,13 @@ package struct ChangeResolver: Sendable {
   package struct Resolved: Sendable {
     /// The tensor; the output embedding of a tied model stands here with the input's values.
     package let target: BaseModel.Tensor
+    /// What becomes of its values.
     package var change: Change
   }
 
   /// What came of it: changes by the names of their tensors, and what did not fit.
   package struct Result: Sendable {
+    /// The changes; no two of one tensor.
     package var changes: [ExactName: Resolved] = [:]
     /// Each names the adapter's file and tensor.
     package var faults: [PeftoolError] = []
@@ -122,7 +124,8 @@ package struct ChangeResolver: Sendable {
     guard target.stored.dtype.isComputable else {
       throw target.stored.at(
         PeftoolError(
-          .unsupported, "is \(target.stored.dtype.rawValue), and \(tensor.info.name.printable) "
+          .unsupported,
+          "is \(target.stored.dtype.rawValue), and \(tensor.info.name.printable) "
             + "changes it; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
     }
     let name = ExactName(target.name)
@@ -159,8 +162,9 @@ package struct ChangeResolver: Sendable {
       target.name == base.inputEmbedding?.name || target.name == base.outputEmbedding?.name
       || BaseModel.isOutputEmbedding(module.path)
     let mayResize = isEmbedding && tensor.shape.count == 2 && target.stored.shape.count == 2
-    guard tensor.shape == target.stored.shape
-      || mayResize && tensor.columnCount == target.stored.columnCount && tensor.rowCount > 0
+    guard
+      tensor.shape == target.stored.shape
+        || mayResize && tensor.columnCount == target.stored.columnCount && tensor.rowCount > 0
     else { throw misfit(tensor, "of shape \(target.stored.shape.shapeText)", target) }
     let isSaved = configuration.modulesToSave.contains {
       module.path == $0 || module.path.hasSuffix(".\($0)")
@@ -322,7 +326,8 @@ package struct ChangeResolver: Sendable {
     case (false, true) where base.isConv1D(module) ?? true: return .transposed
     default:
       throw misfit(
-        a, "and \(b.info.name.printable) \(b.shape.shapeText) to give "
+        a,
+        "and \(b.info.name.printable) \(b.shape.shapeText) to give "
           + shape.shapeText, target)
     }
   }
@@ -358,7 +363,8 @@ package struct ChangeResolver: Sendable {
       throw a.at(
         PeftoolError(
           .different,
-          "has shape \(a.shape.shapeText) and its lora_B \(b.shape.shapeText), of one rank expected"))
+          "has shape \(a.shape.shapeText) and its lora_B \(b.shape.shapeText), of one rank expected"
+        ))
     }
     let expected: Int
     if configuration.method == .adaLoRA {

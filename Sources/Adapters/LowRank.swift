@@ -6,13 +6,17 @@ package import Tensors
 /// The tensor is seen as a matrix whose rows are its first dimension; fused experts (E, d1, d2) as
 /// one of E·d1 rows.
 package struct LowRank: Sendable {
+  /// The factor A.
   package let a: StoredTensor
+  /// The factor B.
   package let b: StoredTensor
   /// AdaLoRA's singular values (r, 1), one for each row of A.
   package var e: StoredTensor?
   /// The rank of one product; for experts of each of them.
   package let rank: Int
+  /// The number s.
   package let scaling: Double
+  /// How the factors lie to the tensor.
   package let layout: Layout
   /// Whether PEFT rounds d to the base's dtype before the sum in its default merge, too: so for
   /// embeddings and `target_parameters`.

@@ -9,6 +9,7 @@ import Patterns
 package struct ModulePattern<Value: Sendable>: Sendable {
   /// The key as it stands in the configuration.
   package let key: String
+  /// What it says of those modules.
   package let value: Value
   private let expression: RegularExpression
 

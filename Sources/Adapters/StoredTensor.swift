@@ -4,7 +4,9 @@ package import Tensors
 
 /// A tensor together with the files that hold it.
 package struct StoredTensor: Sendable {
+  /// The files, which are open.
   package let source: any TensorSource
+  /// Name, type, shape and place.
   package let info: TensorInfo
 
   package init(_ info: TensorInfo, in source: any TensorSource) {
@@ -12,7 +14,9 @@ package struct StoredTensor: Sendable {
     self.source = source
   }
 
+  /// The type of its elements.
   package var dtype: DType { info.dtype }
+  /// Its sizes, the slowest first.
   package var shape: [Int] { info.shape }
   /// The rows of the tensor seen as a matrix: its first dimension, 1 for a scalar.
   package var rowCount: Int { info.shape.first ?? 1 }

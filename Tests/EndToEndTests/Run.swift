@@ -106,6 +106,10 @@ enum Repository {
   static let root = URL(fileURLWithPath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 
+  static func text(_ path: String) throws -> String {
+    try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
+  }
+
   /// The path of a sample, such as `bases/llama-f32`.
   static func sample(_ name: String) -> String {
     root.appendingPathComponent("Samples").appendingPathComponent(name).path

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @Suite struct UsageTests {
@@ -51,12 +52,12 @@ import Testing
     let run = try place.shell(
       """
       peftool --generate-completion-script bash > completion && source completion \
-        && complete -p peftool && COMP_WORDS=(peftool hel) COMP_CWORD=1 _peftool \
+        && complete -p peftool && COMP_WORDS=(peftool insp) COMP_CWORD=1 _peftool peftool insp peftool \
         && echo "${COMPREPLY[@]}"
       """)
     #expect(run.status == 0)
     #expect(run.errors == "")
-    #expect(run.text.hasSuffix("\nhelp\n"))
+    #expect(run.text.hasSuffix("\ninspect\n"))
   }
 
   @Test(arguments: ["bash", "zsh", "fish"])
@@ -65,5 +66,30 @@ import Testing
     #expect(run.status == 0)
     #expect(run.text.contains("peftool"))
     #expect(run.errors == "")
+  }
+}
+
+@Suite struct ManualTests {
+  /// The verbs that the help lists.
+  private static func verbs() throws -> [String] {
+    let help = try Workplace().run("--help").text
+    guard let list = help.components(separatedBy: "SUBCOMMANDS:\n").last else { return [] }
+    return list.components(separatedBy: "\n").compactMap {
+      $0.wholeMatch(of: /[ ]{2}([a-z]+)( .*)?/).map { String($0.1) }
+    }
+  }
+
+  @Test func everyVerbHasAPage() throws {
+    let verbs = try Self.verbs()
+    for verb in verbs {
+      #expect(try Repository.text("man/peftool.\(verb).1").contains(".Nm \"peftool \(verb)\""))
+    }
+  }
+
+  @Test func everyVerbHasALineInTheReadme() throws {
+    let readme = try Repository.text("README.md")
+    for verb in try Self.verbs() {
+      #expect(readme.contains("| `\(verb) "))
+    }
   }
 }

@@ -38,11 +38,15 @@ private func isUndocumented(_ lines: [String], _ at: Int) -> Bool {
 
 /// Whether an initialiser begins here that only sets fields, whose documentation is its own.
 private func isMemberwise(_ lines: [String], _ at: Int) -> Bool {
+  let assignment = #/\s*(?:self\.)?\w+ = .*/#
+  if let body = lines[at].wholeMatch(of: #/\s*package init\(.*\) \{(.+)\}/#)?.1 {
+    return body.wholeMatch(of: assignment) != nil
+  }
   guard lines[at].contains("package init("),
     let open = lines[at...].firstIndex(where: { $0.hasSuffix("{") })
   else { return false }
   let body = lines[(open + 1)...].prefix { $0.drop { $0 == " " } != "}" }
-  return body.allSatisfy { $0.drop { $0 == " " }.hasPrefix("self.") }
+  return body.allSatisfy { $0.wholeMatch(of: assignment) != nil }
 }
 
 /// The module that a line imports, if it does.
@@ -100,6 +104,7 @@ private func looksForward(from module: String, to imported: String) -> Bool {
     #expect(!isUndocumented(["", "package import Files"], 1))
     #expect(!isUndocumented(["package init(_ x: Int) {", "  self.x = x", "}"], 0))
     #expect(isUndocumented(["package init(_ x: Int) {", "  self.x = x", "  f()", "}"], 0))
+    #expect(!isUndocumented(["package init(_ x: Int) { self.x = x }"], 0))
     #expect(importedModule("package import Files") == "Files")
     #expect(importedModule("import struct Foundation.URL") == "Foundation")
     #expect(importedModule("let important = 1") == nil)

@@ -1,0 +1,66 @@
+import Foundation
+import Testing
+
+/// A command that a document shows, with what it prints.
+struct Example: Sendable, CustomTestStringConvertible {
+  let command: String
+  /// `…` stands for anything, also for several lines.
+  var output: String
+
+  var testDescription: String { command }
+
+  /// The examples of a document: blocks marked `console`, a command after each `$ `.
+  static func all(in markdown: String) -> [Example] {
+    var examples: [Example] = []
+    var isInside = false
+    for line in markdown.components(separatedBy: "\n") {
+      if line.hasPrefix("```") {
+        isInside = line == "```console"
+      } else if isInside, line.hasPrefix("$ ") {
+        examples.append(Example(command: String(line.dropFirst(2)), output: ""))
+      } else if isInside, let last = examples.indices.last {
+        examples[last].output += line + "\n"
+      }
+    }
+    return examples
+  }
+
+  /// Whether a command printed what the document shows.
+  func matches(_ printed: String) -> Bool {
+    var rest = Substring(printed)
+    var pieces = output.components(separatedBy: "…")[...]
+    guard let first = pieces.popFirst(), rest.hasPrefix(first) else { return false }
+    rest.removeFirst(first.count)
+    guard let last = pieces.popLast() else { return rest.isEmpty }
+    for piece in pieces {
+      guard let found = rest.range(of: piece) else { return false }
+      rest = rest[found.upperBound...]
+    }
+    return rest.hasSuffix(last)
+  }
+}
+
+@Suite struct ExampleTests {
+  @Test(arguments: ["README.md"])
+  func theDocumentShowsWhatHappens(path: String) throws {
+    let place = try Workplace()
+    try FileManager.default.createSymbolicLink(
+      at: place.folder.appendingPathComponent("Samples"),
+      withDestinationURL: Repository.root.appendingPathComponent("Samples"))
+    // Examples may go on with what those before them wrote.
+    for example in Example.all(in: try Repository.text(path)) {
+      let run = try place.shell(example.command)
+      #expect(run.status == 0, "\(example.command): \(run.errors)")
+      #expect(example.matches(run.text), "\(example.command) printed:\n\(run.text)")
+    }
+  }
+
+  @Test func anExampleMatchesItsOutputOnly() {
+    let example = Example(command: "", output: "one…\nthree\n")
+    #expect(example.matches("one\ntwo\nthree\n"))
+    #expect(!example.matches("one\nthree\nfour\n"))
+    #expect(!example.matches("two\nthree\n"))
+    #expect(!Example(command: "", output: "one\n").matches("one\ntwo\n"))
+    #expect(Example.all(in: "```console\n$ a\nb\n```\n$ c\n").map(\.command) == ["a"])
+  }
+}
