@@ -27,7 +27,7 @@ package struct Facts: Sendable {
 
 extension String {
   /// The words in lines of at most `width` characters; a longer word has a line of its own.
-  func folded(width: Int) -> [String] {
+  package func folded(width: Int) -> [String] {
     var lines: [String] = []
     var line = ""
     for word in split(separator: " ") {

@@ -67,7 +67,7 @@ extension Inspection {
     facts.append("model", model?.sentence)
     facts.append("parameters", parametersText)
     facts.append("tensors", tensorsText)
-    facts.append("size", "\(byteCount.byteText) (\(byteCount.groupedText) bytes) of tensors")
+    facts.append("size", sizeText)
     facts.append("metadata", metadataText)
     facts.append(
       "not read",
@@ -84,9 +84,14 @@ extension Inspection {
 
   private var parametersText: String {
     let count = checkpoint.parameterCount
-    let text = "\(count.countText) (\(count.groupedText))"
+    let text = count < 1000 ? "\(count)" : "\(count.countText) (\(count.groupedText))"
     guard let base = baseParameterCount, base > 0 else { return text }
     return text + ", \((Double(count) / Double(base)).percentText) of the base's \(base.countText)"
+  }
+
+  private var sizeText: String {
+    byteCount < 1000
+      ? byteCount.byteText : "\(byteCount.byteText) (\(byteCount.groupedText) bytes)"
   }
 
   private var tensorsText: String {
