@@ -40,8 +40,15 @@ struct Example: Sendable, CustomTestStringConvertible {
   }
 }
 
+/// The models and adapters that the help speaks of, each with the sample that stands for it.
+private let standIns = [
+  "Llama-3.2-1B": "bases/llama-bf16",
+  "my-adapter": "adapters/lora",
+  "model.safetensors": "bases/llama-f16/model.safetensors",
+]
+
 @Suite struct ExampleTests {
-  @Test(arguments: ["README.md"])
+  @Test(arguments: ["README.md", "Samples/README.md"])
   func theDocumentShowsWhatHappens(path: String) throws {
     let place = try Workplace()
     try FileManager.default.createSymbolicLink(
@@ -52,6 +59,23 @@ struct Example: Sendable, CustomTestStringConvertible {
       let run = try place.shell(example.command)
       #expect(run.status == 0, "\(example.command): \(run.errors)")
       #expect(example.matches(run.text), "\(example.command) printed:\n\(run.text)")
+    }
+  }
+
+  @Test func theHelpShowsWhatWorks() throws {
+    let pages = try FileManager.default.contentsOfDirectory(
+      at: Repository.root.appendingPathComponent("man"), includingPropertiesForKeys: nil)
+    for page in pages where page.pathExtension == "1" {
+      let place = try Workplace()
+      for (name, sample) in standIns {
+        try FileManager.default.copyItem(
+          atPath: Repository.sample(sample), toPath: place.path(name))
+      }
+      let text = try String(contentsOf: page, encoding: .utf8)
+      for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
+        let run = try place.shell(line)
+        #expect(run.status == 0, "\(line): \(run.errors)")
+      }
     }
   }
 
