@@ -1,0 +1,53 @@
+"""What the interop tests share: the binary, and the modules that made the golden data."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "Samples"
+sys.path.insert(0, str(SAMPLES))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+warnings.simplefilter("ignore")
+
+
+class Peftool:
+    """The real binary; `PEFTOOL` names another than the release build."""
+
+    def __init__(self):
+        self.path = os.environ.get("PEFTOOL", str(ROOT / ".build/release/peftool"))
+
+    def run(self, *arguments, text=True):
+        return subprocess.run(
+            [self.path, *map(str, arguments)], capture_output=True, text=text, timeout=120)
+
+    def check(self, *arguments):
+        """Runs a command that must succeed and returns its standard output."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    def merge(self, base, adapters, output, *flags, weights=None):
+        if weights:
+            flags = [*flags, "--weights=" + ",".join(map(str, weights))]
+        return json.loads(
+            self.check("merge", base, *adapters, "-o", output, "--json", "--quiet", *flags))
+
+
+@pytest.fixture(scope="session")
+def peftool():
+    tool = Peftool()
+    if not os.access(tool.path, os.X_OK):
+        pytest.fail(f"{tool.path} is not there: swift build -c release --product peftool")
+    return tool
