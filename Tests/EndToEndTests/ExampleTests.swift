@@ -45,6 +45,9 @@ private let standIns = [
   "Llama-3.2-1B": "bases/llama-bf16",
   "my-adapter": "adapters/lora",
   "model.safetensors": "bases/llama-f16/model.safetensors",
+  "merged": "bases/llama-bf16",
+  "merged.safetensors": "merged/lora.safetensors",
+  "expected": "bases/llama-bf16",
 ]
 
 @Suite struct ExampleTests {
@@ -73,8 +76,9 @@ private let standIns = [
       }
       let text = try String(contentsOf: page, encoding: .utf8)
       for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
+        // 1 where the answer is no.
         let run = try place.shell(line)
-        #expect(run.status == 0, "\(line): \(run.errors)")
+        #expect(run.status <= 1, "\(line): \(run.errors)")
       }
     }
   }

@@ -459,7 +459,7 @@ class Lab:
         key = model, kind, adapter
         if key not in cls.references:
             folder = cls.folder / f"reference-{len(cls.references)}"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # There after a failure.
             path = folder / ("out" if kind == "folder" else "out.safetensors")
             run = peftool("merge", model.base, getattr(model, adapter), "-o", path, "--quiet")
             if run.status != 0:
