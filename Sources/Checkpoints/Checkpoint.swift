@@ -60,10 +60,7 @@ package struct Checkpoint: Sendable {
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
   package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
-    let isFolder = Folder.isFolder(path)
-    let found =
-      try isFolder
-      ? Found(inFolder: path, preferringAdapter: preferringAdapter) : Found(file: path)
+    let found = try CheckpointFile(at: path, preferringAdapter: preferringAdapter)
     self.path = path
     switch found.kind {
     case .file: source = try SafetensorsFile(opening: found.path)
@@ -72,10 +69,8 @@ package struct Checkpoint: Sendable {
     kind = found.kind
 
     let folder = Folder.parent(of: found.path)
-    let adapterConfig = Folder.path(folder, "adapter_config.json")
-    let isModel = Folder.name(of: found.path).hasPrefix("model.safetensors")
-    adapterConfigPath = !isModel && Folder.exists(adapterConfig) ? adapterConfig : nil
-    directory = isFolder ? path : found.kind == .sharded ? folder : nil
+    adapterConfigPath = found.adapterConfigPath
+    directory = found.directory
     if directory != nil {
       var own: Set<String> = [Folder.name(of: found.path)]
       if let sharded = source as? ShardedSafetensors { own.formUnion(sharded.shardNames) }
@@ -119,13 +114,36 @@ package struct Checkpoint: Sendable {
   }
 }
 
-/// The file that a path stands for.
-private struct Found {
-  let path: String
-  let kind: Checkpoint.Kind
+/// The file that a path stands for: a safetensors file, or an index of shards.
+package struct CheckpointFile: Sendable {
+  /// Where it lies.
+  package let path: String
+  /// Whether it is a file of tensors or an index.
+  package let kind: Checkpoint.Kind
+  /// The checkpoint's folder, where the path was one or is an index; nil for a single file.
+  package private(set) var directory: String?
+
+  /// Looks for it as `Checkpoint` does, and at no more than its first bytes.
+  ///
+  /// - Throws: `io` and `unsupported`, as `Checkpoint`.
+  package init(at path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
+    let isFolder = Folder.isFolder(path)
+    self =
+      try isFolder
+      ? CheckpointFile(inFolder: path, preferringAdapter: preferringAdapter)
+      : CheckpointFile(file: path)
+    directory = isFolder ? path : kind == .sharded ? Folder.parent(of: self.path) : nil
+  }
+
+  /// The path of `adapter_config.json`, where the tensors are an adapter's.
+  package var adapterConfigPath: String? {
+    let config = Folder.path(Folder.parent(of: path), "adapter_config.json")
+    let isModel = Folder.name(of: path).hasPrefix("model.safetensors")
+    return !isModel && Folder.exists(config) ? config : nil
+  }
 
   /// Looks into the file at a path.
-  init(file path: String) throws(PeftoolError) {
+  private init(file path: String) throws(PeftoolError) {
     self.path = path
     switch try FileSignature(of: InputFile(opening: path)) {
     case .safetensors: kind = .file
@@ -137,7 +155,7 @@ private struct Found {
   }
 
   /// Looks through a folder.
-  init(inFolder folder: String, preferringAdapter: Bool) throws(PeftoolError) {
+  private init(inFolder folder: String, preferringAdapter: Bool) throws(PeftoolError) {
     let names = try Folder.names(in: folder)
     let model = "model.safetensors"
     let index = "model.safetensors.index.json"

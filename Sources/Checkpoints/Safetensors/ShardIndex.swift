@@ -13,7 +13,7 @@ package struct ShardIndex: Sendable {
   /// The file names in the map, each once, in order of their bytes.
   package let shardNames: [String]
   /// For each tensor's name the place of its shard in `shardNames`.
-  let shardByTensor: [ExactName: Int]
+  package let shardByTensor: [ExactName: Int]
 
   /// Reads an index file.
   ///
