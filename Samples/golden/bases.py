@@ -53,7 +53,7 @@ CONFIGS = {
     # hidden_size equals intermediate_size, as in the real ones: down_proj is square.
     "gpt-oss-f32": (
         GptOssConfig(
-            **dict(SMALL, intermediate_size=24),
+            **dict(SMALL, intermediate_size=24, max_position_embeddings=131072),
             head_dim=6,
             num_local_experts=3,
             num_experts_per_tok=2,
@@ -92,12 +92,13 @@ class Layers(torch.nn.Module):
 
     def forward(self, x):
         plane = self.conv2(x)
-        return (
-            self.conv1(x.mean(-1)).sum()
-            + self.point(plane).sum()
-            + self.conv3(x[..., None].expand(-1, -1, -1, -1, 3)).sum()
-            + self.experts(plane.movedim(1, -1)).sum()
-        )
+        parts = [
+            self.conv1(x.mean(-1)),
+            self.point(plane),
+            self.conv3(x[..., None].expand(-1, -1, -1, -1, 3)),
+            self.experts(plane.movedim(1, -1)),
+        ]
+        return torch.cat([part.flatten() for part in parts])
 
 
 def generator(name):

@@ -278,10 +278,14 @@ def changes(base, adapter, pre_round, safe):
     for module in adapter.modules(".lora_embedding_A"):
         name, change = embedding(base, adapter, module, pre_round)
         result[name] = change
-    for module in adapter.modules(".token_adapter.trainable_tokens_delta"):
-        field = config["trainable_token_indices"]
+    for key in adapter.tensors:
+        if not key.endswith(".trainable_tokens_delta"):
+            continue
+        module = key.removesuffix(".trainable_tokens_delta").removesuffix(".token_adapter")
+        is_alone = config["peft_type"] == "TRAINABLE_TOKENS"
+        field = config["token_indices" if is_alone else "trainable_token_indices"]
         indices = field if isinstance(field, list) else field[module.split(".")[-1]]
-        rows = adapter.tensors[module + ".token_adapter.trainable_tokens_delta"]
+        rows = adapter.tensors[key]
         current = result.get(module + ".weight", Change(base.tensors[module + ".weight"])).merged
         merged = current.clone()
         merged[indices] = rows
@@ -302,11 +306,12 @@ def untie(base, adapters):
         return
     for adapter in adapters:
         head = [key for key in adapter.tensors if key.startswith("lm_head.")]
+        # Trained tokens are shared.
         ends = [
             key for key in adapter.tensors
-            if key.startswith(base.embedding + ".") and ".lora_" in key
+            if key.startswith(base.embedding + ".") and "trainable_tokens" not in key
         ]
-        if head and adapter.config.get("ensure_weight_tying"):
+        if (head or ends) and adapter.config.get("ensure_weight_tying"):
             for key in head:
                 del adapter.tensors[key]
         elif head or ends:
