@@ -58,7 +58,9 @@ package struct BaseModel: Sendable {
     inputEmbedding = Self.embedding(tensors, Self.inputNames)
     outputEmbedding = Self.embedding(tensors, Self.outputNames)
     let tie = Self.tiesWordEmbeddings(config)
-    isTied = inputEmbedding != nil && (outputEmbedding == nil ? tie ?? true : tie ?? false)
+    isTied =
+      inputEmbedding != nil
+      && (outputEmbedding == nil ? (tie ?? true) && Self.hasHead(config) : tie ?? false)
   }
 
   /// The tensor of that name.
@@ -83,7 +85,20 @@ package struct BaseModel: Sendable {
     return fused[1] == 3 * fused[0]
   }
 
-  /// Where `tie_word_embeddings` and the like stand in the configuration.
+  /// What the output embedding is called once it is a tensor of its own.
+  package var untiedOutputName: String { "\(Self.outputNames[0]).weight" }
+
+  /// Whether the configuration names a model that has an output embedding; so it is taken to be
+  /// where no architecture is named.
+  private static func hasHead(_ config: JSON?) -> Bool {
+    guard case .array(let names) = config?["architectures"], !names.isEmpty else { return true }
+    return names.contains { name in
+      guard case .string(let name) = name else { return false }
+      return ["CausalLM", "LMHeadModel", "ConditionalGeneration"].contains(where: name.hasSuffix)
+    }
+  }
+
+  /// Whether `tie_word_embeddings` stands in the configuration, and how.
   package static func tiesWordEmbeddings(_ config: JSON?) -> Bool? {
     for part in [config, config?["text_config"]] {
       if case .bool(let value) = part?["tie_word_embeddings"] { return value }
@@ -122,7 +137,7 @@ package struct BaseModel: Sendable {
     } else if let config {
       throw config.unfit("config.json", "an object")
     }
-    if let method = config?["quantization_config"]?["quant_method"], method != .string("fp8") {
+    if let method = config?["quantization_config"]?["quant_method"] {
       throw PeftoolError(
         .unsupported,
         "is quantized (quant_method \(method.summary)), expected a base in "

@@ -107,13 +107,14 @@ package struct Factors<R: Real>: Sendable {
   let columns: Int
 
   /// The rows `rows` of scaling · left · right, at the start of `product`.
-  func multiply(rows: Range<Int>, scaling: R, into product: inout MutableSpan<R>) {
+  func multiply(rows: Range<Int>, scaling: R, into product: inout [R]) {
+    var span = product.mutableSpan
     var row = rows.lowerBound
     while row < rows.upperBound {
       let segment = row / rowsPerSegment
       let end = min(rows.upperBound, (segment + 1) * rowsPerSegment)
       let start = (row - rows.lowerBound) * columns
-      var part = product._mutatingExtracting(start..<start + (end - row) * columns)
+      var part = span._mutatingExtracting(start..<start + (end - row) * columns)
       R.lowRank(
         into: &part, left: left.span.extracting(row * rank..<end * rank),
         right: right.span.extracting(

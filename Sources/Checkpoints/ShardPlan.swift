@@ -36,10 +36,15 @@ package struct ShardPlan: Equatable, Sendable {
     totalByteCount = byteCounts.reduce(0, +)
   }
 
+  /// The name of a model's only file.
+  package static let singleName = "model.safetensors"
+  /// The name of a model's index.
+  package static let indexName = "model.safetensors.index.json"
+
   /// The shards' file names: `model.safetensors` for one, `model-00001-of-00003.safetensors` for
   /// more.
   package var fileNames: [String] {
-    if shards.count == 1 { return ["model.safetensors"] }
+    if shards.count == 1 { return [Self.singleName] }
     return (1...max(1, shards.count)).prefix(shards.count).map {
       "model-\(Self.fiveDigits($0))-of-\(Self.fiveDigits(shards.count)).safetensors"
     }

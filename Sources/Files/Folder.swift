@@ -54,6 +54,30 @@ package enum Folder {
     }
   }
 
+  /// Whether `path` leads to the same as `folder`, or into it.
+  ///
+  /// False where `folder` is not there.
+  package static func contains(_ folder: String, _ path: String) -> Bool {
+    guard let wanted = identity(folder) else { return false }
+    if identity(path) == wanted { return true }
+    // realpath gives memory of its own, or NULL.
+    guard let real = unsafe realpath(parent(of: path), nil) else { return false }
+    var place = unsafe String(cString: real)
+    unsafe free(real)
+    while identity(place) != wanted {
+      if place == "/" { return false }
+      place = parent(of: place)
+    }
+    return true
+  }
+
+  private static func identity(_ path: String) -> [UInt]? {
+    var status = stat()
+    // stat fills the one struct that it is given.
+    guard unsafe stat(path, &status) == 0 else { return nil }
+    return [UInt(status.st_dev), UInt(status.st_ino)]
+  }
+
   /// The names in a folder, without `.` and `..`, in order of their bytes.
   ///
   /// - Throws: `io` where it cannot be read.

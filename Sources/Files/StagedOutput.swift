@@ -61,6 +61,15 @@ package struct StagedOutput: ~Copyable {
     return file
   }
 
+  /// A new file in the output folder with the given bytes.
+  ///
+  /// - Throws: as `createFile` and `OutputFile.write`.
+  package mutating func write(_ bytes: [UInt8], to name: String) throws(PeftoolError) {
+    let file = try createFile(name, byteCount: bytes.count)
+    // Any bytes may be read as bytes.
+    try unsafe file.write(bytes.span.bytes, at: 0)
+  }
+
   /// Syncs every file and gives the output its name, in one step for whoever looks.
   ///
   /// - Throws: `io`; nothing is left behind then, but for an output that is whole and whose name

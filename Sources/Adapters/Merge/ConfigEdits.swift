@@ -1,0 +1,105 @@
+import JSON
+import Tensors
+
+/// The changes to a model's `config.json` that a merge asks for; keys keep their places.
+struct ConfigEdits {
+  private let base: BaseModel
+  private var config: JSON?
+  private var isChanged = false
+  /// What the user should know of them.
+  private(set) var notes: [String] = []
+
+  init(base: BaseModel) {
+    self.base = base
+    config = base.config
+  }
+
+  /// The configuration, where it has changed.
+  var result: JSON? { isChanged ? config : nil }
+
+  /// Says that the embeddings are no longer one parameter.
+  mutating func untie() {
+    set("tie_word_embeddings", .bool(false), isAdded: true)
+    notes.append(
+      "an adapter changes one end of the tied embeddings: both ends are written, "
+        + "and tie_word_embeddings is false")
+  }
+
+  /// Follows an embedding of another size.
+  mutating func resize(to vocabularySize: Int?) {
+    guard let vocabularySize, vocabularySize != base.inputEmbedding?.stored.rowCount else { return }
+    set("vocab_size", .number(vocabularySize), isAdded: true)
+    notes.append(
+      "the vocabulary has \(vocabularySize) entries now: take the tokenizer that was trained with "
+        + "the adapter")
+  }
+
+  /// Follows `layer_replication`.
+  mutating func replicate() {
+    let layers = base.replicatedLayers
+    guard !layers.isEmpty else { return }
+    for key in ["num_hidden_layers", "n_layer", "num_layers"] {
+      set(key, .number(layers.count), isAdded: false)
+    }
+    for key in ["layer_types", "mlp_layer_types"] {
+      guard case .array(let types) = textConfig?[key], layers.allSatisfy(types.indices.contains)
+      else { continue }
+      set(key, .array(layers.map { types[$0] }), isAdded: false)
+    }
+    notes.append("layer_replication: the model has \(layers.count) layers of its own now")
+  }
+
+  /// Follows `--dtype`.
+  mutating func setDType(_ dtype: DType) {
+    guard let name = dtype.torchName else { return }
+    for key in ["dtype", "torch_dtype"] { set(key, .string(name), isAdded: false) }
+  }
+
+  /// The part of the configuration that describes the language model.
+  private var textConfig: JSON? {
+    if let text = config?["text_config"], case .object = text { return text }
+    return config
+  }
+
+  /// Sets a key wherever it stands: at the top and in `text_config`. Where it stands nowhere, it is
+  /// added at the top if `isAdded`.
+  private mutating func set(_ key: String, _ value: JSON, isAdded: Bool) {
+    guard let old = config else { return }
+    var new = old.replacing(key, value)
+    if let text = old["text_config"] {
+      new = new.replacing("text_config", text.replacing(key, value))
+    }
+    if isAdded, new == old, old[key] == nil, old["text_config"]?[key] == nil,
+      case .object(let members) = old
+    {
+      new = .object(members + [.init(key, value)])
+    }
+    if new != old {
+      config = new
+      isChanged = true
+    }
+  }
+}
+
+extension JSON {
+  /// The object with another value for a key that it has.
+  fileprivate func replacing(_ key: String, _ value: JSON) -> JSON {
+    guard case .object(let members) = self else { return self }
+    return .object(members.map { $0.key == key ? .init(key, value) : $0 })
+  }
+}
+
+extension DType {
+  /// The name in PyTorch, as `config.json` has it.
+  fileprivate var torchName: String? {
+    switch self {
+    case .f64: "float64"
+    case .f32: "float32"
+    case .f16: "float16"
+    case .bf16: "bfloat16"
+    case .f8E4M3: "float8_e4m3fn"
+    case .f8E5M2: "float8_e5m2"
+    default: nil
+    }
+  }
+}

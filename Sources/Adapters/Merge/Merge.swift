@@ -1,0 +1,283 @@
+import Checkpoints
+package import Files
+import JSON
+import LinearAlgebra
+import Synchronization
+import Tensors
+
+/// Carries out a `MergePlan` in one pass over the base.
+///
+/// Tensors that no adapter touches are copied by the system; a touched one goes by blocks of rows,
+/// which the workers take in the order of the output. The bytes do not depend on their number.
+///
+/// Peak memory: for each thread 2 blocks of 1 MiB and 4 tiles of 16,384 numbers (or of one row,
+/// where that is longer); for each tensor in work, of which there are no more than threads, its
+/// factors A and B in f32, or f64 for an F32 base; and the headers.
+package struct Merge: Sendable {
+  /// Where the merged model goes.
+  package enum Destination: Sendable {
+    /// A model directory, with the base's other files.
+    case directory(String)
+    /// One safetensors file.
+    case file(String)
+    /// One safetensors stream to standard output.
+    case stream
+  }
+
+  /// What came of it.
+  package struct Summary: Sendable {
+    package var tensorCount = 0
+    /// Tensors that an adapter has changed.
+    package var changedCount = 0
+    /// The largest ‖W' − W‖ / ‖W‖ of a tensor; nil where none was changed.
+    package var largestChange: (tensor: String, value: Double)?
+    /// Elements that are NaN or infinite, in changed tensors.
+    package var nonfiniteCount = 0
+    /// The bytes of the safetensors files.
+    package var byteCount = 0
+  }
+
+  /// How it is carried out.
+  package struct Options: Sendable {
+    /// Whether an output that is there already is replaced.
+    package var isForced = false
+    /// Whether NaN and infinity may be written.
+    package var allowsNonfinite = false
+    package var threads: Int?
+
+    package init() {}
+  }
+
+  private let plan: MergePlan
+  private let destination: Destination
+  private let layout: CheckpointLayout
+
+  /// Lays the output out; `shardByteCount` is the size for new shards in a directory.
+  ///
+  /// - Throws: `unsupported` where the output cannot be written as a safetensors file.
+  package init(
+    _ plan: MergePlan, to destination: Destination, shardByteCount: Int? = nil
+  ) throws(PeftoolError) {
+    self.plan = plan
+    self.destination = destination
+    let base = plan.base.checkpoint
+    let items = plan.tensors.map {
+      CheckpointLayout.Item(
+        name: $0.name, dtype: $0.dtype, shape: $0.base.shape, fileIndex: $0.fileIndex)
+    }
+    switch destination {
+    case .directory:
+      layout =
+        if let shardByteCount {
+          try CheckpointLayout(sharding: base, items, maximumByteCount: shardByteCount)
+        } else {
+          try CheckpointLayout(keeping: base, items)
+        }
+    case .file, .stream:
+      layout =
+        base.sharded == nil
+        ? try CheckpointLayout(keeping: base, items) : try CheckpointLayout(single: base, items)
+    }
+  }
+
+  /// The bytes of the safetensors files that will be written.
+  package var byteCount: Int { layout.byteCount }
+
+  /// Merges, and puts the output in its place.
+  ///
+  /// - Parameter progress: is told of bytes done, from any thread.
+  /// - Throws: `io`, `damaged` where an input is cut short or an adapter has values that are not
+  ///   finite, `different` where an input changed meanwhile or the result is not finite.
+  package func run(
+    _ options: Options, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> Summary {
+    switch destination {
+    case .stream:
+      let summary = try write([.standardOutput()], options, progress)
+      try verifyInputs()
+      return summary
+    case .file(let path):
+      try refuseInputs(at: path)
+      var output = try StagedOutput(.file, at: path, force: options.isForced)
+      let file = try output.createFile(byteCount: layout.byteCount)
+      let summary = try write([file], options, progress)
+      try verifyInputs()
+      try output.commit()
+      return summary
+    case .directory(let path):
+      try refuseInputs(at: path)
+      var output = try StagedOutput(.directory, at: path, force: options.isForced)
+      var files: [OutputFile] = []
+      for file in layout.files {
+        files.append(try output.createFile(file.name, byteCount: file.byteCount))
+      }
+      if let index = layout.index { try output.write(index.text, to: index.name) }
+      try carryOtherFiles(into: &output)
+      let summary = try write(files, options, progress)
+      try verifyInputs()
+      try output.commit()
+      return summary
+    }
+  }
+
+  /// Copies what lies beside the base's tensors: configuration, tokenizer, licence and the like.
+  private func carryOtherFiles(into output: inout StagedOutput) throws(PeftoolError) {
+    guard let folder = plan.base.checkpoint.directory else { return }
+    for name in plan.base.checkpoint.otherFiles {
+      if name == "config.json", let config = plan.config {
+        try output.write(Array((config.text(indent: 2) + "\n").utf8), to: name)
+        continue
+      }
+      let input = try InputFile(opening: Folder.path(folder, name))
+      let file = try output.createFile(name, byteCount: input.byteCount)
+      try file.copy(0..<input.byteCount, of: input, to: 0)
+      try input.verifyUnchanged()
+    }
+  }
+
+  private func verifyInputs() throws(PeftoolError) {
+    try plan.base.checkpoint.source.verifyUnchanged()
+    for adapter in plan.adapters { try adapter.checkpoint.source.verifyUnchanged() }
+  }
+
+  /// Refuses an output that is an input, or a folder that holds one.
+  private func refuseInputs(at path: String) throws(PeftoolError) {
+    let checkpoints = [plan.base.checkpoint] + plan.adapters.map(\.checkpoint)
+    for input in checkpoints.flatMap(\.source.files) where Folder.contains(path, input.path) {
+      throw PeftoolError(
+        .unsupported, "is or holds the input \(input.path.printable): name another output",
+        path: path)
+    }
+  }
+}
+
+// The pass.
+extension Merge {
+  /// A step of the work, in the order of the output's bytes.
+  private enum Step {
+    /// A file's header.
+    case header(file: Int)
+    /// Bytes that stay as they are.
+    case copy(InputFile, Range<Int>, file: Int, offset: Int)
+    /// Rows of a tensor whose values change.
+    case rows(Range<Int>, tensor: Int, file: Int, offset: Int)
+  }
+
+  private static let blockByteCount = 1 << 20
+  private static let copyByteCount = 8 << 20
+
+  private var steps: [Step] {
+    var steps: [Step] = []
+    for (place, file) in layout.files.enumerated() {
+      steps.append(.header(file: place))
+      var copied: (input: InputFile, range: Range<Int>, offset: Int)?
+      func flush() {
+        guard let run = copied else { return }
+        var start = 0
+        while start < run.range.count {
+          let end = min(start + Self.copyByteCount, run.range.count)
+          let from = run.range.lowerBound
+          steps.append(
+            .copy(run.input, from + start..<from + end, file: place, offset: run.offset + start))
+          start = end
+        }
+        copied = nil
+      }
+      for (item, byteRange) in file.tensors where !byteRange.isEmpty {
+        let tensor = plan.tensors[item]
+        guard tensor.isCopy else {
+          flush()
+          steps += blocks(of: tensor, item, file: place, at: byteRange.lowerBound)
+          continue
+        }
+        let input = tensor.base.source.files[tensor.base.info.fileIndex]
+        let range = tensor.base.info.byteRange
+        if let run = copied, run.input === input, run.range.upperBound == range.lowerBound,
+          run.offset + run.range.count == byteRange.lowerBound
+        {
+          copied = (input, run.range.lowerBound..<range.upperBound, run.offset)
+        } else {
+          flush()
+          copied = (input, range, byteRange.lowerBound)
+        }
+      }
+      flush()
+    }
+    return steps
+  }
+
+  private func blocks(of tensor: OutputTensor, _ place: Int, file: Int, at offset: Int) -> [Step] {
+    let rowByteCount = tensor.base.columnCount * tensor.dtype.bitCount / 8
+    let baseRowByteCount = tensor.base.columnCount * tensor.base.dtype.bitCount / 8
+    let rowCount = max(1, Self.blockByteCount / max(1, rowByteCount, baseRowByteCount))
+    return stride(from: 0, to: tensor.base.rowCount, by: rowCount).map { row in
+      .rows(
+        row..<min(row + rowCount, tensor.base.rowCount), tensor: place, file: file,
+        offset: offset + row * rowByteCount)
+    }
+  }
+
+  private func write(
+    _ files: [OutputFile], _ options: Options, _ progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> Summary {
+    let steps = steps
+    var blockCounts: [Int: Int] = [:]
+    for case .rows(_, let tensor, _, _) in steps { blockCounts[tensor, default: 0] += 1 }
+    let preparations = blockCounts.mapValues { Preparation(blockCount: $0) }
+    let results = Mutex<[Int: BlockResult]>([:])
+    try forEachBlock(
+      count: steps.count, threads: options.threads ?? availableProcessorCount
+    ) { (queue, current) throws(PeftoolError) in
+      var worker = MergeWorker(plan, allowsNonfinite: options.allowsNonfinite)
+      do throws(PeftoolError) {
+        while let step = queue.next() {
+          current = step
+          switch steps[step] {
+          case .header(let file):
+            let header = layout.files[file].header
+            // Any bytes may be read as bytes.
+            try unsafe files[file].write(header.span.bytes, at: 0)
+          case .copy(let input, let range, let file, let offset):
+            try files[file].copy(range, of: input, to: offset)
+            progress(range.count)
+          case .rows(let rows, let tensor, let file, let offset):
+            guard let preparation = preparations[tensor] else { continue }
+            let result = try worker.merge(
+              rows, of: tensor, preparation, into: files[file], at: offset)
+            results.withLock { $0[step] = result }
+            progress(result.byteCount)
+          }
+        }
+      } catch {
+        for file in files { file.abandon() }
+        throw error
+      }
+    }
+    return summary(steps, results.withLock { $0 })
+  }
+
+  /// Sums up in the order of the output, so that the figures do not depend on the threads.
+  private func summary(_ steps: [Step], _ results: [Int: BlockResult]) -> Summary {
+    var summary = Summary()
+    summary.tensorCount = plan.tensors.count
+    summary.changedCount = plan.tensors.count { !$0.changes.isEmpty }
+    summary.byteCount = layout.byteCount
+    var sums: [Int: TileSums] = [:]
+    for (place, step) in steps.enumerated() {
+      guard case .rows(_, let tensor, _, _) = step, let result = results[place] else { continue }
+      summary.nonfiniteCount += result.nonfiniteCount
+      guard !plan.tensors[tensor].changes.isEmpty else { continue }
+      sums[tensor, default: TileSums()] += result.sums
+    }
+    for (place, tensor) in plan.tensors.enumerated() {
+      guard let sum = sums[place] else { continue }
+      let value =
+        sum.sumOfSquaredChange == 0
+        ? 0 : (sum.sumOfSquaredChange / sum.sumOfSquares).squareRoot()
+      if value > summary.largestChange?.value ?? -1 {
+        summary.largestChange = (tensor.name, value)
+      }
+    }
+    return summary
+  }
+}

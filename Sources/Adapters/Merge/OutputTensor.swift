@@ -1,0 +1,31 @@
+package import Tensors
+
+/// A tensor of the merged model: where its values come from and what is done with them.
+package struct OutputTensor: Sendable {
+  /// Its name in the merged model.
+  package let name: String
+  /// The dtype that is written.
+  package let dtype: DType
+  /// The tensor that it starts from: the base's, or an adapter's own in its place.
+  package let base: StoredTensor
+  /// The dtype to which the starting values are rounded before anything is done with them: the base
+  /// model's. It differs from `base.dtype` for an adapter's own values only.
+  package let baseDType: DType
+  /// What the adapters do with it, in their order.
+  package let changes: [WeightedChange]
+  /// The file of the base beside whose tensors it is written.
+  package let fileIndex: Int
+
+  /// A change with the weight of its adapter.
+  package struct WeightedChange: Sendable {
+    package let change: Change
+    package let weight: Double
+  }
+
+  /// Whether its bytes are those of `base`.
+  package var isCopy: Bool { changes.isEmpty && dtype == base.dtype && dtype == baseDType }
+  /// Whether the arithmetic is done in f64: always where f32 would be no wider than the values.
+  package var isWide: Bool { baseDType.isWide || dtype.isWide }
+  /// The bytes that are written.
+  package var byteCount: Int { base.info.elementCount * dtype.bitCount / 8 }
+}

@@ -1,0 +1,179 @@
+package import Files
+import JSON
+package import Tensors
+
+/// Where the tensors of a checkpoint to be written go: files, their headers, and the index.
+///
+/// The sum of the tensors' bytes, not the tensors, is what a layout is made of; nothing is read.
+package struct CheckpointLayout: Sendable {
+  /// A tensor to be written.
+  package struct Item: Sendable {
+    package let name: String
+    package let dtype: DType
+    package let shape: [Int]
+    /// The file of the base that it belongs with: its own, or that of a tensor near it.
+    package let fileIndex: Int
+
+    package init(name: String, dtype: DType, shape: [Int], fileIndex: Int) {
+      self.name = name
+      self.dtype = dtype
+      self.shape = shape
+      self.fileIndex = fileIndex
+    }
+
+    var headerItem: SafetensorsHeader.Item { .init(name: name, dtype: dtype, shape: shape) }
+  }
+
+  /// A safetensors file to be written.
+  package struct File: Sendable {
+    /// Its name in the folder.
+    package let name: String
+    /// Its first bytes: the length, the JSON text and its padding.
+    package let header: [UInt8]
+    /// The tensors in the order in which their bytes lie: places in the list given, and ranges.
+    package let tensors: [(item: Int, byteRange: Range<Int>)]
+    package let byteCount: Int
+  }
+
+  package let files: [File]
+  /// The index's file name and text; nil for a single file.
+  package let index: (name: String, text: [UInt8])?
+
+  /// The bytes of all files together, without the index.
+  package var byteCount: Int { files.reduce(0) { $0 + $1.byteCount } }
+
+  /// The files of a base once more, with their names, order and metadata.
+  ///
+  /// Where a file's tensors keep names, dtypes and shapes it keeps its header byte for byte, and
+  /// the index likewise. The items are in the order of the base, added ones behind their anchors.
+  /// - Throws: as `SafetensorsHeader.encode`.
+  package init(keeping base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
+    let sources = base.sharded?.shards ?? base.singleFile.map { [$0] } ?? []
+    let names = base.sharded?.shardNames ?? [base.singleFileName]
+    var files: [File] = []
+    var isSame = true
+    for (fileIndex, source) in sources.enumerated() {
+      let places = items.indices.filter { items[$0].fileIndex == fileIndex }
+      let isFileSame =
+        places.count == source.tensors.count
+        && zip(places, source.tensors).allSatisfy { place, tensor in
+          let item = items[place]
+          return item.name.isExactly(tensor.name) && item.dtype == tensor.dtype
+            && item.shape == tensor.shape
+        }
+      if isFileSame {
+        files.append(
+          File(
+            name: names[fileIndex], header: source.lengthBytes + source.headerBytes,
+            tensors: zip(places, source.tensors).map { ($0, $1.byteRange) },
+            byteCount: source.file.byteCount))
+      } else {
+        files.append(
+          try File(
+            names[fileIndex], items, places, order: .given,
+            metadata: source.header.hasMetadata ? source.metadata : nil))
+        isSame = false
+      }
+    }
+    self.files = files
+    index = base.sharded.map { sharded in
+      (
+        Folder.name(of: sharded.path),
+        isSame ? sharded.indexBytes : Self.indexText(sharded, items, files)
+      )
+    }
+  }
+
+  /// One file, in the reference library's order, with the metadata that all of the base's have.
+  ///
+  /// - Throws: as `SafetensorsHeader.encode`.
+  package init(single base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
+    let metadata = base.source.metadata
+    let hasMetadata = base.singleFile?.header.hasMetadata ?? !metadata.isEmpty
+    files = [
+      try File(
+        ShardPlan.singleName, items, Array(items.indices), order: .reference,
+        metadata: hasMetadata ? metadata : nil)
+    ]
+    index = nil
+  }
+
+  /// New shards of at most so many bytes, as transformers spreads them.
+  ///
+  /// - Throws: as `SafetensorsHeader.encode`.
+  package init(
+    sharding base: Checkpoint, _ items: [Item], maximumByteCount: Int
+  ) throws(PeftoolError) {
+    var byteCounts: [Int] = []
+    for item in items {
+      byteCounts.append(try TensorInfo.byteCount(dtype: item.dtype, shape: item.shape))
+    }
+    let plan = ShardPlan(byteCounts: byteCounts, maximumByteCount: maximumByteCount)
+    let metadata = base.source.metadata
+    var files: [File] = []
+    for (name, places) in zip(plan.fileNames, plan.shards) {
+      files.append(
+        try File(
+          name, items, places, order: .reference, metadata: metadata.isEmpty ? nil : metadata))
+    }
+    self.files = files
+    let parameters = base.sharded?.indexMetadata["total_parameters"].map { _ in
+      items.reduce(0) { $0 + $1.shape.reduce(1, *) }
+    }
+    index =
+      files.count > 1
+      ? (
+        ShardPlan.indexName,
+        Array(plan.indexText(names: items.map(\.name), totalParameters: parameters).utf8)
+      ) : nil
+  }
+
+  /// An index like the base's, for other tensors.
+  private static func indexText(
+    _ base: ShardedSafetensors, _ items: [Item], _ files: [File]
+  ) -> [UInt8] {
+    var metadata: [JSON.Member] = []
+    if case .object(let members) = base.indexMetadata { metadata = members }
+    let sizes = [
+      "total_size": files.reduce(0) { $0 + $1.byteCount - $1.header.count },
+      "total_parameters": items.reduce(0) { $0 + $1.shape.reduce(1, *) },
+    ]
+    metadata = metadata.map { member in
+      sizes[member.key].map { JSON.Member(member.key, .number($0)) } ?? member
+    }
+    let map = files.flatMap { file in
+      file.tensors.map { JSON.Member(items[$0.item].name, .string(file.name)) }
+    }
+    return Array(ShardPlan.indexText(metadata: .object(metadata), weightMap: map).utf8)
+  }
+}
+
+extension CheckpointLayout.File {
+  fileprivate init(
+    _ name: String, _ items: [CheckpointLayout.Item], _ places: [Int],
+    order: SafetensorsHeader.Order, metadata: [(key: String, value: String)]?
+  ) throws(PeftoolError) {
+    let encoded = try SafetensorsHeader.encode(
+      places.map { items[$0].headerItem }, metadata: metadata, order: order)
+    self.name = name
+    header = encoded.bytes
+    tensors = encoded.fileOrder.map { (places[$0], encoded.byteRanges[$0]) }
+    byteCount = encoded.fileByteCount
+  }
+}
+
+extension Checkpoint {
+  /// The name that the only file gets in a folder.
+  fileprivate var singleFileName: String {
+    directory == nil ? ShardPlan.singleName : Folder.name(of: source.path)
+  }
+}
+
+extension SafetensorsFile {
+  /// The length of the header as it stands in the file.
+  fileprivate var lengthBytes: [UInt8] {
+    (0..<SafetensorsHeader.lengthByteCount).map {
+      UInt8(truncatingIfNeeded: headerBytes.count >> ($0 * 8))
+    }
+  }
+}
