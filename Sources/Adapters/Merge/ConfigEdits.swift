@@ -61,8 +61,9 @@ struct ConfigEdits {
     return config
   }
 
-  /// Sets a key wherever it stands: at the top and in `text_config`. Where it stands nowhere, it is
-  /// added at the top if `isAdded`.
+  /// Sets a key wherever it stands, at the top and in `text_config`.
+  ///
+  /// Where it stands nowhere, it is added at the top if `isAdded`.
   private mutating func set(_ key: String, _ value: JSON, isAdded: Bool) {
     guard let old = config else { return }
     var new = old.replacing(key, value)

@@ -8,8 +8,9 @@ package struct OutputTensor: Sendable {
   package let dtype: DType
   /// The tensor that it starts from: the base's, or an adapter's own in its place.
   package let base: StoredTensor
-  /// The dtype to which the starting values are rounded before anything is done with them: the base
-  /// model's. It differs from `base.dtype` for an adapter's own values only.
+  /// The dtype of the base model's tensor, to which starting values are rounded first.
+  ///
+  /// It differs from `base.dtype` for an adapter's own values only.
   package let baseDType: DType
   /// What the adapters do with it, in their order.
   package let changes: [WeightedChange]

@@ -1,0 +1,77 @@
+import Adapters
+import Checkpoints
+import Files
+import JSON
+import Reports
+
+/// What a merge has done, in words and as JSON.
+struct MergeReport {
+  let plan: MergePlan
+  let summary: Merge.Summary
+  let output: String
+  let seconds: Double
+
+  /// The summary for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    facts.append("base", plan.base.checkpoint.path.printable)
+    for (adapter, weight) in zip(plan.adapters, plan.options.weights) {
+      let factor = weight == 1 ? "" : ", weight \(weight.measureText)"
+      facts.append("adapter", "\(adapter.path.printable) (\(method(of: adapter))\(factor))")
+    }
+    facts.append(
+      "tensors",
+      "\(summary.changedCount.groupedText) merged, "
+        + "\((summary.tensorCount - summary.changedCount).groupedText) carried along")
+    if let largest = summary.largestChange {
+      facts.append(
+        "largest change", "\(largest.value.measureText) of the norm, in \(largest.tensor.printable)")
+    }
+    if summary.nonfiniteCount > 0 {
+      facts.append("NaN or infinite", summary.nonfiniteCount.text(of: "element"))
+    }
+    for note in plan.notes { facts.append("note", note) }
+    facts.append(
+      "written",
+      "\(output == "-" ? "standard output" : output.printable): \(summary.byteCount.byteText) in "
+        + "\(seconds.durationText) (\((Double(summary.byteCount) / seconds).rateText))")
+    return facts.text(width: width)
+  }
+
+  /// The summary for a program; `Formats/json-output.md` describes it.
+  var json: JSON {
+    let adapters = zip(plan.adapters, plan.options.weights).map { adapter, weight in
+      JSON.object([
+        .init("path", .string(adapter.path)), .init("method", .string(method(of: adapter))),
+        .init("weight", .number(weight)),
+      ])
+    }
+    let largest = summary.largestChange.map {
+      JSON.object([.init("tensor", .string($0.tensor)), .init("value", .number($0.value))])
+    }
+    return .object([
+      .init("output", .string(output)),
+      .init("base", .string(plan.base.checkpoint.path)),
+      .init("adapters", .array(adapters)),
+      .init("rounding", .string(plan.options.rounding.rawValue)),
+      .init(
+        "tensors",
+        .object([
+          .init("total", .number(summary.tensorCount)),
+          .init("changed", .number(summary.changedCount)),
+          .init("copied", .number(summary.tensorCount - summary.changedCount)),
+        ])),
+      .init("largestRelativeChange", largest ?? .null),
+      .init("nonfinite", .number(summary.nonfiniteCount)),
+      .init("bytes", .number(summary.byteCount)),
+      .init("seconds", .number(seconds)),
+      .init("notes", .array(plan.notes.map(JSON.string))),
+    ])
+  }
+
+  private func method(of adapter: Adapter) -> String {
+    let configuration = adapter.configuration
+    if configuration.usesDoRA { return "DoRA" }
+    return configuration.usesRSLoRA ? "rsLoRA" : configuration.method.name
+  }
+}
