@@ -207,12 +207,12 @@ extension Merge {
   }
 
   private func blocks(of tensor: OutputTensor, _ place: Int, file: Int, at offset: Int) -> [Step] {
-    let rowByteCount = tensor.base.columnCount * tensor.dtype.bitCount / 8
-    let baseRowByteCount = tensor.base.columnCount * tensor.base.dtype.bitCount / 8
+    let rowByteCount = tensor.columnCount * tensor.dtype.bitCount / 8
+    let baseRowByteCount = tensor.columnCount * tensor.base.dtype.bitCount / 8
     let rowCount = max(1, Self.blockByteCount / max(1, rowByteCount, baseRowByteCount))
-    return stride(from: 0, to: tensor.base.rowCount, by: rowCount).map { row in
+    return stride(from: 0, to: tensor.rowCount, by: rowCount).map { row in
       .rows(
-        row..<min(row + rowCount, tensor.base.rowCount), tensor: place, file: file,
+        row..<min(row + rowCount, tensor.rowCount), tensor: place, file: file,
         offset: offset + row * rowByteCount)
     }
   }

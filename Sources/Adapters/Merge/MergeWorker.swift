@@ -79,7 +79,7 @@ struct MergeWorker: ~Copyable {
   ) throws(PeftoolError) -> BlockResult {
     let tensor = prepared.tensor
     let base = tensor.base
-    let columns = base.columnCount
+    let columns = tensor.columnCount
     let inputRowByteCount = columns * base.dtype.bitCount / 8
     let outputRowByteCount = columns * tensor.dtype.bitCount / 8
     let inputByteCount = rows.count * inputRowByteCount
@@ -119,7 +119,7 @@ struct MergeWorker: ~Copyable {
   private static func nonfinite(
     _ tensor: OutputTensor, _ rows: Range<Int>, in bytes: RawSpan
   ) -> PeftoolError {
-    let columns = tensor.base.columnCount
+    let columns = tensor.columnCount
     let rowByteCount = columns * tensor.dtype.bitCount / 8
     let row = rows.first { row in
       let start = (row - rows.lowerBound) * rowByteCount

@@ -23,6 +23,23 @@ package struct OutputTensor: Sendable {
     package let weight: Double
   }
 
+  /// The elements of a row, of which the tensor is a matrix: all dimensions but the first, or for
+  /// fused experts the last.
+  package var columnCount: Int { hasExperts ? base.shape.last ?? 1 : base.columnCount }
+  /// The rows of that matrix.
+  package var rowCount: Int {
+    hasExperts ? base.info.elementCount / max(1, columnCount) : base.rowCount
+  }
+
+  private var hasExperts: Bool {
+    changes.contains { weighted in
+      guard case .lowRank(let d) = weighted.change.update, case .experts = d.layout else {
+        return false
+      }
+      return true
+    }
+  }
+
   /// Whether its bytes are those of `base`.
   package var isCopy: Bool { changes.isEmpty && dtype == base.dtype && dtype == baseDType }
   /// Whether the arithmetic is done in f64: always where f32 would be no wider than the values.
