@@ -1,0 +1,281 @@
+import Adapters
+import Checkpoints
+import Files
+import JSON
+import LinearAlgebra
+import Reports
+import Tensors
+
+/// All that is wrong with a checkpoint.
+///
+/// Peak memory: the headers, and 1.5 MB a thread.
+struct Verification: Sendable {
+  /// The path that the user gave.
+  let path: String
+  /// Whether the tensors are an adapter's.
+  let isAdapter: Bool
+  /// What is wrong, file by file.
+  private(set) var faults: [PeftoolError] = []
+  /// What a user may want to know, though nothing is wrong with it.
+  private(set) var notes: [String] = []
+  /// What was looked at, for a reader.
+  private(set) var checked: [String] = []
+  /// The tensors of all files that could be opened.
+  private(set) var tensorCount = 0
+  private(set) var byteCount = 0
+
+  /// Looks for all faults; with a base, also whether an adapter fits it.
+  ///
+  /// - Throws: `io` and `unsupported` where the path holds nothing that can be verified, `different`
+  ///   where a file is written to meanwhile, and whatever is wrong with the base.
+  init(_ path: String, base: String?, threads: Int) throws(PeftoolError) {
+    let file = try CheckpointFile(at: path)
+    self.path = path
+    isAdapter = file.adapterConfigPath != nil
+    guard isAdapter || base == nil else {
+      throw PeftoolError(
+        .unsupported, "is no adapter (no adapter_config.json), --base is for adapters", path: path)
+    }
+    let source: SoundFiles
+    switch file.kind {
+    case .file: source = try openFile(file.path)
+    case .sharded: source = try openShards(file.path)
+    }
+    tensorCount = source.tensors.count
+    byteCount = source.tensors.reduce(0) { $0 + $1.byteCount }
+    checked.append("\(tensorCount.text(of: "tensor")) of \(byteCount.byteText)")
+    if let config = file.adapterConfigPath {
+      try checkAdapter(source, configPath: config, base: base)
+    } else {
+      checkNoAdapter(source, file)
+      checkModel(source, file)
+    }
+    try checkValues(source, threads: threads)
+    try noteNeighbours(file, source)
+    try source.verifyUnchanged()
+  }
+
+  // MARK: Files
+
+  private mutating func openFile(_ path: String) throws(PeftoolError) -> SoundFiles {
+    // What cannot be opened at all is no fault of its content.
+    let input = try InputFile(opening: path)
+    var source = SoundFiles(path: path)
+    do throws(PeftoolError) {
+      source.append(try SafetensorsFile(input))
+    } catch {
+      faults.append(error)
+    }
+    return source
+  }
+
+  private mutating func openShards(_ path: String) throws(PeftoolError) -> SoundFiles {
+    var source = SoundFiles(path: path)
+    let folder = Folder.parent(of: path)
+    let index: ShardIndex
+    do throws(PeftoolError) {
+      index = try ShardIndex(opening: path)
+    } catch {
+      guard error.kind != .io else { throw error }
+      faults.append(error)
+      // Without an index the shards may still be looked at, each for itself.
+      for name in try Folder.names(in: folder) where name.hasSuffix(".safetensors") {
+        openShard(Folder.path(folder, name), tensorCount: nil, into: &source)
+      }
+      return source
+    }
+    var tensorCounts = Array(repeating: 0, count: index.shardNames.count)
+    for shard in index.shardByTensor.values { tensorCounts[shard] += 1 }
+    for (name, count) in zip(index.shardNames, tensorCounts) {
+      openShard(Folder.path(folder, name), tensorCount: count, into: &source)
+    }
+    checked.append("\(index.shardNames.count.text(of: "shard")) and their index")
+    compare(index, with: source)
+    return source
+  }
+
+  private mutating func openShard(
+    _ path: String, tensorCount: Int?, into source: inout SoundFiles
+  ) {
+    do throws(PeftoolError) {
+      let input: InputFile
+      do throws(PeftoolError) {
+        input = try InputFile(opening: path)
+      } catch {
+        let wanted = tensorCount.map { "; the index puts \($0.text(of: "tensor")) into it" } ?? ""
+        throw PeftoolError(error.kind, error.reason + wanted, path: path)
+      }
+      source.append(try SafetensorsFile(input, fileIndex: source.files.count))
+    } catch {
+      faults.append(error)
+    }
+  }
+
+  /// Compares the index with what the shards that could be opened hold.
+  private mutating func compare(_ index: ShardIndex, with source: SoundFiles) {
+    let names = source.files.map { Folder.name(of: $0.path) }
+    var found: [ExactName: Int] = [:]
+    for tensor in source.tensors {
+      let name = ExactName(tensor.name)
+      let shard = names[tensor.fileIndex]
+      func add(_ kind: PeftoolError.Kind, _ reason: String) {
+        faults.append(
+          PeftoolError(
+            kind, reason, tensor: tensor.name, path: source.files[tensor.fileIndex].path))
+      }
+      if let other = found.updateValue(tensor.fileIndex, forKey: name) {
+        add(.damaged, "stands in this shard and in \(names[other].printable)")
+      } else if let expected = index.shardByTensor[name].map({ index.shardNames[$0] }) {
+        if expected != shard {
+          add(.different, "is in this shard, the index has it in \(expected.printable)")
+        }
+      } else {
+        add(.different, "is in this shard, but not in the index")
+      }
+    }
+    let missing = index.shardByTensor.filter { name, shard in
+      found[name] == nil && names.contains(index.shardNames[shard])
+    }
+    for (name, shard) in missing.sorted(by: { $0.key.string.precedesByBytes($1.key.string) }) {
+      faults.append(
+        PeftoolError(
+          .different, "the index has it in this shard, which has no such tensor",
+          tensor: name.string,
+          path: Folder.path(Folder.parent(of: index.path), index.shardNames[shard])))
+    }
+  }
+
+  // MARK: Configuration
+
+  private mutating func checkModel(_ source: SoundFiles, _ file: CheckpointFile) {
+    guard let folder = file.directory else { return }
+    let path = Folder.path(folder, "config.json")
+    guard Folder.exists(path) else { return }
+    do throws(PeftoolError) {
+      let config = try JSON(opening: path)
+      guard case .object = config else { throw config.unfit("the configuration", "an object") }
+      checked.append("config.json")
+      // Tensors that a damaged file hides would look as if they were missing.
+      guard faults.isEmpty else { return }
+      for fault in ModelExpectations(config).faults(in: source.tensors) {
+        faults.append(fault.at(path: path))
+      }
+    } catch {
+      faults.append(error.at(path: path))
+    }
+  }
+
+  /// An adapter's tensors without their configuration mean nothing.
+  private mutating func checkNoAdapter(_ source: SoundFiles, _ file: CheckpointFile) {
+    guard Folder.name(of: file.path).hasPrefix("adapter_model.") else { return }
+    faults.append(
+      PeftoolError(
+        .different, "has no \(Adapter.configurationName) beside it", path: file.path))
+  }
+
+  private mutating func checkAdapter(
+    _ source: SoundFiles, configPath: String, base: String?
+  ) throws(PeftoolError) {
+    let configuration: AdapterConfiguration
+    do throws(PeftoolError) {
+      let json = try JSON(opening: configPath)
+      configuration = try AdapterConfiguration(json)
+      checked.append(Adapter.configurationName)
+      // Headers that cannot be read hide what the pairs lack.
+      guard faults.isEmpty else { return }
+      let audit = AdapterAudit(configuration, json, source.tensors)
+      faults += audit.faults.map { $0.at(path: source.path) }
+      notes += audit.notes
+    } catch {
+      let error = error.at(path: configPath)
+      if error.kind == .unsupported, base == nil {
+        notes.append("tensors not compared with the configuration: \(error.reason)")
+      } else {
+        faults.append(error)
+      }
+      return
+    }
+    if let base { try checkFit(configuration, base: base) }
+  }
+
+  /// Whether every module of the adapter is found in the base and fits it.
+  private mutating func checkFit(
+    _ configuration: AdapterConfiguration, base path: String
+  ) throws(PeftoolError) {
+    let checkpoint = try Checkpoint(opening: path)
+    let adapter: Adapter
+    do throws(PeftoolError) {
+      adapter = try Adapter(opening: self.path)
+    } catch {
+      // The first of the names or dtypes that are told of above, in other words.
+      let isKnown = faults.contains { $0.tensor != nil && $0.tensor == error.tensor }
+      if !isKnown { faults.append(error) }
+      notes.append("not compared with \(path.printable): the adapter's own faults come first")
+      return
+    }
+    do throws(PeftoolError) {
+      let base = try BaseModel(checkpoint, replication: configuration.layerReplication)
+      // A module that lacks a part has been told of without the base.
+      let known = Set(faults.compactMap(\.tensor).compactMap(AdapterKey.init).map(\.module))
+      let result = ChangeResolver(adapter, base: base).resolve()
+      for fault in result.faults {
+        if let key = fault.tensor.flatMap(AdapterKey.init), known.contains(key.module) { continue }
+        faults.append(fault)
+      }
+      checked.append("\(adapter.modules.count.text(of: "module")) of \(path.printable)")
+    } catch {
+      guard error.kind == .different else { throw error }
+      faults.append(error)
+    }
+  }
+
+  // MARK: Values
+
+  private mutating func checkValues(_ source: SoundFiles, threads: Int) throws(PeftoolError) {
+    let tensors = source.tensors
+    let progress = ProgressLine(
+      "verifying",
+      totalByteCount: tensors.reduce(0) { $0 + ($1.dtype.hasNonfinite ? $1.byteCount : 0) })
+    let found = try nonfiniteElements(of: source, threads: threads, progress: progress)
+    progress.finish()
+    for (tensor, elements) in zip(tensors, found) {
+      let path = source.files[tensor.fileIndex].path
+      if elements.count > 0 {
+        faults.append(
+          PeftoolError(
+            .damaged, elements.reason(in: tensor), tensor: tensor.name, path: path))
+      }
+      if let failure = elements.failure { faults.append(failure.at(path: path)) }
+    }
+    if faults.isEmpty { checked.append("every number finite") }
+  }
+
+  /// Weights in the folder that are no part of the checkpoint.
+  private mutating func noteNeighbours(
+    _ file: CheckpointFile, _ source: SoundFiles
+  ) throws(PeftoolError) {
+    guard let folder = file.directory else { return }
+    var own = Set(source.files.map { Folder.name(of: $0.path) })
+    own.insert(Folder.name(of: file.path))
+    own.formUnion(faults.compactMap(\.path).map(Folder.name))
+    for name in try Folder.names(in: folder)
+    where !name.hasPrefix(".") && !own.contains(name) && FileSignature.isWeightName(name) {
+      notes.append("not verified: \(name.printable), which is no part of this checkpoint")
+    }
+  }
+}
+
+/// The files of a checkpoint that could be opened.
+private struct SoundFiles: TensorSource {
+  let path: String
+  private(set) var files: [InputFile] = []
+  private(set) var tensors: [TensorInfo] = []
+  let metadata: [(key: String, value: String)] = []
+
+  init(path: String) { self.path = path }
+
+  mutating func append(_ file: SafetensorsFile) {
+    files.append(file.file)
+    tensors += file.tensors
+  }
+}
