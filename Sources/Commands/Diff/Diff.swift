@@ -17,8 +17,8 @@ struct Diff: ParsableCommand {
       verdict: 'identical', 'within tolerance' or 'different'. In a terminal the 20 worst are \
       shown, in a pipe all.
 
-        peftool diff merged.safetensors expected.safetensors
-        peftool diff merged.safetensors expected.safetensors --atol 1e-6 --rtol 1e-5
+        peftool diff merged expected
+        peftool diff merged expected --atol 1e-6 --rtol 1e-5
 
       Elements are compared by value: 0 equals -0, NaN equals NaN, and 1 in BF16 equals 1 in F32. \
       An element is within tolerance if |a - b| <= atol + rtol * |b|.
