@@ -108,8 +108,10 @@ class Adapter:
         path = pathlib.Path(path)
         self.config = json.loads((path / "adapter_config.json").read_text())
         stored = read_tensors(path / "adapter_model.safetensors")
+        # Embeddings that are saved as modules and as embeddings stand there three times.
         self.tensors = {
             key.removeprefix(PREFIX): tensor.to(torch.float64) for key, tensor in stored.items()
+            if ".modules_to_save." not in key and ".original_module." not in key
         }
         assert all(key.startswith(PREFIX) for key in stored)
 
@@ -124,6 +126,13 @@ class Adapter:
         rank = self.pattern("rank_pattern", module, self.config["r"])
         alpha = self.pattern("alpha_pattern", module, self.config["lora_alpha"])
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def own(self, module):
+        """The file's own copy of an embedding, which stands in for the base's."""
+        for key in (module + ".base_layer.weight", module + ".weight"):
+            if key in self.tensors:
+                return self.tensors[key]
+        return None
 
     def modules(self, suffix):
         return [key.removesuffix(suffix) for key in self.tensors if key.endswith(suffix)]
@@ -156,7 +165,8 @@ def magnitude_merge(weight, delta, magnitude, axis, unmerged):
 def linear_like(base, adapter, module, round_delta):
     """LoRA and DoRA on a linear layer, Conv1D or a convolution."""
     name = module + ".weight"
-    weight = base.tensors[name]
+    own = adapter.own(module)
+    weight = base.tensors[name] if own is None else own
     a, b = adapter.tensors[module + ".lora_A.weight"], adapter.tensors[module + ".lora_B.weight"]
     assert a.shape[0] == b.shape[1], module
     delta = adapter.scaling(module) * torch.tensordot(b.flatten(1), a, dims=1)
@@ -166,7 +176,7 @@ def linear_like(base, adapter, module, round_delta):
     magnitude = adapter.tensors.get(module + ".lora_magnitude_vector")
     if magnitude is not None:
         return name, Change(magnitude_merge(
-            weight, delta, magnitude, axis, base.unmerged[name]), delta)
+            weight, delta, magnitude, axis, base.unmerged[name] if own is None else own), delta)
     if round_delta:
         delta = round_once(delta, base.dtypes[name]).to(torch.float64)
     return name, Change(weight + delta, delta)
@@ -174,15 +184,15 @@ def linear_like(base, adapter, module, round_delta):
 
 def embedding(base, adapter, module, pre_round):
     name = module + ".weight"
-    # The file's own copy of the embedding stands in for the base's, as PEFT loads it.
-    weight = adapter.tensors.get(module + ".base_layer.weight", base.tensors[name])
+    own = adapter.own(module)
+    weight = base.tensors[name] if own is None else own
     a = adapter.tensors[module + ".lora_embedding_A"]
     b = adapter.tensors[module + ".lora_embedding_B"]
     delta = adapter.scaling(module) * (b @ a).T
     magnitude = adapter.tensors.get(module + ".lora_magnitude_vector")
     if magnitude is not None:
         return name, Change(magnitude_merge(
-            weight, delta, magnitude, 1, base.unmerged.get(name, weight)), delta)
+            weight, delta, magnitude, 1, base.unmerged[name] if own is None else own), delta)
     if pre_round:
         delta = round_once(delta, base.dtypes[name]).to(torch.float64)
     return name, Change(weight + delta, delta)
@@ -260,11 +270,9 @@ def changes(base, adapter, pre_round, safe):
     if config["peft_type"] == "IA3":
         for module in adapter.modules(".ia3_l"):
             result |= ia3(base, adapter, module)
-        return result
-    if config["peft_type"] == "ADALORA":
-        return dict(
-            adalora(base, adapter, m, safe) for m in adapter.modules(".lora_E"))
-
+    for module in adapter.modules(".lora_E"):
+        name, change = adalora(base, adapter, module, safe)
+        result[name] = change
     for module in adapter.modules(".lora_A.weight"):
         if config.get("target_parameters") and module + ".weight" not in base.tensors:
             result |= dict(experts(base, adapter, module, pre_round))

@@ -95,6 +95,13 @@ def test_case(peftool, tmp_path, entry):
             assert (output / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("entry", MERGES, ids=names(MERGES))
+def test_verify_finds_nothing(peftool, entry):
+    for adapter in adapter_paths(entry):
+        peftool.check("verify", adapter, "--base", base_path(entry))
+    peftool.check("verify", base_path(entry))
+
+
 @pytest.mark.parametrize("entry", REFUSALS, ids=names(REFUSALS))
 def test_refusal(peftool, tmp_path, entry):
     done = peftool.run("merge", base_path(entry), *adapter_paths(entry), "-o", tmp_path / "merged")
@@ -160,6 +167,8 @@ def test_dtype(peftool, tmp_path, case, dtype):
             "F8_E5M2": torch.float8_e5m2}[dtype]
     results = double_precision(entry, kind)
     found = bases.read_tensors(output)
+    config = json.loads((output / "config.json").read_text())
+    assert config["dtype"] == str(kind).removeprefix("torch.")
     if dtype == "F64":
         # As exact as the sums, which are f32 at the least.
         for name, tensor in found.items():

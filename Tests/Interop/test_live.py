@@ -122,6 +122,10 @@ def live(name, base, config, **kw):
     return cases.Case(name, base, config, **kw)
 
 
+def resize_tied(model):
+    model.resize_token_embeddings(96)
+
+
 MORE = [
     live("all linear", "llama-f32", lambda: lora("all-linear", r=7, alpha=3)),
     live("rank 1", "llama-f32", lambda: lora(ALL, r=1)),
@@ -168,6 +172,20 @@ MORE = [
     live("experts, rslora", "gpt-oss-f32",
          lambda: lora(["v_proj"], use_rslora=True, target_parameters=cases.EXPERTS)),
     live("router", "gpt-oss-f32", lambda: lora([], target_parameters=["router.weight"])),
+    live("untied lm_head", "llama-f32", lambda: lora(["lm_head", "o_proj"], use_dora=True)),
+    live("resized, tied", "llama-tied-f32", lambda: lora(["q_proj"]), prepare=resize_tied,
+         right="formula", options=dict(save=dict(save_embedding_layers=True))),
+    live("resized, saved", "llama-f32",
+         lambda: lora(["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
+         prepare=cases.resize),
+    live("resized, embedding", "llama-f32",
+         lambda: lora(["q_proj", "embed_tokens", "lm_head"]), prepare=cases.resize,
+         options=dict(save=dict(save_embedding_layers=True))),
+    live("f16 file", "llama-f32", lambda: lora(ALL, use_dora=True),
+         options=dict(tensors=lambda ts: {k: v.to(torch.float16) for k, v in ts.items()})),
+    live("ia3, regex", "gpt2-f32",
+         lambda: IA3Config(target_modules=r".*(c_attn|mlp\.c_proj)", fan_in_fan_out=True,
+                           feedforward_modules=r".*mlp\.c_proj", modules_to_save=["ln_f"])),
     live("replication, dora", "llama-f32",
          lambda: lora(ALL, use_dora=True, layer_replication=[[0, 1], [0, 2], [1, 2]]),
          right="formula"),
