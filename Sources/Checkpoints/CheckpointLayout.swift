@@ -8,8 +8,11 @@ package import Tensors
 package struct CheckpointLayout: Sendable {
   /// A tensor to be written.
   package struct Item: Sendable {
+    /// Its name, any text.
     package let name: String
+    /// The type of its elements.
     package let dtype: DType
+    /// Its sizes, the slowest first.
     package let shape: [Int]
     /// The file of the base that it belongs with: its own, or that of a tensor near it.
     package let fileIndex: Int
@@ -32,9 +35,11 @@ package struct CheckpointLayout: Sendable {
     package let header: [UInt8]
     /// The tensors in the order in which their bytes lie: places in the list given, and ranges.
     package let tensors: [(item: Int, byteRange: Range<Int>)]
+    /// Its size, header and all.
     package let byteCount: Int
   }
 
+  /// The files, in the order of their names.
   package let files: [File]
   /// The index's file name and text; nil for a single file.
   package let index: (name: String, text: [UInt8])?

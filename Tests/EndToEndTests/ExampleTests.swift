@@ -44,6 +44,8 @@ struct Example: Sendable, CustomTestStringConvertible {
 private let standIns = [
   "Llama-3.2-1B": "bases/llama-bf16",
   "my-adapter": "adapters/lora",
+  "math": "adapters/task-a",
+  "code": "adapters/task-b",
   "model.safetensors": "bases/llama-f16/model.safetensors",
   "merged": "bases/llama-bf16",
   "merged.safetensors": "merged/lora.safetensors",
@@ -76,6 +78,9 @@ private let standIns = [
       }
       let text = try String(contentsOf: page, encoding: .utf8)
       for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
+        if let output = line.firstMatch(of: /[ ]-o ([a-z.]+)/)?.1 {
+          try? FileManager.default.removeItem(atPath: place.path(String(output)))
+        }
         // 1 where the answer is no.
         let run = try place.shell(line)
         #expect(run.status <= 1, "\(line): \(run.errors)")

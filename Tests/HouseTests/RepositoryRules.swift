@@ -37,16 +37,19 @@ private func lines(
 
 @Suite struct RepositoryRules {
   @Test func theTopLevelHoldsOnlyWhatIsAgreed() throws {
-    #expect(try Repository.topLevel().filter { !topLevel.contains($0) && !$0.hasPrefix(".") } == [])
+    let found = try Repository.topLevel().filter { !$0.hasPrefix(".") }
+    #expect(found.filter { !topLevel.contains($0) } == [])
   }
 
   @Test func noFileNamesAPathOfOneMachine() throws {
     // The rule itself does.
-    #expect(try lines(matching: machinePath) { !$0.hasPrefix("Tests/HouseTests/") } == [])
+    let found = try lines(matching: machinePath) { !$0.hasPrefix("Tests/HouseTests/") }
+    #expect(found == [])
   }
 
   @Test func namesSayWhatAThingIs() throws {
-    #expect(try lines(matching: emptyName) { $0.hasPrefix("Sources/") } == [])
+    let found = try lines(matching: emptyName) { $0.hasPrefix("Sources/") }
+    #expect(found == [])
   }
 
   @Test func codeKeepsToAHundredColumns() throws {

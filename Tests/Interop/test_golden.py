@@ -148,7 +148,8 @@ def test_a_merge_keeps_shards_order_and_metadata(peftool, tmp_path, case):
 def test_bytes_do_not_depend_on_threads(peftool, tmp_path, case):
     entry = entry_of(case)
     for threads in (1, 2, 7):
-        peftool.check("merge", base_path(entry), *adapter_paths(entry), "-o", tmp_path / f"{threads}",
+        output = tmp_path / f"{threads}"
+        peftool.check("merge", base_path(entry), *adapter_paths(entry), "-o", output,
                       "--threads", threads, *flags(entry))
     for path in (tmp_path / "1").iterdir():
         for threads in ("2", "7"):

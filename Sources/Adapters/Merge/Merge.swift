@@ -26,6 +26,7 @@ package struct Merge: Sendable {
 
   /// What came of it.
   package struct Summary: Sendable {
+    /// Tensors that were written.
     package var tensorCount = 0
     /// Tensors that an adapter has changed.
     package var changedCount = 0
@@ -43,6 +44,7 @@ package struct Merge: Sendable {
     package var isForced = false
     /// Whether NaN and infinity may be written.
     package var allowsNonfinite = false
+    /// The number of threads; nil takes one a processor.
     package var threads: Int?
 
     package init() {}

@@ -9,6 +9,7 @@ package struct MergePlan: Sendable {
   package struct Options: Sendable {
     /// A factor for each adapter's whole change.
     package var weights: [Double]
+    /// When sums are rounded.
     package var rounding = Rounding.once
     /// The dtype of all floating tensors that are written; nil keeps each tensor's own.
     package var dtype: DType?
@@ -18,8 +19,11 @@ package struct MergePlan: Sendable {
     package init(weights: [Double]) { self.weights = weights }
   }
 
+  /// What is merged into.
   package let base: BaseModel
+  /// What is merged, in the order given.
   package let adapters: [Adapter]
+  /// How.
   package let options: Options
   /// The tensors in the order of the base's files, added ones behind the tensor that they belong
   /// to.

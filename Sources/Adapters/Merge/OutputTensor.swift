@@ -19,7 +19,9 @@ package struct OutputTensor: Sendable {
 
   /// A change with the weight of its adapter.
   package struct WeightedChange: Sendable {
+    /// What the adapter does.
     package let change: Change
+    /// The factor of its whole change.
     package let weight: Double
   }
 

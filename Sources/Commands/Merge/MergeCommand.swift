@@ -20,7 +20,7 @@ struct MergeCommand: ParsableCommand {
 
         peftool merge Llama-3.2-1B my-adapter -o merged
         peftool merge Llama-3.2-1B math code --weights 0.7,-0.5 -o mixed
-        peftool merge Llama-3.2-1B my-adapter -o - | peftool-consumer
+        peftool merge Llama-3.2-1B my-adapter -o - | sha256sum
 
       OUT is a directory, one file where it ends in .safetensors, or - for one safetensors stream \
       to standard output.
@@ -69,7 +69,8 @@ struct MergeCommand: ParsableCommand {
   @Option(help: "When sums are rounded to the base's dtype: once, peft or peft-safe.")
   var rounding = Rounding.once
 
-  @Option(help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
+  @Option(
+    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
   var threads: Int?
 
   @Option(

@@ -25,7 +25,8 @@ struct MergeReport {
         + "\((summary.tensorCount - summary.changedCount).groupedText) carried along")
     if let largest = summary.largestChange {
       facts.append(
-        "largest change", "\(largest.value.measureText) of the norm, in \(largest.tensor.printable)")
+        "largest change", "\(largest.value.measureText) of the norm, in \(largest.tensor.printable)"
+      )
     }
     if summary.nonfiniteCount > 0 {
       facts.append("NaN or infinite", summary.nonfiniteCount.text(of: "element"))
