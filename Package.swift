@@ -64,6 +64,11 @@ let package = Package(
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],
       swiftSettings: swiftSettings + [.strictMemorySafety()]),
+    .target(name: "Fixtures", path: "Tests/Fixtures", swiftSettings: swiftSettings),
+    tests("FilesTests", ["Files", "Fixtures"]),
+    tests("JSONTests", ["Files", "JSON", "Fixtures"]),
+    tests("PatternsTests", ["Files", "Patterns"]),
+    tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
     tests("ReportsTests", ["Reports"]),
     tests("EndToEndTests", []),
     tests("HouseTests", []),

@@ -12,7 +12,7 @@ package enum Folder {
   package static func parent(of path: String) -> String {
     let path = trimmed(path)
     guard let end = path.utf8.lastIndex(of: slash) else { return "." }
-    return trimmed(String(path[...end]))
+    return trimmed(String(path[..<path.utf8.index(after: end)]))
   }
 
   /// A path's last component, `/` for the root.
