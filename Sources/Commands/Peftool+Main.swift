@@ -12,6 +12,7 @@ extension Peftool {
     // A reader that has gone ends peftool quietly, also where the caller had ignored the signal.
     signal(SIGPIPE, SIG_DFL)
     Interruption.install()
+    raiseDescriptorLimit()
     do {
       var command = try parseAsRoot(arguments)
       try command.run()
@@ -44,6 +45,16 @@ extension Peftool {
       writeToStandardError("peftool: \(error)\n")
       return 2
     }
+  }
+
+  /// Lets the process open as many files as it may: a model can have hundreds of shards, and the
+  /// usual limit is kept low for the sake of select(2) alone, which peftool does not call.
+  private static func raiseDescriptorLimit() {
+    var limit = rlimit()
+    // Both calls touch only the struct that they are given.
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   }
 
   /// Opens those of descriptors 0, 1 and 2 that are closed, so that no file gets their numbers.

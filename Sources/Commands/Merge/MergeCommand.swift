@@ -56,7 +56,9 @@ struct MergeCommand: ParsableCommand {
     completion: .file())
   var output: String
 
-  @Option(help: ArgumentHelp("A factor for each adapter, 1 if left out.", valueName: "w,w"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("A factor for each adapter, 1 if left out.", valueName: "w,w"))
   var weights: Weights?
 
   @Option(
@@ -109,6 +111,9 @@ struct MergeCommand: ParsableCommand {
     }
     if let threads, !(1...Self.maximumThreadCount).contains(threads) {
       throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
+    }
+    if destination.isStream, StandardOutput.terminalWidth != nil {
+      throw ValidationError("-o - writes a model, and standard output is a terminal")
     }
     if shardSize != nil, destination.isSingle {
       throw ValidationError("--shard-size is for a directory, -o names one file")
