@@ -114,13 +114,27 @@ package struct Adapter: Sendable {
       path: Folder.path(folder, "adapter_model.bin"))
   }
 
+  /// Whether a tensor is one of PEFT's own copies of a saved module's values: with
+  /// `save_embedding_layers` it writes those into the file, too.
+  private static func isCopy(_ name: String, among names: Set<ExactName>) -> Bool {
+    [".modules_to_save.", ".original_module."].contains {
+      let plain = name.replacing($0, with: ".")
+      return plain != name && names.contains(ExactName(plain))
+    }
+  }
+
   private static func modules(
     of checkpoint: Checkpoint, renaming: [Renaming]
   ) throws(PeftoolError) -> ([Module], [TensorInfo]) {
     var modules: [Module] = []
     var places: [ExactName: Int] = [:]
     var ignored: [TensorInfo] = []
+    let names = Set(checkpoint.tensors.map { ExactName($0.name) })
     for tensor in checkpoint.tensors {
+      guard !isCopy(tensor.name, among: names) else {
+        ignored.append(tensor)
+        continue
+      }
       let stored = StoredTensor(tensor, in: checkpoint.source)
       let rule = renaming.first { tensor.name.hasPrefix($0.from) }
       let name = rule.map { $0.to + tensor.name.dropFirst($0.from.count) } ?? tensor.name

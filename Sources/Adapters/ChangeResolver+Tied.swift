@@ -25,6 +25,8 @@ extension ChangeResolver {
       switch (input.change.update, output.value.change.update) {
       case (nil, nil): true
       case (.lowRank(let a)?, .lowRank(let b)?): try Self.areTransposed(a, b)
+      case (.replaceRows(let a, let rows)?, .replaceRows(let b, let others)?) where rows == others:
+        try Self.areEqual(a, b)
       default: false
       }
     guard isOwnSame, isUpdateSame else { return }

@@ -188,7 +188,9 @@ package struct ChangeResolver: Sendable {
     } else if let e {
       throw e.at(PeftoolError(.different, "belongs to AdaLoRA, the configuration says LoRA"))
     }
-    let layout = try layout(module.path, a, b, target)
+    // AdaLoRA may have taken all of a module's ranks away.
+    guard rank > 0 else { return }
+    let layout = try layout(module, a, b, target)
     let d = LowRank(
       a: a, b: b, e: e, rank: rank,
       scaling: try configuration.scaling(of: module.path, keptRank: rank), layout: layout)
@@ -274,7 +276,8 @@ package struct ChangeResolver: Sendable {
     let isInput = target.name == base.inputEmbedding?.name
     let rows: [Int]? =
       switch configuration.tokens {
-      case .inputEmbedding(let rows): isInput ? rows : nil
+      // Of a tied model the file may have both ends.
+      case .inputEmbedding(let rows): isInput || base.isTied && isOutput(target) ? rows : nil
       case .modules(let modules):
         modules.first { module.path == $0.key || module.path.hasSuffix(".\($0.key)") }?.value
       case nil: nil
@@ -305,9 +308,9 @@ package struct ChangeResolver: Sendable {
 
   /// How the factors lie to a weight: the architecture decides, then shapes, then the flag.
   private func layout(
-    _ module: String, _ a: StoredTensor, _ b: StoredTensor, _ target: BaseModel.Tensor
+    _ module: Adapter.Module, _ a: StoredTensor, _ b: StoredTensor, _ target: BaseModel.Tensor
   ) throws(PeftoolError) -> LowRank.Layout {
-    let shape = target.stored.shape
+    let shape = ownOrBaseShape(module, target)
     guard a.shape.count == shape.count, b.shape.count == shape.count, shape.count >= 2 else {
       throw misfit(a, "for a tensor of shape \(shape.shapeText)", target)
     }
@@ -321,9 +324,9 @@ package struct ChangeResolver: Sendable {
     let fitsTransposed = shape == [a.shape[1], b.shape[0]]
     switch (fitsPlain, fitsTransposed) {
     case (true, true):
-      return base.isConv1D(module) ?? configuration.isFanInFanOut ? .transposed : .plain
+      return base.isConv1D(module.path) ?? configuration.isFanInFanOut ? .transposed : .plain
     case (true, false): return .plain
-    case (false, true) where base.isConv1D(module) ?? true: return .transposed
+    case (false, true) where base.isConv1D(module.path) ?? true: return .transposed
     default:
       throw misfit(
         a,

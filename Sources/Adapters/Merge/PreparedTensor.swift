@@ -26,7 +26,9 @@ package final class PreparedTensor<R: Real>: Sendable {
     for change in tensor.changes {
       changes.append(
         try PreparedChange(
-          change, of: tensor, roundsLikePEFT: rounding != .once || isSole,
+          change, of: tensor,
+          // With another dtype there is no merge of PEFT's to be equal to.
+          roundsLikePEFT: rounding != .once || isSole && tensor.dtype == tensor.baseDType,
           roundsAll: rounding == .peftSafe))
     }
     self.changes = changes
