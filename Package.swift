@@ -70,6 +70,11 @@ let package = Package(
     tests("PatternsTests", ["Files", "Patterns"]),
     tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
     tests("ReportsTests", ["Reports"]),
+    tests(
+      "CommandsTests",
+      [
+        "Commands", "Adapters", "Checkpoints", "Files", "JSON", "Patterns", "Reports", "Tensors",
+      ]),
     tests("EndToEndTests", []),
     tests("HouseTests", []),
   ]

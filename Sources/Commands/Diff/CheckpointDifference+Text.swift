@@ -24,7 +24,7 @@ extension CheckpointDifference {
     }
     text += list("only in A", onlyInLeft.map(\.printable), limit)
     text += list("only in B", onlyInRight.map(\.printable), limit)
-    text += list("not comparable", incomparable.map(\.mismatch), limit)
+    text += list("other shape or dtype", incomparable.map(\.mismatch), limit)
     text += list(
       "settings in adapter_config.json",
       settings.map { "\($0.key): \($0.left.summary) in A, \($0.right.summary) in B" }, limit)
@@ -87,12 +87,12 @@ extension CheckpointDifference {
       reasons.append(
         "\(intolerable.groupedText) of \(comparedText) differ"
           + (tolerance == DiffTolerance() ? "" : " beyond the tolerance") + largestText)
-    } else {
+    } else if equalCount + differing.count > 0 {
       reasons.append("\(comparedText) \(differing.isEmpty ? "equal" : "within tolerance")")
     }
     for (count, what) in [
       (onlyInLeft.count, "only in A"), (onlyInRight.count, "only in B"),
-      (incomparable.count, "not comparable"),
+      (incomparable.count, "of other shape or dtype"),
     ] where count > 0 {
       reasons.append("\(count.groupedText) \(what)")
     }
@@ -140,7 +140,7 @@ extension CheckpointDifference {
               .init("absentIn", .string($0.isAbsentInLeft ? "a" : "b")),
             ])
           })),
-      .init("notComparable", .array(incomparable.map { .object($0.sides) })),
+      .init("incomparable", .array(incomparable.map { .object($0.sides) })),
       .init(
         "settings",
         .array(

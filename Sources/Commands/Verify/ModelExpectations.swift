@@ -38,7 +38,7 @@ struct ModelExpectations {
     for tensor in tensors {
       let parts = tensor.name.split(separator: ".", maxSplits: 3)
       let stack = parts.first == "model" || parts.first == "transformer" ? 1 : 0
-      guard parts.count > stack + 1, parts[stack] == "layers" || parts[stack] == "h",
+      guard parts.count > stack + 2, parts[stack] == "layers" || parts[stack] == "h",
         let layer = Int(parts[stack + 1])
       else { continue }
       layers.insert(layer)
