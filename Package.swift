@@ -73,7 +73,8 @@ let package = Package(
     tests(
       "CommandsTests",
       [
-        "Commands", "Adapters", "Checkpoints", "Files", "JSON", "Patterns", "Reports", "Tensors",
+        "Commands", "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Patterns", "Reports",
+        "Tensors",
       ]),
     tests("EndToEndTests", []),
     tests("HouseTests", []),

@@ -1,15 +1,16 @@
 import Files
 import Foundation
 import Tensors
+import Fixtures
 import Testing
 
 @testable import Commands
 
 /// Faults of adapters.
 @Suite struct AdapterVerificationTests {
-  private let folder: TemporaryFolder
+  private let folder: Scratch
 
-  init() throws { folder = try TemporaryFolder() }
+  init() throws { folder = try Scratch() }
 
   /// A tensor of ones with an adapter's name.
   private func part(_ name: String, _ shape: [Int], _ dtype: DType = .f32) -> TestTensor {

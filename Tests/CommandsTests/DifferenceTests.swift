@@ -1,14 +1,15 @@
 import Checkpoints
 import Foundation
 import Tensors
+import Fixtures
 import Testing
 
 @testable import Commands
 
 @Suite struct DifferenceTests {
-  private let folder: TemporaryFolder
+  private let folder: Scratch
 
-  init() throws { folder = try TemporaryFolder() }
+  init() throws { folder = try Scratch() }
 
   private func difference(
     _ a: [TestTensor], _ b: [TestTensor], atol: Double = 0, rtol: Double = 0, threads: Int = 2
@@ -138,7 +139,7 @@ import Testing
   }
 
   @Test func threadsDoNotChangeALastBit() throws {
-    var random = SplitMix64(state: 2)
+    var random = SplitMix64(seed: 2)
     func words() -> [UInt64] {
       (0..<(20 << 20) / 8).map { _ in random.next() & 0x7777_7777_7777_7777 }
     }

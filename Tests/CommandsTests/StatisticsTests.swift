@@ -1,6 +1,7 @@
 import Checkpoints
 import Reports
 import Tensors
+import Fixtures
 import Testing
 
 @testable import Commands
@@ -14,7 +15,7 @@ import Testing
   }
 
   @Test func figuresAreOfTheFiniteElements() throws {
-    let folder = try TemporaryFolder()
+    let folder = try Scratch()
     let path = try folder.write(
       "x.safetensors",
       [
@@ -34,9 +35,9 @@ import Testing
 
   /// More than two segments, so that workers share a tensor.
   @Test func threadsDoNotChangeALastBit() throws {
-    var random = SplitMix64(state: 1)
+    var random = SplitMix64(seed: 1)
     let words = (0..<(20 << 20) / 8).map { _ in random.next() & 0x7777_7777_7777_7777 }
-    let folder = try TemporaryFolder()
+    let folder = try Scratch()
     let path = try folder.write(
       "x.safetensors",
       [

@@ -1,15 +1,16 @@
 import Files
 import Foundation
 import Tensors
+import Fixtures
 import Testing
 
 @testable import Commands
 
 /// Faults of models; every fault is looked for by its whole line.
 @Suite struct VerificationTests {
-  private let folder: TemporaryFolder
+  private let folder: Scratch
 
-  init() throws { folder = try TemporaryFolder() }
+  init() throws { folder = try Scratch() }
 
   private func floats(_ name: String, _ values: [Float] = [1]) -> TestTensor {
     TestTensor(name, .f32, values)
@@ -22,11 +23,11 @@ import Testing
     try Verification(
       folder.path(name), base: base.map { folder.path($0) }, threads: threads
     )
-    .faults.map { $0.description.replacingOccurrences(of: folder.path("") + "/", with: "") }
+    .faults.map { $0.description.replacingOccurrences(of: folder.path(""), with: "") }
   }
 
   private func index(_ map: [String: String]) throws {
-    let text = try JSONSerialization.data(withJSONObject: ["weight_map": map])
+    let text = Array(try JSONSerialization.data(withJSONObject: ["weight_map": map]))
     try folder.write("m/model.safetensors.index.json", text)
   }
 
@@ -40,7 +41,7 @@ import Testing
   @Test func eachDamagedShardIsTold() throws {
     try folder.write("m/1.safetensors", "short")
     try folder.write("m/2.safetensors", [floats("b")])
-    try folder.write("m/3.safetensors", Data([2, 0, 0, 0, 0, 0, 0, 0]) + Data("{}x".utf8))
+    try folder.write("m/3.safetensors", [2, 0, 0, 0, 0, 0, 0, 0] + Array("{}x".utf8))
     try index(["a": "1.safetensors", "b": "2.safetensors", "c": "3.safetensors", "d": "4"])
     let found = try faults("m")
     #expect(
@@ -135,7 +136,7 @@ import Testing
   }
 
   @Test func threadsDoNotChangeTheFaults() throws {
-    var random = SplitMix64(state: 3)
+    var random = SplitMix64(seed: 3)
     var words = (0..<(20 << 20) / 8).map { _ in random.next() & 0x7777_7777_7777_7777 }
     for place in [words.count / 2, words.count - 1] { words[place] = .max }
     try folder.write("m.safetensors", [TestTensor("a", .f8E4M3, words, shape: [20 << 20])])
