@@ -69,6 +69,7 @@ let package = Package(
     tests("JSONTests", ["Files", "JSON", "Fixtures"]),
     tests("PatternsTests", ["Files", "Patterns"]),
     tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
+    tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",
