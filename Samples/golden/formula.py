@@ -39,7 +39,7 @@ RENAMED = {"mixtral": (".mlp.experts", ".block_sparse_moe.experts")}
 @dataclasses.dataclass
 class Result:
     """One tensor after the merge: its values, the dtype it is stored in, and what an f32
-    computation's error is measured against, the larger of |W| and |d|."""
+    computation's error is measured against: the largest of |W|, |d| and |W′ − W|."""
 
     values: torch.Tensor
     dtype: torch.dtype
@@ -362,7 +362,8 @@ def merge(base_path, adapter_paths, weights=None, rounding="once", dtype=None):
                 values[name] = values[name] + weight * (change.merged - start)
             if change.delta is not None:
                 scales[name] = torch.maximum(scales[name], change.delta.abs())
-            scales[name] = torch.maximum(scales[name], change.merged.abs())
+            if start is not None and start.shape == change.merged.shape:
+                scales[name] = torch.maximum(scales[name], (change.merged - start).abs())
             if rounding != "once":
                 values[name] = round_once(values[name], base.dtypes[name]).to(torch.float64)
     return {
