@@ -366,6 +366,8 @@ def merge(base_path, adapter_paths, weights=None, rounding="once", dtype=None):
                 scales[name] = torch.maximum(scales[name], (change.merged - start).abs())
             if rounding != "once":
                 values[name] = round_once(values[name], base.dtypes[name]).to(torch.float64)
+                # The next adapter starts from a rounded number of this size.
+                scales[name] = torch.maximum(scales[name], values[name].abs())
     return {
         name: Result(value, original.dtypes.get(name, base.dtypes[name]), scales[name])
         for name, value in values.items()

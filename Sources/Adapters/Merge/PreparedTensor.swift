@@ -56,7 +56,7 @@ struct PreparedChange<R: Real>: Sendable {
             d, isRounded: roundsAll || roundsLikePEFT && d.isRoundedByPEFT, of: tensor))
       case .dora(let d, let magnitude, let axis):
         try Self.dora(
-          PreparedLowRank(d, isRounded: roundsLikePEFT && d.isRoundedByPEFT, of: tensor),
+          PreparedLowRank(d, isRounded: false, of: tensor),
           magnitude.values(R.self), axis, weighted.change.own ?? tensor.base, tensor)
       case .multiply(let l, .rows): .multiplyRows(try l.values(R.self))
       case .multiply(let l, .columns(let repeated)):
