@@ -12,11 +12,19 @@ extension ChangeResolver {
     for target in configuration.targetParameters {
       let parameter = target.lastComponent(after: ".")
       let path = target.dropLast(parameter.count + (parameter.count < target.count ? 1 : 0))
-      let isHere = path.isEmpty || module == path || module.hasSuffix(".\(path)")
+      // A bare name, as PEFT makes of "all-linear", targets every module that has the parameter.
+      let isHere =
+        path.isEmpty
+        ? hasParameter(module, parameter) : module == path || module.hasSuffix(".\(path)")
       if isHere, !parameters.contains(parameter) { parameters.append(parameter) }
     }
     guard Set(parameters) == Set(Self.registrationOrder) else { return parameters }
     return Self.registrationOrder
+  }
+
+  /// Whether a module of the base has a parameter, fused or expert by expert.
+  private func hasParameter(_ module: String, _ parameter: String) -> Bool {
+    names.tensor(module, parameter) != nil || unfusedParts(module, parameter) != nil
   }
 
   /// How transformers registers the experts' parameters.
@@ -111,14 +119,18 @@ extension ChangeResolver {
     "down_proj": [["w2"], ["down_proj"]],
   ]
 
+  /// What the parts of a fused parameter are called in a base that has it expert by expert.
+  private func unfusedParts(_ module: String, _ parameter: String) -> [String]? {
+    Self.unfusedNames[parameter, default: []].first {
+      names.tensor("\(module).0.\($0[0])", "weight") != nil
+    }
+  }
+
   /// The tensors of the single experts, with the rows of the fused output that each has.
   private func unfused(
     _ module: String, _ parameter: String, count: Int, _ a: StoredTensor, _ b: StoredTensor
   ) throws(PeftoolError) -> [(BaseModel.Tensor, expert: Int, rows: Range<Int>)] {
-    let partNames = Self.unfusedNames[parameter, default: []].first {
-      names.tensor("\(module).0.\($0[0])", "weight") != nil
-    }
-    guard let partNames else {
+    guard let partNames = unfusedParts(module, parameter) else {
       _ = try target(module, parameter, for: a)
       return []
     }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import AdaLoraConfig, IA3Config, PeftModel, TrainableTokensConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import SAMPLES
 from golden import bases, cases, formula, peft_cases
@@ -130,6 +130,12 @@ MORE = [
     live("all linear", "llama-f32", lambda: lora("all-linear", r=7, alpha=3)),
     live("rank 1", "llama-f32", lambda: lora(ALL, r=1)),
     live("rank beyond the sizes", "llama-f32", lambda: lora(ALL, r=96)),
+    live("dialect of patterns", "llama-f32",
+         lambda: lora(ALL, alpha_pattern={
+             r"(?P<which>q)_proj": 3, r"[vx]_proj|k_proj": 5,
+             r"model\.layers\.0.*\.(?:up|down)_proj": 7,
+             r"(?!.*gate)\w+\.o_proj": 2, r"^model\.layers\.1\.mlp\.gate_proj": 11, "gate": 99,
+             r"layers.\d+.mlp.up_proj\Z": 6})),
     live("one layer", "llama-f32", lambda: lora(ALL, layers_to_transform=[1])),
     live("target as a regex", "llama-f32", lambda: lora(r".*\.0\..*(up|down)_proj")),
     live("dora with patterns", "llama-f32",
@@ -272,17 +278,30 @@ def test_adalora_with_ranks_taken_away(peftool, tmp_path):
     assert_near(found, outputs(load_peft(case.base, [adapter]), case.base))
 
 
-def test_unfused_experts_of_another_family(peftool, tmp_path):
-    sizes = dict(bases.SMALL, head_dim=6, num_experts=3, num_experts_per_tok=2,
-                 moe_intermediate_size=20)
-    model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**sizes, tie_word_embeddings=False))
-    bases.fill(model, "qwen3-moe")
-    model.save_pretrained(tmp_path / "bases/qwen3-moe")
-    adapter = peft_cases.save_adapter(
-        "live", "qwen3-moe", lora(["q_proj"], target_parameters=cases.EXPERTS), tmp_path)
-    found = merged_outputs(
-        peftool, "qwen3-moe", [adapter], tmp_path / "merged", root=tmp_path)
-    assert_near(found, outputs(load_peft("qwen3-moe", [adapter], root=tmp_path), "qwen3-moe"))
+# PEFT makes target_parameters of "all-linear", where it finds experts.
+FAMILIES = {
+    "qwen3_moe": (dict(num_experts=3, num_experts_per_tok=2, moe_intermediate_size=20, head_dim=6),
+                  lambda: lora(["q_proj"], target_parameters=cases.EXPERTS)),
+    "olmoe": (dict(num_experts=3, num_experts_per_tok=2), lambda: lora("all-linear")),
+    "granitemoe": (dict(num_local_experts=3), lambda: lora("all-linear")),
+    "gpt_neox": ({}, lambda: lora("all-linear", use_dora=True)),
+    "openai-gpt": (dict(n_embd=24, n_layer=1, n_head=4, n_positions=64),
+                   lambda: lora("all-linear", use_dora=True)),
+    "bloom": ({}, lambda: lora(["query_key_value", "word_embeddings"])),
+    "phi3": (dict(pad_token_id=0), lambda: lora("all-linear", lora_bias=False, bias="all")),
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_other_families(peftool, tmp_path, family):
+    options, config = FAMILIES[family]
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **bases.SMALL, **options), dtype=torch.float32)
+    bases.fill(model, family)
+    model.save_pretrained(tmp_path / "bases" / family)
+    adapter = peft_cases.save_adapter("live", family, config(), tmp_path)
+    found = merged_outputs(peftool, family, [adapter], tmp_path / "merged", root=tmp_path)
+    assert_near(found, outputs(load_peft(family, [adapter], root=tmp_path), family))
 
 
 def test_experts_of_transformers_4(peftool, tmp_path):
