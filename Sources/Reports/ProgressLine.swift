@@ -3,7 +3,7 @@ import Synchronization
 
 /// One line on standard error that says how far the work is, for a person who waits.
 ///
-/// Drawn at most ten times a second, only when standard error is a terminal, and cleared at the
+/// Drawn after the first moments, at most ten times a second, only when standard error is a terminal, and cleared at the
 /// end. In a pipe or a log nothing of it appears.
 package final class ProgressLine: Sendable {
   private struct State {
@@ -19,6 +19,8 @@ package final class ProgressLine: Sendable {
   private let state = Mutex(State())
 
   private static let secondsBetweenDrawings = 0.1
+  /// What is done by then needs no line, which would only flicker.
+  private static let secondsBeforeFirstDrawing = 0.3
 
   /// A line for work on `totalByteCount` bytes; `isQuiet` keeps it off a terminal, too.
   package init(_ label: String, totalByteCount: Int, isQuiet: Bool = false) {
@@ -35,7 +37,9 @@ package final class ProgressLine: Sendable {
     let now = monotonicSeconds()
     state.withLock { state in
       state.doneByteCount += byteCount
-      guard !state.isFinished, now - state.lastDrawn >= Self.secondsBetweenDrawings else { return }
+      guard !state.isFinished, now - startedAt >= Self.secondsBeforeFirstDrawing,
+        now - state.lastDrawn >= Self.secondsBetweenDrawings
+      else { return }
       state.lastDrawn = now
       let width = Terminal.width(STDERR_FILENO) ?? Terminal.defaultWidth
       writeToStandardError(

@@ -65,10 +65,13 @@ package struct Table: Sendable {
 
 extension String {
   /// The string with `…` for its middle where it has more than `width` characters.
+  ///
+  /// The end keeps more than the beginning: in names of tensors it tells more.
   package func shortenedInTheMiddle(to width: Int) -> String {
     guard count > width else { return self }
     guard width > 1 else { return "…" }
-    return "\(prefix((width - 1) / 2))…\(suffix(width / 2))"
+    let head = (width - 1) * 2 / 5
+    return "\(prefix(head))…\(suffix(width - 1 - head))"
   }
 
   /// The string without spaces at its end.

@@ -41,6 +41,11 @@ struct Workplace: ~Copyable {
 
   /// Runs peftool here.
   func run(_ arguments: String..., input: Data = Data()) throws -> Run {
+    try run(arguments, input: input)
+  }
+
+  /// Runs peftool here.
+  func run(_ arguments: [String], input: Data = Data()) throws -> Run {
     try Run.program(Run.peftool, arguments, in: folder, input: input)
   }
 

@@ -16,7 +16,9 @@ extension CheckpointDifference {
     var text = ""
     let shown = differing.prefix(limit)
     if !shown.isEmpty {
-      text += table(Array(shown)).text(width: tableWidth)
+      let names = TensorColumn(
+        isAdapter: left.isAdapter && right.isAdapter, tableWidth: tableWidth)
+      text += table(names, Array(shown)).text(width: tableWidth)
       if differing.count > shown.count {
         text += "… and \((differing.count - shown.count).text(of: "tensor")) less different\n"
       }
@@ -42,17 +44,17 @@ extension CheckpointDifference {
   }
 
   private func table(
-    _ rows: [(pair: TensorPair, difference: TensorDifference)]
+    _ names: TensorColumn, _ rows: [(pair: TensorPair, difference: TensorDifference)]
   ) -> Table {
     let hasNonfinite = rows.contains { $0.difference.nonfiniteCount > 0 }
     var table = Table(
-      [.init("tensor", isShortened: true)]
+      [names.column]
         + ["max abs", "relative", "cosine", "differ"].map { .init($0, .right) }
         + (hasNonfinite ? [.init("NaN/inf", .right)] : []))
     for (pair, difference) in rows {
       table.append(
         [
-          pair.name.printable, difference.largest.measureText, difference.relative.measureText,
+          names.text(pair.name), difference.largest.measureText, difference.relative.measureText,
           difference.cosine.map { $0.fixed(6) } ?? "-", difference.differingCount.countText,
         ] + (hasNonfinite ? [difference.nonfiniteCount.countText] : []))
     }

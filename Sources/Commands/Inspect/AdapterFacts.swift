@@ -67,6 +67,10 @@ struct AdapterFacts {
         // A pattern that takes too many steps is told by `verify` and `merge`.
         modules[place].scaling = try? configuration.scaling(
           of: modules[place].path, keptRank: rank)
+        // A parameter with experts holds the ranks of all of them.
+        if !configuration.targetParameters.isEmpty, rank % configuration.rank == 0 {
+          modules[place].rank = configuration.rank
+        }
       }
     }
     self.modules = modules

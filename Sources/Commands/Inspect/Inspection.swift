@@ -73,7 +73,8 @@ extension Inspection {
       "not read",
       checkpoint.otherWeights.isEmpty
         ? nil : checkpoint.otherWeights.map(\.printable).joined(separator: ", "))
-    let table = statistics.map(statisticsTable) ?? shapeTable
+    let names = TensorColumn(isAdapter: adapter != nil, tableWidth: tableWidth)
+    let table = statistics.map { statisticsTable(names, $0) } ?? shapeTable(names)
     return facts.text(width: width) + (table.isEmpty ? "" : "\n" + table.text(width: tableWidth))
   }
 
@@ -123,22 +124,28 @@ extension Inspection {
     }
   }
 
-  private var shapeTable: Table {
+  private func shapeTable(_ names: TensorColumn) -> Table {
     let lines = lines
     let isGrouped = lines.contains { $0.members.count > 1 }
+    // Where all tensors have one dtype the facts tell it.
+    let isMixed = dtypes.count > 1
     var table = Table(
-      [.init("tensor", isShortened: true)] + (isGrouped ? [.init("count", .right)] : [])
-        + [.init("dtype"), .init("shape"), .init("size", .right)])
+      [names.column] + (isGrouped ? [.init("count", .right)] : [])
+        + (isMixed ? [.init("dtype")] : []) + [.init("shape"), .init("size", .right)])
     for line in lines {
       let byteCount = line.members.reduce(0) { $0 + tensors[$1].byteCount }
       table.append(
-        [line.name.printable] + (isGrouped ? ["×\(line.members.count)"] : [])
-          + [line.dtype.rawValue, line.shape.shapeText, byteCount.byteText])
+        [names.text(line.name)]
+          + (isGrouped ? [line.members.count > 1 ? "×\(line.members.count)" : ""] : [])
+          + (isMixed ? [line.dtype.rawValue] : [])
+          + [line.shape.shapeText, byteCount.byteText])
     }
     return table
   }
 
-  private func statisticsTable(_ statistics: [ElementStatistics?]) -> Table {
+  private func statisticsTable(
+    _ names: TensorColumn, _ statistics: [ElementStatistics?]
+  ) -> Table {
     let lines = lines.map { line in
       // Within a group all have one dtype: all have numbers, or none.
       (name: line.name, sum: line.members.compactMap { statistics[$0] }.sum, dtype: line.dtype)
@@ -148,8 +155,7 @@ extension Inspection {
     ]
     let shown = counts.filter { column in lines.contains { column.count($0.sum) > 0 } }
     var table = Table(
-      [.init("tensor", isShortened: true)]
-        + ["min", "max", "mean", "norm"].map { .init($0, .right) }
+      [names.column] + ["min", "max", "mean", "norm"].map { .init($0, .right) }
         + shown.map { .init($0.title, .right) })
     for (name, sum, dtype) in lines {
       var cells: [String]
@@ -160,8 +166,8 @@ extension Inspection {
       } else {
         cells = [sum.minimum, sum.maximum, sum.mean ?? 0, sum.norm].map(\.measureText)
       }
-      cells += shown.map { "\($0.count(sum))" }
-      table.append([name.printable] + cells)
+      cells += shown.map { $0.count(sum).countText }
+      table.append([names.text(name)] + cells)
     }
     return table
   }
