@@ -128,6 +128,7 @@ package struct ChangeResolver: Sendable {
           "is \(target.stored.dtype.rawValue), and \(tensor.info.name.printable) "
             + "changes it; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
     }
+    try refuseScaled(target)
     let name = ExactName(target.name)
     var resolved = result.changes[name] ?? Resolved(target: target, change: Change())
     if let own = change.own {
@@ -141,6 +142,22 @@ package struct ChangeResolver: Sendable {
       resolved.change.isUpdateShared = change.isUpdateShared
     }
     result.changes[name] = resolved
+  }
+
+  /// Refuses an F8 weight that means something only together with a scale beside it.
+  private func refuseScaled(_ target: BaseModel.Tensor) throws(PeftoolError) {
+    guard [.f8E4M3, .f8E5M2].contains(target.stored.dtype), target.name.hasSuffix(".weight") else {
+      return
+    }
+    let module = target.name.dropLast(".weight".count)
+    for scale in ["weight_scale_inv", "weight_scale", "scale_weight"] {
+      guard let found = base["\(module).\(scale)"] else { continue }
+      throw target.stored.at(
+        PeftoolError(
+          .unsupported,
+          "is \(target.stored.dtype.rawValue) scaled by '\(found.name.printable)', "
+            + "expected plain numbers: dequantize the base first"))
+    }
   }
 
   private func taken(_ target: BaseModel.Tensor, _ tensor: StoredTensor) -> PeftoolError {

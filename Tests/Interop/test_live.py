@@ -72,6 +72,13 @@ def merged_outputs(peftool, base, adapters, output, *flags, weights=None, root=S
     return outputs(load_merged(output, base), base)
 
 
+def merged_by_peft(base, adapter):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
+
+
 def save(case, folder, seed="live"):
     return peft_cases.save_adapter(
         case.name, case.base, case.config(), SAMPLES, folder=folder, seed=f"{seed} {case.name}",
@@ -366,6 +373,40 @@ def test_a_key_that_matches_nothing_is_refused(peftool, tmp_path):
     done = peftool.run("merge", SAMPLES / "bases/llama-f32", adapter, "-o", tmp_path / "merged")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "layers.7." in done.stderr and "nearest" in done.stderr
+
+
+def test_scaled_f8_is_refused(peftool, tmp_path):
+    """Whatever the configuration says or leaves out."""
+    base = tmp_path / "base"
+    shutil.copytree(SAMPLES / "bases/llama-f8", base)
+    tensors = load_file(base / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | {name + "_scale_inv": torch.ones(1, 1)}, base / "model.safetensors",
+              metadata={"format": "pt"})
+    done = peftool.run("merge", base, SAMPLES / "adapters/task-a", "-o", tmp_path / "merged")
+    assert done.returncode == 2 and name in done.stderr and "scaled" in done.stderr
+
+
+def test_a_row_of_no_length_is_refused(peftool, tmp_path):
+    """DoRA divides by it; PEFT writes NaN."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(SAMPLES / "bases/llama-f32", base)
+    shutil.copytree(SAMPLES / "adapters/dora-rslora", adapter)
+    module = "model.layers.1.mlp.up_proj"
+    for path, name in ((base / "model.safetensors", module + ".weight"),
+                       (adapter / "adapter_model.safetensors",
+                        f"base_model.model.{module}.lora_B.weight")):
+        tensors = load_file(path)
+        tensors[name][5] = 0
+        save_file(tensors, path, metadata={"format": "pt"})
+    done = peftool.run("merge", base, adapter, "-o", tmp_path / "merged")
+    assert done.returncode == 2 and module in done.stderr and "row 5" in done.stderr
+    assert not (tmp_path / "merged").exists()
+    summary = peftool.merge(base, [adapter], tmp_path / "merged", "--allow-nonfinite")
+    assert summary["nonfinite"] == 40
+    found = bases.read_tensors(tmp_path / "merged")[module + ".weight"]
+    right = merged_by_peft(base, adapter)[module + ".weight"]
+    assert torch.isnan(found[5]).all() and torch.isnan(right[5]).all()
 
 
 def test_inits_that_change_the_base_are_refused(peftool, tmp_path):
