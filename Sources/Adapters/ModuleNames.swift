@@ -1,3 +1,5 @@
+import Synchronization
+
 /// Finds the tensors of a base for the modules that an adapter names.
 ///
 /// An adapter names modules as they are called in the running model; a checkpoint may lack the
@@ -5,6 +7,7 @@
 /// transformers, which maps them while it loads.
 package struct ModuleNames: Sendable {
   private let base: BaseModel
+  private let budget = ComparisonBudget()
 
   package init(_ base: BaseModel) { self.base = base }
 
@@ -45,10 +48,18 @@ package struct ModuleNames: Sendable {
   }
 
   /// The names of the base nearest to one that it does not have, by edit distance.
+  ///
+  /// None once a second or so went into such searches: of an adapter for another model not one
+  /// name may be found, out of thousands.
   package func nearest(to name: String, count: Int = 3) -> [String] {
+    guard budget.isLeft else { return [] }
     let wanted = Array(name.utf8.prefix(Self.maximumComparedByteCount))
     return base.tensors.map(\.name)
-      .map { (distance: Self.distance(wanted, Array($0.utf8)), name: $0) }
+      .map { name in
+        let known = Array(name.utf8.prefix(Self.maximumComparedByteCount))
+        budget.take(wanted.count * known.count)
+        return (distance: Self.distance(wanted, known), name: name)
+      }
       .sorted { ($0.distance, $0.name) < ($1.distance, $1.name) }
       .prefix(count).map(\.name)
   }
@@ -69,4 +80,13 @@ package struct ModuleNames: Sendable {
     }
     return row[b.count]
   }
+}
+
+/// How many pairs of bytes may still be compared; shared by the copies of a value.
+private final class ComparisonBudget: Sendable {
+  private let pairs = Atomic<Int>(300_000_000)
+
+  var isLeft: Bool { pairs.load(ordering: .relaxed) > 0 }
+
+  func take(_ count: Int) { pairs.wrappingSubtract(count, ordering: .relaxed) }
 }
