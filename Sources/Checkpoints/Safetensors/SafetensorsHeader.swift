@@ -55,11 +55,12 @@ package struct SafetensorsHeader: Sendable {
   ///
   /// - Throws: `damaged` and `unsupported` with the offset in the file, and the tensor.
   package init(
-    text: [UInt8], dataByteCount: Int, fileIndex: Int = 0
+    text: [UInt8], dataByteCount: Int, fileIndex: Int = 0,
+    maximumValueCount: Int = Self.maximumValueCount
   ) throws(PeftoolError) {
     var reader = try JSONReader(
       text, baseOffset: Self.lengthByteCount, maximumDepth: Self.maximumDepth,
-      maximumValueCount: Self.maximumValueCount)
+      maximumValueCount: maximumValueCount)
     var metadata: [(key: String, value: String)]?
     var metadataStands = false
     var entries: [SafetensorsEntry] = []
