@@ -28,7 +28,10 @@ package enum Interruption {
     if !isHangupIgnored { unsafe sigaddset(&signals, SIGHUP) }
     unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
     var thread = pthread_t()
-    unsafe pthread_create(&thread, nil, { _ in Interruption.waitForSignal() }, nil)
+    let status = unsafe pthread_create(
+      &thread, nil, { _ in Interruption.waitForSignal() }, nil)
+    // Without the thread a signal ends the process as it always does, and the next run clears up.
+    if status != 0 { unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil) }
   }
 
   private static func waitForSignal() -> Never {

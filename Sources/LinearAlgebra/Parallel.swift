@@ -1,6 +1,6 @@
 import CLinux
-import Dispatch
 package import Files
+import Glibc
 import Synchronization
 
 /// Blocks of work that several workers take in ascending order.
@@ -43,7 +43,7 @@ package func forEachBlock(
   // The closure leaves this function only for the length of the call below.
   withoutActuallyEscaping(worker) { worker in
     nonisolated(unsafe) let worker = worker
-    DispatchQueue.concurrentPerform(iterations: max(1, min(threads, count))) { _ in
+    onThreads(min(threads, count)) {
       var current = 0
       do throws(PeftoolError) {
         try unsafe worker(queue, &current)
@@ -53,6 +53,42 @@ package func forEachBlock(
     }
   }
   if let error = queue.firstError { throw error }
+}
+
+/// A closure that several threads run.
+@safe
+private final class Work: @unchecked Sendable {
+  // Every thread calls it, and `onThreads` outlives them all; it shares what it captures as
+  // `forEachBlock` allows its worker to.
+  let body: () -> Void
+
+  init(_ body: @escaping () -> Void) { self.body = body }
+}
+
+/// Runs a closure on so many threads, this one among them, and waits for all.
+///
+/// Where the system gives fewer threads (a limit on processes, no memory for a stack), on those:
+/// libdispatch would wait for more without end.
+private func onThreads(_ count: Int, _ body: @escaping () -> Void) {
+  let work = Work(body)
+  var others: [pthread_t] = []
+  // `work` lives until all threads have been joined; each thread is joined once.
+  withExtendedLifetime(work) {
+    for _ in 1..<max(1, count) {
+      var thread = pthread_t()
+      let status = unsafe pthread_create(
+        &thread, nil,
+        { context in
+          guard let context = unsafe context else { return nil }
+          unsafe Unmanaged<Work>.fromOpaque(context).takeUnretainedValue().body()
+          return nil
+        }, Unmanaged.passUnretained(work).toOpaque())
+      guard status == 0 else { break }
+      others.append(thread)
+    }
+    body()
+    for thread in others { pthread_join(thread, nil) }
+  }
 }
 
 /// The processors that this process may run on.

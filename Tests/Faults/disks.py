@@ -36,12 +36,11 @@ def full(row):
     for kind in ("folder", "file"):
         with Output(model, kind) as out:
             peftool(*out.merge)
-            sizes = [os.path.getsize(path) for path in [out.path, *out.path.rglob("*")]
-                     if path.is_file()]
-            # tmpfs counts whole pages, and one for each name in it.
-            enough = sum(-(-size // PAGE) * PAGE for size in sizes) + PAGE * (len(sizes) + 2)
-        part = [enough * percent // 100 for percent in (1, 5, 10, 25, 50, 75, 90, 99)]
-        for size in part + [sum(sizes) // PAGE * PAGE - PAGE, 2 * enough]:
+            # tmpfs counts whole pages.
+            enough = sum(-(-os.path.getsize(path) // PAGE) * PAGE
+                         for path in [out.path, *out.path.rglob("*")] if path.is_file())
+        part = [enough * percent // 100 // PAGE * PAGE for percent in (1, 5, 10, 25, 50, 75, 90, 99)]
+        for size in sorted({max(PAGE, size) for size in [*part, enough - PAGE]}) + [2 * enough]:
             with tmpfs(size) as disk:
                 if not disk:
                     row.cannot("tmpfs", "needs root and mount")

@@ -79,7 +79,8 @@ def check_changes(row, changes, text):
     """Changes a shard or the adapter at its first, second, … read.
 
     Whatever is changed before the last read must be seen, as the look at size and times comes
-    after that: status 2, the file named, nothing left.
+    after that: status 2, the file named, nothing left. A change at the first read of the adapter
+    comes too early: that one tells what kind of file it is, and then it is opened for good.
     """
     with Copy(Lab.small()) as copy:
         paths = [copy.base / Lab.small().shards[0].name, copy.base / Lab.small().shards[-1].name,
@@ -88,7 +89,8 @@ def check_changes(row, changes, text):
             for path in paths[1:] if row.short else paths:
                 for name, change in changes.items():
                     for call in ("pread64", "copy_file_range"):
-                        for n in range(1, row.count(1000, 2)):
+                        first = 2 if path == paths[-1] and call == "pread64" else 1
+                        for n in range(first, row.count(1000, first + 1)):
                             copy.restore()
                             with copy.output(kind) as out:
                                 run, stopped = change_at(out, path, call, n, change)
