@@ -39,7 +39,8 @@ def full(row):
             # tmpfs counts whole pages.
             enough = sum(-(-os.path.getsize(path) // PAGE) * PAGE
                          for path in [out.path, *out.path.rglob("*")] if path.is_file())
-        part = [enough * percent // 100 // PAGE * PAGE for percent in (1, 5, 10, 25, 50, 75, 90, 99)]
+        part = [enough * percent // 100 // PAGE * PAGE
+                for percent in (1, 5, 10, 25, 50, 75, 90, 99)]
         for size in sorted({max(PAGE, size) for size in [*part, enough - PAGE]}) + [2 * enough]:
             with tmpfs(size) as disk:
                 if not disk:
