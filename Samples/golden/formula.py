@@ -67,6 +67,7 @@ class Base:
         path = pathlib.Path(path)
         self.config = json.loads((path / "config.json").read_text())
         self.kind = self.config.get("model_type")
+        self.was_untied = False
         stored = read_tensors(path)
         self.dtypes = {name: tensor.dtype for name, tensor in stored.items()}
         self.tensors = {name: tensor.to(torch.float64) for name, tensor in stored.items()}
@@ -81,6 +82,7 @@ class Base:
     def untie(self):
         """Gives lm_head a weight of its own."""
         if "lm_head.weight" not in self.tensors:
+            self.was_untied = True
             source = self.embedding + ".weight"
             self.tensors["lm_head.weight"] = self.tensors[source]
             self.dtypes["lm_head.weight"] = self.dtypes[source]
@@ -294,10 +296,14 @@ def changes(base, adapter, pre_round, safe):
         field = config["token_indices" if is_alone else "trainable_token_indices"]
         indices = field if isinstance(field, list) else field[module.split(".")[-1]]
         rows = adapter.tensors[key]
-        current = result.get(module + ".weight", Change(base.tensors[module + ".weight"])).merged
-        merged = current.clone()
-        merged[indices] = rows
-        result[module + ".weight"] = Change(merged)
+        names = [module + ".weight"]
+        if base.was_untied and module == base.embedding:
+            # They were trained for both ends.
+            names.append("lm_head.weight")
+        for name in names:
+            merged = result.get(name, Change(base.tensors[name])).merged.clone()
+            merged[indices] = rows
+            result[name] = Change(merged)
     # Full values: modules_to_save, biases, resized embeddings.
     for key, tensor in adapter.tensors.items():
         name = key.replace(".base_layer.", ".")

@@ -231,6 +231,55 @@ def test_weights_are_those_of_pefts_cat(peftool, tmp_path):
     assert_near(found, outputs(peft, "llama-f32"))
 
 
+WEIGHTED = {
+    "full values": ("llama-f32", [
+        lambda: lora(["q_proj"], modules_to_save=["lm_head", "norm"]),
+        lambda: lora(["q_proj", "embed_tokens"], use_dora=True),
+        lambda: lora(["v_proj"], trainable_token_indices=[4, 9]),
+    ]),
+    "biases": ("qwen2-f32", [
+        lambda: lora(["q_proj"], bias="all"),
+        lambda: lora(["q_proj", "v_proj"], lora_bias=True),
+        lambda: IA3Config(target_modules=["k_proj", "v_proj", "down_proj"],
+                          feedforward_modules=["down_proj"]),
+    ]),
+    "tied ends": ("llama-tied-f32", [
+        lambda: lora(["embed_tokens"]),
+        lambda: lora(["lm_head"], use_dora=True),
+        lambda: lora(["q_proj"], trainable_token_indices=[4, 9]),
+    ]),
+    "bf16": ("llama-bf16", [
+        lambda: lora(["embed_tokens", "q_proj"]),
+        lambda: lora(["embed_tokens", "q_proj"], use_dora=True),
+        lambda: AdaLoraConfig(init_r=5, total_step=10, target_modules=["q_proj"]),
+    ]),
+    "gpt2": ("gpt2-f32", [
+        lambda: lora(cases.GPT2, use_dora=True, fan_in_fan_out=True),
+        lambda: lora(["c_attn"], fan_in_fan_out=True),
+        lambda: lora(["wpe", "c_fc"], fan_in_fan_out=True),
+    ]),
+}
+
+
+@pytest.mark.parametrize("name", list(WEIGHTED))
+def test_a_weight_multiplies_the_whole_change(peftool, tmp_path, name):
+    from test_golden import assert_gates
+
+    base, configs = WEIGHTED[name]
+    adapters = [
+        save(live(f"{name} {index}", base, config), tmp_path / f"{index}")
+        for index, config in enumerate(configs)
+    ]
+    weights = [0.7, -0.5, 0.25]
+    path = SAMPLES / "bases" / base
+    peftool.merge(path, adapters, tmp_path / "merged", weights=weights)
+    results = formula.merge(path, adapters, weights)
+    right = {key: formula.round_once(r.values, r.dtype) for key, r in results.items()}
+    found = bases.read_tensors(tmp_path / "merged")
+    assert set(found) == set(right)
+    assert_gates(None, found, right, results)
+
+
 @pytest.mark.parametrize("rounding", ["peft", "peft-safe"])
 @pytest.mark.parametrize("use_dora", [False, True])
 def test_one_adapter_after_another(peftool, tmp_path, rounding, use_dora):
