@@ -63,8 +63,8 @@ package struct Checkpoint: Sendable {
     let found = try CheckpointFile(at: path, preferringAdapter: preferringAdapter)
     self.path = path
     switch found.kind {
-    case .file: source = try SafetensorsFile(opening: found.path)
-    case .sharded: source = try ShardedSafetensors(opening: found.path)
+    case .file: source = try SafetensorsFile(found.file)
+    case .sharded: source = try ShardedSafetensors(index: found.file)
     }
     kind = found.kind
 
@@ -116,8 +116,8 @@ package struct Checkpoint: Sendable {
 
 /// The file that a path stands for: a safetensors file, or an index of shards.
 package struct CheckpointFile: Sendable {
-  /// Where it lies.
-  package let path: String
+  /// The open file: what is read of it is what was looked at.
+  package let file: InputFile
   /// Whether it is a file of tensors or an index.
   package let kind: Checkpoint.Kind
   /// The checkpoint's folder, where the path was one or is an index; nil for a single file.
@@ -135,6 +135,9 @@ package struct CheckpointFile: Sendable {
     directory = isFolder ? path : kind == .sharded ? Folder.parent(of: self.path) : nil
   }
 
+  /// Where it lies.
+  package var path: String { file.path }
+
   /// The path of `adapter_config.json`, where the tensors are an adapter's.
   package var adapterConfigPath: String? {
     let config = Folder.path(Folder.parent(of: path), "adapter_config.json")
@@ -144,8 +147,8 @@ package struct CheckpointFile: Sendable {
 
   /// Looks into the file at a path.
   private init(file path: String) throws(PeftoolError) {
-    self.path = path
-    switch try FileSignature(of: InputFile(opening: path)) {
+    file = try InputFile(opening: path)
+    switch try FileSignature(of: file) {
     case .safetensors: kind = .file
     case .json: kind = .sharded
     case .other(let what):

@@ -82,7 +82,9 @@ package enum Folder {
   ///
   /// - Throws: `io` where it cannot be read.
   package static func names(in path: String) throws(PeftoolError) -> [String] {
-    guard let stream = unsafe opendir(path) else {
+    var opened = unsafe opendir(path)
+    while unsafe opened == nil && errno == EINTR { unsafe opened = opendir(path) }
+    guard let stream = unsafe opened else {
       throw .system("cannot read the folder", path: path)
     }
     // The stream is closed once, after the last readdir.

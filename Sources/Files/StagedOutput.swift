@@ -17,6 +17,8 @@ package struct StagedOutput: ~Copyable {
   private let isForced: Bool
   private let temporary: String
   private let lock: Int32
+  /// The folder that the output stands in.
+  private let folder: Int32
   private var files: [OutputFile] = []
 
   /// Claims the name: what could go wrong later with it goes wrong now.
@@ -33,12 +35,24 @@ package struct StagedOutput: ~Copyable {
     }
     try Self.checkReplaceable(self.path, kind: kind, force: force)
     try Self.sweep(beside: self.path)
-    (temporary, lock) = try Self.claim(kind, beside: self.path)
+    let parent = Folder.parent(of: self.path)
+    let folder = try systemCall("cannot open", path: parent) {
+      unsafe open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    }
+    do throws(PeftoolError) {
+      (temporary, lock) = try Self.claim(kind, beside: self.path)
+    } catch {
+      close(folder)
+      throw error
+    }
+    self.folder = folder
   }
 
   deinit {
     // After a commit nothing is there, or the output that was replaced. What cannot be removed now
-    // is removed by the next run to the same name.
+    // is removed by the next run to the same name. Reading the temporary takes a descriptor, of
+    // which none may be left but this one.
+    close(folder)
     Interruption.resign(temporary) { try? Folder.remove(temporary) }
     close(lock)
   }
@@ -80,12 +94,7 @@ package struct StagedOutput: ~Copyable {
       try systemCall("cannot write to the disk", path: path) { fsync(lock) }
     }
     try Interruption.holdOff { () throws(PeftoolError) in try rename() }
-    let parent = Folder.parent(of: path)
-    let folder = try systemCall("cannot open", path: parent) {
-      unsafe open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    }
-    defer { close(folder) }
-    try systemCall("cannot write to the disk", path: parent) { fsync(folder) }
+    try systemCall("cannot write to the disk", path: Folder.parent(of: path)) { fsync(folder) }
     try Folder.remove(temporary)
   }
 

@@ -15,21 +15,25 @@ package struct ShardIndex: Sendable {
   /// For each tensor's name the place of its shard in `shardNames`.
   package let shardByTensor: [ExactName: Int]
 
-  /// Reads an index file.
+  /// The longest index that is read: as long as a header.
+  private static let maximumByteCount = SafetensorsHeader.maximumByteCount
+  /// Twice the tensors of the largest models; so many are still read or refused within a second.
+  private static let maximumValueCount = 300_000
+  private static let maximumDepth = 64
+
+  /// Reads an open index file.
   ///
   /// - Throws: `io`, `damaged`, `unsupported`, with the path.
-  package init(opening path: String) throws(PeftoolError) {
-    let file = try InputFile(opening: path)
+  package init(reading file: InputFile) throws(PeftoolError) {
     do throws(PeftoolError) {
-      guard file.byteCount <= ShardedSafetensors.limits.byteCount else {
+      guard file.byteCount <= Self.maximumByteCount else {
         throw PeftoolError(
           .unsupported,
-          "\(file.byteCount) bytes of JSON, "
-            + "expected at most \(ShardedSafetensors.limits.byteCount)")
+          "\(file.byteCount) bytes of JSON, expected at most \(Self.maximumByteCount)")
       }
-      try self.init(parsing: file.bytes(0..<file.byteCount), path: path)
+      try self.init(parsing: file.bytes(0..<file.byteCount), path: file.path)
     } catch {
-      throw error.at(path: path)
+      throw error.at(path: file.path)
     }
   }
 
@@ -37,37 +41,33 @@ package struct ShardIndex: Sendable {
   ///
   /// - Throws: `damaged` and `unsupported`.
   package init(parsing bytes: [UInt8], path: String) throws(PeftoolError) {
-    let json = try JSON(parsing: bytes, limits: ShardedSafetensors.limits)
-    guard case .object = json else { throw json.unfit("the index", "an object") }
-    let map = try json.object(at: "weight_map")
-    var names: Set<ExactName> = []
-    for member in map {
-      guard case .string(let shard) = member.value else {
-        throw PeftoolError(
-          .damaged, "weight_map gives \(member.value.summary), expected a file name",
-          tensor: member.key)
+    var reader = try JSONReader(
+      bytes, maximumDepth: Self.maximumDepth, maximumValueCount: Self.maximumValueCount)
+    var keys: Set<ExactName> = []
+    var metadata: Range<Int>?
+    var map: ShardMap?
+    try reader.readObject { (reader, key, offset) throws(PeftoolError) in
+      guard keys.insert(ExactName(key)).inserted else {
+        throw PeftoolError(.damaged, "\"\(key.printable)\" stands twice", offset: offset)
       }
-      guard Self.isFileName(shard) else {
-        throw PeftoolError(
-          .damaged, "weight_map gives \"\(shard.printable)\", expected a name without a folder",
-          tensor: member.key)
+      switch key {
+      case "weight_map": map = try ShardMap(&reader)
+      case "metadata":
+        let start = reader.offset
+        try reader.skip(isStrict: true)
+        metadata = start..<reader.offset
+      default: try reader.skip(isStrict: true)
       }
-      names.insert(ExactName(shard))
     }
-    let shardNames = names.map(\.string).sorted { $0.precedesByBytes($1) }
-    let places = Dictionary(
-      uniqueKeysWithValues: shardNames.enumerated().map { (ExactName($0.element), $0.offset) })
-    var shardByTensor: [ExactName: Int] = [:]
-    shardByTensor.reserveCapacity(map.count)
-    for member in map {
-      guard case .string(let shard) = member.value else { continue }
-      shardByTensor[ExactName(member.key)] = places[ExactName(shard)]
+    try reader.finish()
+    guard let map else {
+      throw PeftoolError(.damaged, "weight_map is missing, expected an object")
     }
     self.path = path
     self.bytes = bytes
-    self.shardNames = shardNames
-    self.shardByTensor = shardByTensor
-    metadata = json["metadata"] ?? .null
+    self.metadata =
+      if let metadata { try JSON(parsing: Array(bytes[metadata])) } else { .null }
+    (shardNames, shardByTensor) = map.sorted
   }
 
   /// Whether a name out of a file stays in its folder: one component, no `/`, no NUL, not `..`.
@@ -107,5 +107,55 @@ package struct ShardIndex: Sendable {
     throw PeftoolError(
       .different, "the index has it in this shard, which has no such tensor",
       tensor: missing.key.string, path: shards[missing.value].path)
+  }
+}
+
+/// `weight_map` while it is read: shards in the order in which they appear.
+private struct ShardMap {
+  private let names: [ExactName]
+  private let shardByTensor: [ExactName: Int]
+
+  init(_ reader: inout JSONReader) throws(PeftoolError) {
+    let kind = try reader.nextKind()
+    guard kind == .object else {
+      throw PeftoolError(
+        .damaged, "weight_map is \(kind.rawValue), expected an object", offset: reader.offset)
+    }
+    // The closure may not touch self before it is whole.
+    var map = (names: [ExactName](), places: [ExactName: Int](), shards: [ExactName: Int]())
+    try reader.readObject { (reader, tensor, offset) throws(PeftoolError) in
+      let kind = try reader.nextKind()
+      guard kind == .string else {
+        throw PeftoolError(
+          .damaged, "weight_map gives \(kind.rawValue), expected a file name", offset: offset,
+          tensor: tensor)
+      }
+      let shard = try reader.readString()
+      guard ShardIndex.isFileName(shard) else {
+        throw PeftoolError(
+          .damaged, "weight_map gives \"\(shard.printable)\", expected a name without a folder",
+          offset: offset, tensor: tensor)
+      }
+      let name = ExactName(shard)
+      let place = map.places[name] ?? map.names.count
+      if place == map.names.count {
+        map.names.append(name)
+        map.places[name] = place
+      }
+      guard map.shards.updateValue(place, forKey: ExactName(tensor)) == nil else {
+        throw PeftoolError(
+          .damaged, "stands twice in weight_map", offset: offset, tensor: tensor)
+      }
+    }
+    names = map.names
+    shardByTensor = map.shards
+  }
+
+  /// The shards' names in order of their bytes, and the tensors' places among them.
+  var sorted: (names: [String], shardByTensor: [ExactName: Int]) {
+    let order = names.indices.sorted { names[$0].string.precedesByBytes(names[$1].string) }
+    var ranks = Array(repeating: 0, count: order.count)
+    for (rank, place) in order.enumerated() { ranks[place] = rank }
+    return (order.map { names[$0].string }, shardByTensor.mapValues { ranks[$0] })
   }
 }

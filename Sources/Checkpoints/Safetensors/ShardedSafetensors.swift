@@ -30,21 +30,14 @@ package struct ShardedSafetensors: TensorSource {
     }
   }
 
-  /// What peftool takes of an index: 100 MB, as of a header, and 300,000 tensors.
-  ///
-  /// The largest models have about half as many, and an index of that size is still read or
-  /// refused within a second.
-  package static let limits = JSON.Limits(
-    byteCount: SafetensorsHeader.maximumByteCount, valueCount: 300_000, depth: 64)
-
   /// Reads an index and the headers of the shards that it names, which lie beside it.
   ///
   /// The index and the shards must tell the same: a tensor that the index puts elsewhere than it
   /// is, a tensor that the index leaves out, and a name in two shards are errors.
   /// - Throws: `io` (a missing shard is named), `damaged`, `unsupported`, each with its path.
-  package init(opening path: String) throws(PeftoolError) {
-    let index = try ShardIndex(opening: path)
-    let folder = Folder.parent(of: path)
+  package init(index file: InputFile) throws(PeftoolError) {
+    let index = try ShardIndex(reading: file)
+    let folder = Folder.parent(of: file.path)
     var shards: [SafetensorsFile] = []
     for (place, name) in index.shardNames.enumerated() {
       let shardPath = Folder.path(folder, name)
@@ -58,7 +51,7 @@ package struct ShardedSafetensors: TensorSource {
       shards.append(try SafetensorsFile(file, fileIndex: place))
     }
     try index.check(shards)
-    self.path = path
+    path = file.path
     self.shards = shards
     indexBytes = index.bytes
     indexMetadata = index.metadata

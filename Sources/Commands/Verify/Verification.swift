@@ -74,7 +74,7 @@ struct Verification: Sendable {
     let folder = Folder.parent(of: path)
     let index: ShardIndex
     do throws(PeftoolError) {
-      index = try ShardIndex(opening: path)
+      index = try ShardIndex(reading: InputFile(opening: path))
     } catch {
       guard error.kind != .io else { throw error }
       faults.append(error)
