@@ -1,0 +1,102 @@
+"""Writes the inputs that the fuzz targets begin with: seeds.py TARGET FOLDER."""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+SAMPLES = Path(__file__).resolve().parents[2] / "Samples"
+MOST_BYTES = 16384
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def framed(header, byte_count):
+    text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
+    return struct.pack("<Q", len(text.encode())) + text.encode() + bytes(byte_count)
+
+
+def unframed(header, byte_count):
+    """A text whose first eight bytes are the length of its data, as the target also reads it."""
+    return struct.pack("<Q", byte_count) + framed(header, 0)[8:]
+
+
+def headers():
+    one = json.dumps(entry())
+    cases = [
+        ({}, 0), ({"a": entry()}, 8), ({"__metadata__": {"format": "pt"}, "a": entry()}, 8),
+        ('{"__metadata__":null,"a":["F32",[2],[0,8]]}', 8),
+        ('{"a":{"dtype":{"F32":null},"shape":[2],"data_offsets":[0,8]}}', 8),
+        ('{"a":{"x":[1,{"y":-1.5e3}],"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', 8),
+        ({"a": entry("F4", [4], (0, 2)), "b": entry("BOOL", [], (2, 3))}, 3),
+        ({"a": entry("F64", [0, 1 << 33, 1 << 33], (0, 0))}, 0),
+        ('{"":%s,"a\\u0000b\\ud83d\\ude00\\n":{"dtype":"U8","shape":[],"data_offsets":[8,9]}}' % one,
+         9),
+        (' {"a":%s} \n' % one, 8),
+        ('{"a":%s,"a":%s}' % (one, one), 8), ('{"a":%s,"b":%s}' % (one, one), 8),
+        ('{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}', 8),
+        ('{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}', 0),
+        ({"a": entry("F32", [1 << 62, 4])}, 8), ({"a": entry("F33")}, 8),
+        ('{"a":{"x":%s%s}}' % ("[" * 130, "]" * 130), 0), ('{"\\ud800":1}', 0),
+        ("{}", 1), ('{"a":%s}' % one, 7),
+    ]
+    for header, byte_count in cases:
+        yield framed(header, byte_count)
+        yield unframed(header, byte_count)
+    yield b"\xff" * 16
+    for path in sorted(SAMPLES.glob("**/*.safetensors")):
+        data = path.read_bytes()
+        length = struct.unpack("<Q", data[:8])[0]
+        if length <= MOST_BYTES and len(data) - 8 - length < 1 << 16:
+            yield struct.pack("<Q", len(data) - 8 - length) + data[8:8 + length]
+
+
+def indices():
+    yield b'{"metadata":{"total_size":8},"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}'
+    yield b'{"weight_map":{"a":"../x","b":"","c":"a/b","d":"..","e":1}}'
+    yield b'{"weight_map":{"a":"1","\\u0061":"2"}}'
+    yield b'[1,-0,1.5e-3,18446744073709551620,true,false,null,"\\u00e9\\ud83d\\ude00\\n",{},[]]'
+    yield b'{"\xc3\xa9":"\\u0000","e\xcc\x81":"\x7f"}'
+    yield b"[" * 65 + b"]" * 65
+    yield from (b"NaN", b"// no\n1", b"[1,]", b"1e999", b"01", b'"\\ud800"', b"\xef\xbb\xbf{}")
+    yield from small("**/*.index.json")
+
+
+def configurations():
+    base = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    for change in (
+        {}, {"use_rslora": True, "use_dora": True, "bias": "all"}, {"peft_type": "ADALORA",
+        "init_r": 4, "rank_pattern": {"q_proj.lora_E": [True, False]}},
+        {"rank_pattern": {"layers\\.0\\..*": 4, "(a|aa)+$": 2}, "alpha_pattern": {"^q": 1.5}},
+        {"rank_pattern": {"(": 1}}, {"r": 0}, {"r": 1 << 62}, {"r": "4"}, {"lora_alpha": -1e300},
+        {"layer_replication": [[0, 2], [1, 3]]}, {"layer_replication": [[-1, 1]]},
+        {"trainable_token_indices": [0, 1]}, {"trainable_token_indices": {"embed": [1, 2]}},
+        {"init_lora_weights": "pissa_niter_4"}, {"modules_to_save": ["lm_head"]},
+        {"target_modules": "(a*)*b"}, {"peft_type": "TRAINABLE_TOKENS", "token_indices": [3]},
+        {"peft_type": "IA3", "feedforward_modules": ["down_proj"]}, {"peft_type": None},
+    ):
+        yield json.dumps({**base, **change}).encode()
+    yield from small("adapters/*/adapter_config.json")
+
+
+def small(pattern):
+    for path in sorted(SAMPLES.glob(pattern)):
+        if path.stat().st_size <= MOST_BYTES:
+            yield path.read_bytes()
+
+
+SEEDS = {"SafetensorsHeader": headers, "ShardIndex": indices,
+         "AdapterConfiguration": configurations}
+
+
+def main():
+    target, folder = sys.argv[1], Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[target]()):
+        (folder / f"{number:03}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main()
