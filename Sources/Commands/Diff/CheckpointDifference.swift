@@ -39,14 +39,16 @@ struct CheckpointDifference: Sendable {
   ///
   /// - Throws: `io` and `damaged` as reading does, `different` where a file changed meanwhile.
   init(
-    _ left: Checkpoint, _ right: Checkpoint, within tolerance: DiffTolerance, threads: Int
+    _ left: Checkpoint, _ right: Checkpoint, within tolerance: DiffTolerance, threads: Int,
+    isQuiet: Bool = false
   ) throws(PeftoolError) {
     (self.left, self.right, self.tolerance) = (left, right, tolerance)
     let pairs = try pairTensors()
     settings = Self.differentSettings(try left.adapterConfig, try right.adapterConfig)
 
     let progress = ProgressLine(
-      "comparing", totalByteCount: pairs.reduce(0) { $0 + $1.comparedByteCount })
+      "comparing", totalByteCount: pairs.reduce(0) { $0 + $1.comparedByteCount },
+      isQuiet: isQuiet)
     let found = try differences(
       of: pairs, in: left.source, and: right.source, within: tolerance, threads: threads,
       progress: progress)

@@ -46,6 +46,9 @@ struct Diff: ParsableCommand {
   @Option(help: "The difference that an element may have relative to |b|, default 0.")
   var rtol: Double?
 
+  @Flag(help: "No progress.")
+  var quiet = false
+
   @Flag(help: "Print one JSON object instead.")
   var json = false
 
@@ -61,7 +64,7 @@ struct Diff: ParsableCommand {
     let difference = try CheckpointDifference(
       Checkpoint(opening: a), Checkpoint(opening: b),
       within: DiffTolerance(absolute: atol ?? 0, relative: rtol ?? 0),
-      threads: availableProcessorCount)
+      threads: availableProcessorCount, isQuiet: quiet)
     try StandardOutput.print(
       json
         ? difference.report.text(indent: 2) + "\n"

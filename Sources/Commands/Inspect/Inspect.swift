@@ -49,6 +49,9 @@ struct Inspect: ParsableCommand {
     completion: .file())
   var base: String?
 
+  @Flag(help: "No progress.")
+  var quiet = false
+
   @Flag(help: "Print one JSON object instead.")
   var json = false
 
@@ -59,7 +62,8 @@ struct Inspect: ParsableCommand {
     if stats {
       let shown = inspection.tensors
       let progress = ProgressLine(
-        "reading", totalByteCount: shown.reduce(0) { $0 + ($1.dtype.isNumeric ? $1.byteCount : 0) })
+        "reading", totalByteCount: shown.reduce(0) { $0 + ($1.dtype.isNumeric ? $1.byteCount : 0) },
+        isQuiet: quiet)
       inspection.statistics = try statistics(
         of: shown, in: checkpoint.source, threads: availableProcessorCount, progress: progress)
       progress.finish()

@@ -28,7 +28,7 @@ struct Verification: Sendable {
   ///
   /// - Throws: `io` and `unsupported` where the path holds nothing that can be verified, `different`
   ///   where a file is written to meanwhile, and whatever is wrong with the base.
-  init(_ path: String, base: String?, threads: Int) throws(PeftoolError) {
+  init(_ path: String, base: String?, threads: Int, isQuiet: Bool = false) throws(PeftoolError) {
     let file = try CheckpointFile(at: path)
     self.path = path
     isAdapter = file.adapterConfigPath != nil
@@ -50,7 +50,7 @@ struct Verification: Sendable {
       checkNoAdapter(source, file)
       checkModel(source, file)
     }
-    try checkValues(source, threads: threads)
+    try checkValues(source, threads: threads, isQuiet: isQuiet)
     try noteNeighbours(file, source)
     try source.verifyUnchanged()
   }
@@ -231,11 +231,14 @@ struct Verification: Sendable {
 
   // MARK: Values
 
-  private mutating func checkValues(_ source: SoundFiles, threads: Int) throws(PeftoolError) {
+  private mutating func checkValues(_ source: SoundFiles, threads: Int, isQuiet: Bool)
+    throws(PeftoolError)
+  {
     let tensors = source.tensors
     let progress = ProgressLine(
       "verifying",
-      totalByteCount: tensors.reduce(0) { $0 + ($1.dtype.hasNonfinite ? $1.byteCount : 0) })
+      totalByteCount: tensors.reduce(0) { $0 + ($1.dtype.hasNonfinite ? $1.byteCount : 0) },
+      isQuiet: isQuiet)
     let found = try nonfiniteElements(of: source, threads: threads, progress: progress)
     progress.finish()
     for (tensor, elements) in zip(tensors, found) {

@@ -37,11 +37,15 @@ struct Verify: ParsableCommand {
   @Option(help: "The model that an adapter is for.", completion: .file())
   var base: String?
 
+  @Flag(help: "No progress.")
+  var quiet = false
+
   @Flag(help: "Print one JSON object instead.")
   var json = false
 
   func run() throws {
-    let verification = try Verification(path, base: base, threads: availableProcessorCount)
+    let verification = try Verification(
+      path, base: base, threads: availableProcessorCount, isQuiet: quiet)
     try StandardOutput.print(
       json
         ? verification.report.text(indent: 2) + "\n"
