@@ -3,13 +3,14 @@ import Testing
 
 /// A command that a document shows, with what it prints.
 struct Example: Sendable, CustomTestStringConvertible {
-  let command: String
+  var command: String
   /// `…` stands for anything, also for several lines.
   var output: String
 
   var testDescription: String { command }
 
-  /// The examples of a document: blocks marked `console`, a command after each `$ `.
+  /// The examples of a document: blocks marked `console`, a command after each `$ `, which goes on
+  /// after a line that ends in `\`.
   static func all(in markdown: String) -> [Example] {
     var examples: [Example] = []
     var isInside = false
@@ -19,7 +20,11 @@ struct Example: Sendable, CustomTestStringConvertible {
       } else if isInside, line.hasPrefix("$ ") {
         examples.append(Example(command: String(line.dropFirst(2)), output: ""))
       } else if isInside, let last = examples.indices.last {
-        examples[last].output += line + "\n"
+        if examples[last].command.hasSuffix("\\") {
+          examples[last].command += "\n" + line
+        } else {
+          examples[last].output += line + "\n"
+        }
       }
     }
     return examples
@@ -94,6 +99,8 @@ private let standIns = [
     #expect(!example.matches("one\nthree\nfour\n"))
     #expect(!example.matches("two\nthree\n"))
     #expect(!Example(command: "", output: "one\n").matches("one\ntwo\n"))
-    #expect(Example.all(in: "```console\n$ a\nb\n```\n$ c\n").map(\.command) == ["a"])
+    let examples = Example.all(in: "```console\n$ a \\\nb\nc\n```\n$ d\n")
+    #expect(examples.map(\.command) == ["a \\\nb"])
+    #expect(examples.map(\.output) == ["c\n"])
   }
 }
