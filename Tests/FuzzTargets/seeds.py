@@ -32,8 +32,8 @@ def headers():
         ('{"a":{"x":[1,{"y":-1.5e3}],"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', 8),
         ({"a": entry("F4", [4], (0, 2)), "b": entry("BOOL", [], (2, 3))}, 3),
         ({"a": entry("F64", [0, 1 << 33, 1 << 33], (0, 0))}, 0),
-        ('{"":%s,"a\\u0000b\\ud83d\\ude00\\n":{"dtype":"U8","shape":[],"data_offsets":[8,9]}}' % one,
-         9),
+        ('{"":%s,"a\\u0000b\\ud83d\\ude00\\n":{"dtype":"U8","shape":[],"data_offsets":[8,9]}}'
+         % one, 9),
         (' {"a":%s} \n' % one, 8),
         ('{"a":%s,"a":%s}' % (one, one), 8), ('{"a":%s,"b":%s}' % (one, one), 8),
         ('{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}', 8),
