@@ -45,19 +45,14 @@ package struct Adapter: Sendable {
   /// The configuration's file name.
   package static let configurationName = "adapter_config.json"
 
-  /// Opens an adapter's folder, or its safetensors file beside its configuration.
+  /// Opens an adapter's folder, or its file of tensors beside its configuration.
   ///
   /// In a folder without a configuration the only sub-folder that has one is taken: PEFT saves
   /// adapters that are not called `default` so.
   /// - Throws: `io`, `damaged`, `unsupported`, each with its path.
   package init(opening path: String, renaming: [Renaming] = []) throws(PeftoolError) {
     let folder = try Self.folder(of: path)
-    let checkpoint: Checkpoint
-    do throws(PeftoolError) {
-      checkpoint = try Checkpoint(opening: folder, preferringAdapter: true)
-    } catch {
-      throw try Self.withAdvice(error, folder: folder)
-    }
+    let checkpoint = try Checkpoint(opening: folder, preferringAdapter: true)
     guard let json = try checkpoint.adapterConfig, let place = checkpoint.adapterConfigPath else {
       throw PeftoolError(
         .unsupported, "has no \(Self.configurationName) beside its tensors: no adapter", path: path)
@@ -98,20 +93,6 @@ package struct Adapter: Sendable {
         path: path)
     }
     return candidates.first ?? path
-  }
-
-  /// Says what to do with an adapter whose tensors are in a pickle only.
-  private static func withAdvice(
-    _ error: PeftoolError, folder: String
-  ) throws(PeftoolError) -> PeftoolError {
-    guard Folder.isFolder(folder), error.kind == .unsupported,
-      Folder.exists(Folder.path(folder, "adapter_model.bin"))
-    else { return error }
-    return PeftoolError(
-      .unsupported,
-      "is a Python pickle, which peftool does not read; load the adapter in PEFT and save it again "
-        + "(save_pretrained writes safetensors)",
-      path: Folder.path(folder, "adapter_model.bin"))
   }
 
   /// Whether a tensor is one of PEFT's own copies of a saved module's values: with

@@ -9,10 +9,17 @@ package import Tensors
 package struct Checkpoint: Sendable {
   /// How the tensors are kept.
   package enum Kind: Sendable {
-    /// One safetensors file.
+    /// One file.
     case file
     /// Shards with an index.
     case sharded
+  }
+
+  /// How the files are built.
+  package enum Format: String, Sendable {
+    case safetensors
+    /// What `torch.save` writes.
+    case torch
   }
 
   /// The path that the user gave.
@@ -41,9 +48,13 @@ package struct Checkpoint: Sendable {
   package var tensors: [TensorInfo] { source.tensors }
   /// Whether the tensors are an adapter's, as PEFT saves it: `adapter_config.json` is with them.
   package var isAdapter: Bool { adapterConfigPath != nil }
-  /// The one file, where there are no shards.
+  /// How the files are built.
+  package var format: Format {
+    source is TorchFile || source is ShardedTorch ? .torch : .safetensors
+  }
+  /// The one file, where it is safetensors.
   package var singleFile: SafetensorsFile? { source as? SafetensorsFile }
-  /// The shards with their index, where there are some.
+  /// The shards with their index, where they are safetensors.
   package var sharded: ShardedSafetensors? { source as? ShardedSafetensors }
 
   /// The tensor of that name, byte for byte.
@@ -51,20 +62,23 @@ package struct Checkpoint: Sendable {
     places[ExactName(name)].map { source.tensors[$0] }
   }
 
-  /// Opens a safetensors file, an index of shards, or a folder.
+  /// Opens a file of tensors, an index of shards, or a folder.
   ///
-  /// In a folder the first of these counts: `model.safetensors`, `model.safetensors.index.json`
-  /// (the order in which transformers looks), `adapter_model.safetensors`, the only
-  /// `*.safetensors.index.json`, the only `*.safetensors`. With `preferringAdapter`
-  /// `adapter_model.safetensors` comes first.
+  /// In a folder the first of these counts: `model.safetensors`, `model.safetensors.index.json`,
+  /// `pytorch_model.bin`, `pytorch_model.bin.index.json` (the order in which transformers looks),
+  /// `adapter_model.safetensors`, `adapter_model.bin`, the only `*.safetensors.index.json`, the only
+  /// `*.safetensors`, the only `*.bin.index.json`, the only `*.bin`, `*.pt` or `*.pth`. With
+  /// `preferringAdapter` the adapter's two come first.
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
   package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
     let found = try CheckpointFile(at: path, preferringAdapter: preferringAdapter)
     self.path = path
     switch found.kind {
-    case .file: source = try SafetensorsFile(found.file)
-    case .sharded: source = try ShardedSafetensors(index: found.file)
+    case .file: source = try openTensorFile(found.file)
+    case .sharded:
+      let index = try ShardIndex(reading: found.file)
+      source = try index.holdsTorch() ? ShardedTorch(index) : ShardedSafetensors(index)
     }
     kind = found.kind
 
@@ -73,7 +87,7 @@ package struct Checkpoint: Sendable {
     directory = found.directory
     if directory != nil {
       var own: Set<String> = [Folder.name(of: found.path)]
-      if let sharded = source as? ShardedSafetensors { own.formUnion(sharded.shardNames) }
+      if kind == .sharded { own.formUnion(source.files.map { Folder.name(of: $0.path) }) }
       var others: [String] = []
       for name in try Folder.names(in: folder) where !name.hasPrefix(".") && !own.contains(name) {
         // A link that leads nowhere is listed: whoever wants the file hears of it.
@@ -114,7 +128,17 @@ package struct Checkpoint: Sendable {
   }
 }
 
-/// The file that a path stands for: a safetensors file, or an index of shards.
+/// Opens a file of tensors, which is its checkpoint's file number `fileIndex`.
+///
+/// - Throws: `io`, `damaged` and `unsupported`, each with the path.
+package func openTensorFile(
+  _ file: InputFile, fileIndex: Int = 0
+) throws(PeftoolError) -> any TensorSource {
+  try FileSignature(of: file) == .torch
+    ? TorchFile(file, fileIndex: fileIndex) : SafetensorsFile(file, fileIndex: fileIndex)
+}
+
+/// The file that a path stands for: a file of tensors, or an index of shards.
 package struct CheckpointFile: Sendable {
   /// The open file: what is read of it is what was looked at.
   package let file: InputFile
@@ -141,7 +165,8 @@ package struct CheckpointFile: Sendable {
   /// The path of `adapter_config.json`, where the tensors are an adapter's.
   package var adapterConfigPath: String? {
     let config = Folder.path(Folder.parent(of: path), "adapter_config.json")
-    let isModel = Folder.name(of: path).hasPrefix("model.safetensors")
+    let name = Folder.name(of: path)
+    let isModel = ["model.safetensors", "pytorch_model"].contains(where: name.hasPrefix)
     return !isModel && Folder.exists(config) ? config : nil
   }
 
@@ -149,11 +174,12 @@ package struct CheckpointFile: Sendable {
   private init(file path: String) throws(PeftoolError) {
     file = try InputFile(opening: path)
     switch try FileSignature(of: file) {
-    case .safetensors: kind = .file
+    case .safetensors, .torch: kind = .file
     case .json: kind = .sharded
     case .other(let what):
       throw PeftoolError(
-        .unsupported, "\(what), expected safetensors or an index of shards", path: path)
+        .unsupported, "\(what), expected safetensors, a file of torch.save or an index of shards",
+        path: path)
     }
   }
 
@@ -163,14 +189,22 @@ package struct CheckpointFile: Sendable {
     let model = "model.safetensors"
     let index = "model.safetensors.index.json"
     let adapter = "adapter_model.safetensors"
-    let known = preferringAdapter ? [adapter, model, index] : [model, index, adapter]
+    let models = [model, index, "pytorch_model.bin", "pytorch_model.bin.index.json"]
+    let adapters = [adapter, "adapter_model.bin"]
+    let known = preferringAdapter ? adapters + models : models + adapters
     if let name = known.first(where: names.contains) {
       try self.init(file: Folder.path(folder, name))
       return
     }
     let visible = names.filter { !$0.hasPrefix(".") }
-    for suffix in [".safetensors.index.json", ".safetensors"] {
-      let candidates = visible.filter { $0.hasSuffix(suffix) }
+    let endings = [
+      [".safetensors.index.json"], [".safetensors"], [".bin.index.json"], [".bin", ".pt", ".pth"],
+    ]
+    for endings in endings {
+      let candidates = visible.filter { name in
+        endings.contains(where: name.hasSuffix) && !Self.trainerNames.contains(name)
+          && !name.hasPrefix("rng_state")
+      }
       if candidates.count == 1 {
         try self.init(file: Folder.path(folder, candidates[0]))
         return
@@ -178,7 +212,8 @@ package struct CheckpointFile: Sendable {
       if candidates.count > 1 {
         throw PeftoolError(
           .unsupported,
-          "has \(candidates.count) files that end in \(suffix), expected one of them: "
+          "has \(candidates.count) files that end in \(endings.joined(separator: ", ")), "
+            + "expected one of them: "
             + Self.list(candidates),
           path: folder)
       }
@@ -187,13 +222,17 @@ package struct CheckpointFile: Sendable {
     guard weights.isEmpty else {
       throw PeftoolError(
         .unsupported,
-        "has no safetensors, only what peftool does not read: \(Self.list(weights))", path: folder)
+        "has no tensors but what peftool does not read: \(Self.list(weights))", path: folder)
     }
     throw PeftoolError(
       .unsupported,
-      "has no tensors: looked for \(model), \(index), \(adapter) and one *.safetensors",
+      "has no tensors: looked for \(known.joined(separator: ", ")), one *.safetensors and one "
+        + "*.bin, *.pt or *.pth",
       path: folder)
   }
+
+  /// What a trainer saves beside a model, in pickles that hold no model.
+  private static let trainerNames: Set = ["training_args.bin", "optimizer.pt", "scheduler.pt"]
 
   /// The first five names, and how many more there are.
   private static func list(_ names: [String]) -> String {

@@ -50,9 +50,14 @@ package struct CheckpointLayout: Sendable {
   /// The files of a base once more, with their names, order and metadata.
   ///
   /// Where a file's tensors keep names, dtypes and shapes it keeps its header byte for byte, and
-  /// the index likewise. The items are in the order of the base, added ones behind their anchors.
+  /// the index likewise. Files of another format than safetensors get the names that safetensors
+  /// would have, and the reference library's order. The items are in the order of the base, added ones behind their anchors.
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(keeping base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
+    guard base.format == .safetensors else {
+      (files, index) = try Self.translation(of: base, items)
+      return
+    }
     let sources = base.sharded?.shards ?? base.singleFile.map { [$0] } ?? []
     let names = base.sharded?.shardNames ?? [base.singleFileName]
     var files: [File] = []
@@ -84,21 +89,49 @@ package struct CheckpointLayout: Sendable {
     index = base.sharded.map { sharded in
       (
         Folder.name(of: sharded.path),
-        isSame ? sharded.indexBytes : Self.indexText(sharded, items, files)
+        isSame ? sharded.indexBytes : Self.indexText(sharded.indexMetadata, items, files)
       )
     }
+  }
+
+  /// A safetensors file for each file of a base that has none.
+  private static func translation(
+    of base: Checkpoint, _ items: [Item]
+  ) throws(PeftoolError) -> ([File], (name: String, text: [UInt8])?) {
+    let sharded = base.source as? ShardedTorch
+    let names = sharded.map { safetensorsNames($0.shardNames) } ?? [ShardPlan.singleName]
+    var files: [File] = []
+    for (fileIndex, name) in names.enumerated() {
+      let places = items.indices.filter { items[$0].fileIndex == fileIndex }
+      files.append(
+        try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
+    }
+    let index = sharded.map { sharded in
+      (ShardPlan.indexName, indexText(sharded.index.metadata, items, files))
+    }
+    return (files, index)
+  }
+
+  /// `pytorch_model-00001-of-00002.bin` as `model-00001-of-00002.safetensors`, each name once.
+  static func safetensorsNames(_ names: [String]) -> [String] {
+    let stems = names.map { name in
+      let stem =
+        [".bin", ".pt", ".pth"].first(where: name.hasSuffix)
+        .map { String(name.dropLast($0.count)) } ?? name
+      return stem.hasPrefix("pytorch_model") ? String(stem.dropFirst("pytorch_".count)) : stem
+    }
+    let isUnique = Set(stems.map(ExactName.init)).count == stems.count
+    return (isUnique ? stems : names).map { "\($0).safetensors" }
   }
 
   /// One file, in the reference library's order, with the metadata that all of the base's have.
   ///
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(single base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
-    let metadata = base.source.metadata
-    let hasMetadata = base.singleFile?.header.hasMetadata ?? !metadata.isEmpty
     files = [
       try File(
         ShardPlan.singleName, items, Array(items.indices), order: .reference,
-        metadata: hasMetadata ? metadata : nil)
+        metadata: base.writtenMetadata)
     ]
     index = nil
   }
@@ -114,15 +147,13 @@ package struct CheckpointLayout: Sendable {
       byteCounts.append(try TensorInfo.byteCount(dtype: item.dtype, shape: item.shape))
     }
     let plan = ShardPlan(byteCounts: byteCounts, maximumByteCount: maximumByteCount)
-    let metadata = base.source.metadata
     var files: [File] = []
     for (name, places) in zip(plan.fileNames, plan.shards) {
       files.append(
-        try File(
-          name, items, places, order: .reference, metadata: metadata.isEmpty ? nil : metadata))
+        try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
     }
     self.files = files
-    let parameters = base.sharded?.indexMetadata["total_parameters"].map { _ in
+    let parameters = base.indexMetadata?["total_parameters"].map { _ in
       items.reduce(0) { $0 + $1.shape.reduce(1, *) }
     }
     index =
@@ -133,12 +164,12 @@ package struct CheckpointLayout: Sendable {
       ) : nil
   }
 
-  /// An index like the base's, for other tensors.
+  /// An index with metadata like the base's, for other tensors.
   private static func indexText(
-    _ base: ShardedSafetensors, _ items: [Item], _ files: [File]
+    _ base: JSON, _ items: [Item], _ files: [File]
   ) -> [UInt8] {
     var metadata: [JSON.Member] = []
-    if case .object(let members) = base.indexMetadata { metadata = members }
+    if case .object(let members) = base { metadata = members }
     let sizes = [
       "total_size": files.reduce(0) { $0 + $1.byteCount - $1.header.count },
       "total_parameters": items.reduce(0) { $0 + $1.shape.reduce(1, *) },
@@ -168,6 +199,19 @@ extension CheckpointLayout.File {
 }
 
 extension Checkpoint {
+  /// The `__metadata__` of what is written anew; nil for none.
+  fileprivate var writtenMetadata: [(key: String, value: String)]? {
+    guard format == .safetensors else { return [("format", "pt")] }
+    let metadata = source.metadata
+    let isWritten = singleFile?.header.hasMetadata ?? !metadata.isEmpty
+    return isWritten ? metadata : nil
+  }
+
+  /// The `metadata` of the base's index.
+  fileprivate var indexMetadata: JSON? {
+    sharded?.indexMetadata ?? (source as? ShardedTorch)?.index.metadata
+  }
+
   /// The name that the only file gets in a folder.
   fileprivate var singleFileName: String {
     directory == nil ? ShardPlan.singleName : Folder.name(of: source.path)

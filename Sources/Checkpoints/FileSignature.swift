@@ -3,6 +3,8 @@ package import Files
 /// What a file's first bytes say that it is.
 package enum FileSignature: Equatable, Sendable {
   case safetensors
+  /// What `torch.save` writes: a zip archive, or Python pickles.
+  case torch
   case json
   /// Something else: words for a message that begin with a verb.
   case other(String)
@@ -28,6 +30,8 @@ package enum FileSignature: Equatable, Sendable {
     let afterLength = bytes.dropFirst(8).first { !space.contains($0) }
     if bytes.count > 8, length <= UInt64(fileByteCount - 8), afterLength == brace {
       self = .safetensors
+    } else if Self.torchBeginnings.contains(where: bytes.starts(with:)) {
+      self = .torch
     } else if let known = Self.known.first(where: { bytes.starts(with: $0.bytes) }) {
       self = .other("is \(known.name)")
     } else if bytes.first(where: { !space.contains($0) }) == brace {
@@ -42,12 +46,12 @@ package enum FileSignature: Equatable, Sendable {
     }
   }
 
+  /// A zip archive, and pickles of the protocols 2 to 5.
+  private static let torchBeginnings: [[UInt8]] = [
+    [0x50, 0x4B, 0x03, 0x04], [0x80, 0x02], [0x80, 0x03], [0x80, 0x04], [0x80, 0x05],
+  ]
+
   private static let known: [(bytes: [UInt8], name: String)] = [
-    ([0x50, 0x4B, 0x03, 0x04], "a zip archive (torch.save), not read by peftool"),
-    ([0x80, 0x02], "a Python pickle (torch.save), not read by peftool"),
-    ([0x80, 0x03], "a Python pickle, not read by peftool"),
-    ([0x80, 0x04], "a Python pickle, not read by peftool"),
-    ([0x80, 0x05], "a Python pickle, not read by peftool"),
     (Array("GGUF".utf8), "a GGUF file, not read by peftool"),
     ([0x28, 0xB5, 0x2F, 0xFD], "compressed with zstd, not read by peftool"),
     ([0x1F, 0x8B], "compressed with gzip, not read by peftool"),

@@ -7,16 +7,20 @@ package protocol TensorSource: Sendable {
   var path: String { get }
   /// The files that hold the tensors; `TensorInfo.fileIndex` counts in this list.
   var files: [InputFile] { get }
-  /// All tensors, file after file, in each in the order in which their bytes lie.
+  /// All tensors, file after file; in each in the order in which their bytes lie, or for PyTorch's
+  /// in that of the dictionary.
   var tensors: [TensorInfo] { get }
-  /// The format's own text metadata (`__metadata__`): the pairs that all files have.
+  /// Text that stands beside the tensors: the pairs of `__metadata__` that all files have, or what
+  /// a pickle holds besides tensors.
   var metadata: [(key: String, value: String)] { get }
 }
 
 extension TensorSource {
   /// Fills `buffer` with the bytes of a range within a tensor.
   ///
-  /// The range lies within `0..<tensor.byteCount` and is as long as the buffer.
+  /// The range lies within `0..<tensor.byteCount` and is as long as the buffer. The bytes are those
+  /// of the elements in row-major order, however they lie in the file; where they lie otherwise, the
+  /// range holds whole elements.
   /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
   package func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
@@ -25,6 +29,13 @@ extension TensorSource {
     precondition(
       range.lowerBound >= 0 && range.upperBound <= tensor.byteCount, "a range within the tensor")
     do throws(PeftoolError) {
+      if let strides = tensor.strides {
+        let width = tensor.dtype.bitCount / 8
+        precondition(range.lowerBound % width == 0 && range.count % width == 0, "whole elements")
+        var reading = StridedReading(tensor, strides: strides, in: files[tensor.fileIndex])
+        try reading.read(elementsFrom: range.lowerBound / width, into: &buffer)
+        return
+      }
       try files[tensor.fileIndex].read(
         at: tensor.byteRange.lowerBound + range.lowerBound, into: &buffer)
     } catch {
@@ -37,6 +48,14 @@ extension TensorSource {
   /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
   package func bytes(of tensor: TensorInfo) throws(PeftoolError) -> [UInt8] {
     do throws(PeftoolError) {
+      if tensor.strides != nil {
+        var bytes = [UInt8](repeating: 0, count: tensor.byteCount)
+        var span = bytes.mutableSpan
+        // Any bit pattern is a UInt8.
+        var raw = unsafe span.mutableBytes
+        try read(tensor, bytes: 0..<tensor.byteCount, into: &raw)
+        return bytes
+      }
       return try files[tensor.fileIndex].bytes(tensor.byteRange)
     } catch {
       throw error.at(tensor: tensor.name)

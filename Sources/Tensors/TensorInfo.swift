@@ -9,23 +9,32 @@ package struct TensorInfo: Equatable, Sendable {
   /// Outermost dimension first, elements in row-major order; empty for a scalar.
   package let shape: [Int]
   /// Where the elements lie in their file, from the file's first byte.
+  ///
+  /// With `strides`, from the first element to the end of the last.
   package let byteRange: Range<Int>
+  /// The steps between neighbours along each dimension, in elements; nil where the elements follow
+  /// one another in row-major order, as those of every format but PyTorch's do.
+  package let strides: [Int]?
   /// The place of the file in its checkpoint's list of files.
   package var fileIndex: Int
 
   /// A tensor whose byte range has been checked against dtype and shape.
   package init(
-    name: String, dtype: DType, shape: [Int], byteRange: Range<Int>, fileIndex: Int = 0
+    name: String, dtype: DType, shape: [Int], byteRange: Range<Int>, fileIndex: Int = 0,
+    strides: [Int]? = nil
   ) {
     self.name = name
     self.dtype = dtype
     self.shape = shape
     self.byteRange = byteRange
     self.fileIndex = fileIndex
+    self.strides = strides
   }
 
   /// The bytes that its elements take.
-  package var byteCount: Int { byteRange.count }
+  package var byteCount: Int {
+    strides == nil ? byteRange.count : elementCount * dtype.bitCount / 8
+  }
   /// The product of the shape: 1 for a scalar.
   package var elementCount: Int { shape.contains(0) ? 0 : shape.reduce(1, *) }
 

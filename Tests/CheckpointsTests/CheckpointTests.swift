@@ -67,13 +67,14 @@ import Testing
       throws: PeftoolError(
         .unsupported,
         "has no tensors: looked for model.safetensors, model.safetensors.index.json, "
-          + "adapter_model.safetensors and one *.safetensors", path: scratch.path)
+          + "pytorch_model.bin, pytorch_model.bin.index.json, adapter_model.safetensors, "
+          + "adapter_model.bin, one *.safetensors and one *.bin, *.pt or *.pth", path: scratch.path)
     ) { try opened() }
     for number in 1...7 { try scratch.write("model-\(number).gguf", "GGUF") }
     #expect(
       throws: PeftoolError(
         .unsupported,
-        "has no safetensors, only what peftool does not read: model-1.gguf, model-2.gguf, "
+        "has no tensors but what peftool does not read: model-1.gguf, model-2.gguf, "
           + "model-3.gguf, model-4.gguf, model-5.gguf and 2 more", path: scratch.path)
     ) { try opened() }
   }
@@ -168,8 +169,6 @@ import Testing
 
   @Test(
     arguments: [
-      ([0x50, 0x4B, 0x03, 0x04], "is a zip archive (torch.save), not read by peftool"),
-      ([0x80, 0x02, 0x7D], "is a Python pickle (torch.save), not read by peftool"),
       (Array("GGUF".utf8), "is a GGUF file, not read by peftool"),
       ([0x28, 0xB5, 0x2F, 0xFD], "is compressed with zstd, not read by peftool"),
       (
@@ -179,6 +178,11 @@ import Testing
     ] as [([UInt8], String)])
   func otherFormatsAreNamed(bytes: [UInt8], words: String) {
     #expect(signature(bytes) == .other(words))
+  }
+
+  @Test(arguments: [[0x50, 0x4B, 0x03, 0x04], [0x80, 0x02, 0x7D], [0x80, 0x05]] as [[UInt8]])
+  func archivesAndPicklesAreTorch(bytes: [UInt8]) {
+    #expect(signature(bytes) == .torch)
   }
 
   @Test func aLengthAndABraceAreSafetensors() {

@@ -77,7 +77,7 @@ package struct Merge: Sendable {
         }
     case .file, .stream:
       layout =
-        base.sharded == nil
+        base.kind == .file
         ? try CheckpointLayout(keeping: base, items) : try CheckpointLayout(single: base, items)
     }
   }
@@ -161,6 +161,8 @@ extension Merge {
     case header(file: Int)
     /// Bytes that stay as they are.
     case copy(InputFile, Range<Int>, file: Int, offset: Int)
+    /// Rows that stay as they are, but lie in another order in the input.
+    case gather(Range<Int>, tensor: Int, file: Int, offset: Int)
     /// Rows of a tensor whose values change.
     case rows(Range<Int>, tensor: Int, file: Int, offset: Int)
   }
@@ -187,9 +189,14 @@ extension Merge {
       }
       for (item, byteRange) in file.tensors where !byteRange.isEmpty {
         let tensor = plan.tensors[item]
-        guard tensor.isCopy else {
+        guard tensor.isCopy, tensor.base.info.strides == nil else {
           flush()
-          steps += blocks(of: tensor, item, file: place, at: byteRange.lowerBound)
+          for (rows, offset) in blocks(of: tensor, at: byteRange.lowerBound) {
+            steps.append(
+              tensor.isCopy
+                ? .gather(rows, tensor: item, file: place, offset: offset)
+                : .rows(rows, tensor: item, file: place, offset: offset))
+          }
           continue
         }
         let input = tensor.base.source.files[tensor.base.info.fileIndex]
@@ -208,14 +215,15 @@ extension Merge {
     return steps
   }
 
-  private func blocks(of tensor: OutputTensor, _ place: Int, file: Int, at offset: Int) -> [Step] {
+  /// A tensor's rows cut into blocks, each with its offset in the output.
+  private func blocks(
+    of tensor: OutputTensor, at offset: Int
+  ) -> [(rows: Range<Int>, offset: Int)] {
     let rowByteCount = tensor.columnCount * tensor.dtype.bitCount / 8
     let baseRowByteCount = tensor.columnCount * tensor.base.dtype.bitCount / 8
     let rowCount = max(1, Self.blockByteCount / max(1, rowByteCount, baseRowByteCount))
     return stride(from: 0, to: tensor.rowCount, by: rowCount).map { row in
-      .rows(
-        row..<min(row + rowCount, tensor.rowCount), tensor: place, file: file,
-        offset: offset + row * rowByteCount)
+      (row..<min(row + rowCount, tensor.rowCount), offset + row * rowByteCount)
     }
   }
 
@@ -242,6 +250,8 @@ extension Merge {
           case .copy(let input, let range, let file, let offset):
             try files[file].copy(range, of: input, to: offset)
             progress(range.count)
+          case .gather(let rows, let tensor, let file, let offset):
+            progress(try worker.gather(rows, of: tensor, into: files[file], at: offset))
           case .rows(let rows, let tensor, let file, let offset):
             guard let preparation = preparations[tensor] else { continue }
             let result = try worker.merge(

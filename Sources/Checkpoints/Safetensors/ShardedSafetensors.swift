@@ -36,22 +36,17 @@ package struct ShardedSafetensors: TensorSource {
   /// is, a tensor that the index leaves out, and a name in two shards are errors.
   /// - Throws: `io` (a missing shard is named), `damaged`, `unsupported`, each with its path.
   package init(index file: InputFile) throws(PeftoolError) {
-    let index = try ShardIndex(reading: file)
-    let folder = Folder.parent(of: file.path)
+    try self.init(ShardIndex(reading: file))
+  }
+
+  /// Reads the headers of the shards that an index names, as `init(index:)`.
+  init(_ index: ShardIndex) throws(PeftoolError) {
     var shards: [SafetensorsFile] = []
     for (place, name) in index.shardNames.enumerated() {
-      let shardPath = Folder.path(folder, name)
-      let file: InputFile
-      do throws(PeftoolError) {
-        file = try InputFile(opening: shardPath)
-      } catch {
-        throw PeftoolError(
-          error.kind, "\(error.reason); the index puts tensors into this shard", path: shardPath)
-      }
-      shards.append(try SafetensorsFile(file, fileIndex: place))
+      shards.append(try SafetensorsFile(index.openShard(name), fileIndex: place))
     }
     try index.check(shards)
-    path = file.path
+    path = index.path
     self.shards = shards
     indexBytes = index.bytes
     indexMetadata = index.metadata

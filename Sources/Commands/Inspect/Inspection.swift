@@ -79,8 +79,14 @@ extension Inspection {
   }
 
   private var formatText: String {
-    guard let sharded = checkpoint.sharded else { return "safetensors, one file" }
-    return "safetensors, \(sharded.shards.count.text(of: "shard")) with an index"
+    let format =
+      switch checkpoint.source {
+      case let file as TorchFile: file.container == .zip ? "PyTorch" : "PyTorch's older form"
+      case is ShardedTorch: "PyTorch"
+      default: "safetensors"
+      }
+    guard checkpoint.kind == .sharded else { return "\(format), one file" }
+    return "\(format), \(checkpoint.source.files.count.text(of: "shard")) with an index"
   }
 
   private var parametersText: String {
@@ -179,7 +185,7 @@ extension Inspection {
     .object([
       .init("path", .string(checkpoint.path)),
       .init("kind", .string(adapter == nil ? "model" : "adapter")),
-      .init("format", .string("safetensors")),
+      .init("format", .string(checkpoint.format.rawValue)),
       .init(
         "files",
         .array(

@@ -62,7 +62,7 @@ struct Verification: Sendable {
     let input = try InputFile(opening: path)
     var source = SoundFiles(path: path)
     do throws(PeftoolError) {
-      source.append(try SafetensorsFile(input))
+      source.append(try openTensorFile(input))
     } catch {
       faults.append(error)
     }
@@ -105,7 +105,7 @@ struct Verification: Sendable {
         let wanted = tensorCount.map { "; the index puts \($0.text(of: "tensor")) into it" } ?? ""
         throw PeftoolError(error.kind, error.reason + wanted, path: path)
       }
-      source.append(try SafetensorsFile(input, fileIndex: source.files.count))
+      source.append(try openTensorFile(input, fileIndex: source.files.count))
     } catch {
       faults.append(error)
     }
@@ -277,8 +277,8 @@ private struct SoundFiles: TensorSource {
 
   init(path: String) { self.path = path }
 
-  mutating func append(_ file: SafetensorsFile) {
-    files.append(file.file)
+  mutating func append(_ file: any TensorSource) {
+    files += file.files
     tensors += file.tensors
   }
 }
