@@ -68,6 +68,7 @@ let package = Package(
     tests("FilesTests", ["Files", "Fixtures"]),
     tests("JSONTests", ["Files", "JSON", "Fixtures"]),
     tests("PatternsTests", ["Files", "Patterns"]),
+    tests("TensorsTests", ["Files", "Tensors", "Fixtures"]),
     tests("CheckpointsTests", ["Files", "JSON", "Tensors", "Checkpoints", "Fixtures"]),
     tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
     tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),

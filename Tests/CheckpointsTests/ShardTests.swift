@@ -9,11 +9,11 @@ private let indexName = "model.safetensors.index.json"
 
 @Suite struct ShardIndexTests {
   private func assertRejects(
-    _ text: String, _ reason: String, offset: Int? = nil, tensor: String? = nil,
-    sourceLocation: SourceLocation = #_sourceLocation
+    _ text: String, _ reason: String, at offset: Int?, tensor: String? = nil,
+    kind: PeftoolError.Kind = .damaged, sourceLocation: SourceLocation = #_sourceLocation
   ) {
     #expect(
-      throws: PeftoolError(.damaged, reason, offset: offset, tensor: tensor),
+      throws: PeftoolError(kind, reason, offset: offset, tensor: tensor),
       sourceLocation: sourceLocation
     ) { try ShardIndex(parsing: Array(text.utf8), path: indexName) }
   }
@@ -33,32 +33,42 @@ private let indexName = "model.safetensors.index.json"
   }
 
   @Test func anIndexWithoutAMap() {
-    assertRejects("[]", "found an array, expected an object", offset: 0)
-    assertRejects("{}", "weight_map is missing, expected an object")
-    assertRejects(#"{"weight_map":[]}"#, "weight_map is an array, expected an object", offset: 14)
-  }
-
-  @Test(
-    arguments: zip(
-      ["1", "null", "[\"x\"]", "{}"], ["a number", "null", "an array", "an object"]))
-  func aShardThatIsNoString(value: String, kind: String) {
-    assertRejects(
-      "{\"weight_map\":{\"a\":\(value)}}", "weight_map gives \(kind), expected a file name",
-      offset: 15, tensor: "a")
+    assertRejects("[]", "found an array, expected an object", at: 0)
+    assertRejects("{}", "weight_map is missing, expected an object", at: nil)
+    assertRejects(#"{"weight_map":[]}"#, "weight_map is an array, expected an object", at: 14)
   }
 
   @Test(arguments: [
-    "../x.safetensors", "/etc/passwd", "a/b", "..", ".", "", "a\u{0}b",
-  ]) func aShardOutsideOfTheFolder(name: String) {
+    ("1", "a number"), ("null", "null"), (#"["x"]"#, "an array"), ("{}", "an object"),
+  ]) func aShardThatIsNoString(value: String, found: String) {
+    assertRejects(
+      "{\"weight_map\":{\"a\":\(value)}}", "weight_map gives \(found), expected a file name",
+      at: 15, tensor: "a")
+  }
+
+  @Test(arguments: ["../x.safetensors", "/etc/passwd", "a/b", "..", ".", "", "a\u{0}b"])
+  func aShardOutsideOfTheFolder(name: String) {
     let text = JSON.object([.init("weight_map", .object([.init("a", .string(name))]))]).text()
     assertRejects(
-      text, "weight_map gives \"\(name.printable)\", expected a name without a folder", offset: 15,
+      text, "weight_map gives \"\(name.printable)\", expected a name without a folder", at: 15,
       tensor: "a")
   }
 
-  @Test func aTensorThatStandsTwice() {
+  @Test func aKeyThatStandsTwice() {
     assertRejects(
-      #"{"weight_map":{"a":"1","a":"2"}}"#, "stands twice in weight_map", offset: 23, tensor: "a")
+      #"{"weight_map":{"a":"1","\u0061":"2"}}"#, "stands twice in weight_map", at: 23, tensor: "a")
+    assertRejects(#"{"weight_map":{},"weight_map":{}}"#, #""weight_map" stands twice"#, at: 17)
+    assertRejects(
+      #"{"metadata":{"x":1,"x":2},"weight_map":{}}"#, #"key "x" stands twice"#, at: 19)
+  }
+
+  @Test func moreTensorsThanAreTaken() {
+    let map = (0..<300_000).map { "\"\($0)\":\"x\"" }.joined(separator: ",")
+    let error = #expect(throws: PeftoolError.self) {
+      try ShardIndex(parsing: Array("{\"weight_map\":{\(map)}}".utf8), path: indexName)
+    }
+    #expect(error?.kind == .unsupported)
+    #expect(error?.reason == "has more JSON values than peftool takes")
   }
 }
 
