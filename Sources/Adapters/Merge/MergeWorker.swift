@@ -152,6 +152,6 @@ struct MergeWorker: ~Copyable {
       .different,
       "row \(row ?? rows.lowerBound) has NaN or infinity in the result; --allow-nonfinite lets it "
         + "pass",
-      tensor: tensor.name)
+      tensor: tensor.name, path: tensor.base.path)
   }
 }

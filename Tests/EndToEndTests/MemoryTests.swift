@@ -1,0 +1,103 @@
+import Foundation
+import Testing
+
+/// The peak resident set of the streaming verbs, on a file far larger than it.
+///
+/// A model of a gigabyte with tensors of 256 MB, which lies in a file without disk blocks; the
+/// adapters are LoRA, DoRA with norms along the rows, and DoRA with norms along the columns.
+@Suite(.serialized, .enabled(if: Run.isReleaseBuild)) struct MemoryTests {
+  private static let rows = 8192
+  private static let columns = 16384
+  private static let names = ["a", "b", "c", "d"]
+  /// Blocks and tiles of two threads, factors of rank 2, the program itself.
+  private static let limitByteCount = 64 << 20
+
+  private func makeModel(in place: borrowing Workplace) throws {
+    var header: [String: Any] = [:]
+    let byteCount = Self.rows * Self.columns * 2
+    for (index, name) in Self.names.enumerated() {
+      header["\(name).weight"] = [
+        "dtype": "BF16", "shape": [Self.rows, Self.columns],
+        "data_offsets": [index * byteCount, (index + 1) * byteCount],
+      ]
+    }
+    let text = try JSONSerialization.data(withJSONObject: header)
+    try place.write(
+      "model.safetensors", withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) } + text)
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: place.path("model.safetensors")))
+    try file.truncate(atOffset: UInt64(8 + text.count + Self.names.count * byteCount))
+    try file.close()
+  }
+
+  private func makeAdapter(in place: borrowing Workplace, _ module: String, dora: Bool) throws {
+    func tensor(_ part: String, _ shape: [Int]) -> (String, String, [Int], [Float]) {
+      (
+        "base_model.model.\(module).\(part)", "F32", shape,
+        Array(repeating: 0.5, count: shape.reduce(1, *))
+      )
+    }
+    let isEmbedding = module == "c"
+    var tensors =
+      isEmbedding
+      ? [
+        tensor("lora_embedding_A", [2, Self.rows]), tensor("lora_embedding_B", [Self.columns, 2]),
+      ]
+      : [
+        tensor("lora_A.weight", [2, Self.columns]), tensor("lora_B.weight", [Self.rows, 2]),
+      ]
+    if dora {
+      tensors.append(
+        tensor("lora_magnitude_vector", [isEmbedding ? Self.columns : Self.rows]))
+    }
+    try place.write("adapter/adapter_model.safetensors", try Safetensors.file(tensors))
+    try place.write(
+      "adapter/adapter_config.json",
+      #"{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "use_dora": \#(dora)}"#)
+  }
+
+  /// The most that a run of peftool had in memory, as the kernel tells of a process that has ended.
+  private func peakByteCount(
+    _ place: borrowing Workplace, _ command: String
+  ) throws -> Int {
+    // The binary is started by a small program of its own, so that nobody else's memory counts.
+    let run = try place.shell(
+      """
+      exec python3 -c 'import resource, subprocess, sys
+      status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+      print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' \
+      '\(Run.peftool)' \(command)
+      """)
+    let words = run.text.split(separator: " ").compactMap {
+      Int($0.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+    try #require(words.count == 2, "\(run.errors)")
+    #expect(words[0] <= 1, "\(run.errors)")
+    return words[1] << 10
+  }
+
+  @Test(arguments: [("a", false), ("b", true), ("c", true)])
+  func mergeNeedsAFewBlocks(module: String, dora: Bool) throws {
+    let place = try Workplace()
+    try makeModel(in: place)
+    try makeAdapter(in: place, module, dora: dora)
+    let peak = try peakByteCount(
+      place, "merge model.safetensors adapter -o out.safetensors --threads 2")
+    #expect(peak < Self.limitByteCount)
+  }
+
+  @Test(
+    arguments: [
+      "inspect model.safetensors --stats", "verify model.safetensors",
+      "diff model.safetensors model.safetensors",
+    ])
+  func readingNeedsAFewBlocks(command: String) throws {
+    let place = try Workplace()
+    try makeModel(in: place)
+    #expect(try peakByteCount(place, command) < Self.limitByteCount)
+  }
+}
+
+extension Run {
+  /// Whether the binary under test is one that users get; others need memory of their own.
+  fileprivate static var isReleaseBuild: Bool { peftool.contains("/release/") }
+}
