@@ -64,6 +64,9 @@ let package = Package(
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],
       swiftSettings: swiftSettings + [.strictMemorySafety()]),
+    .executableTarget(
+      name: "peftool-bench", dependencies: ["Files", "Tensors"],
+      swiftSettings: swiftSettings + [.strictMemorySafety()]),
     .target(name: "Fixtures", path: "Tests/Fixtures", swiftSettings: swiftSettings),
     tests("FilesTests", ["Files", "Fixtures"]),
     tests("JSONTests", ["Files", "JSON", "Fixtures"]),
