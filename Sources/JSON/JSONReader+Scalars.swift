@@ -101,6 +101,9 @@ extension JSONReader {
     return value
   }
 
+  /// Longer numbers are refused, since a copy of one is taken to read it.
+  private static let maximumNumberByteCount = 100_000
+
   /// Goes past a number and gives the range of its text.
   mutating func number() throws(PeftoolError) -> Range<Int> {
     skipSpace()
@@ -123,6 +126,12 @@ extension JSONReader {
       try digits()
     }
     let range = start..<position
+    guard range.count <= Self.maximumNumberByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "a number of \(range.count) characters, expected at most \(Self.maximumNumberByteCount)",
+        offset: baseOffset + start)
+    }
     // 10³⁰⁸ is a double, so that shorter numbers without an exponent are, too.
     if isScaled || range.count > 308 {
       guard Double(String(decoding: bytes[range], as: UTF8.self))?.isFinite == true else {

@@ -131,12 +131,19 @@ struct SafetensorsEntry {
     return offsets
   }
 
+  /// The most dimensions, so that a list of sizes takes no more memory than the header's text.
+  private static let maximumIntegerCount = 100_000
+
   private static func readIntegers(
     _ reader: inout JSONReader, _ key: String
   ) throws(PeftoolError) -> [Int] {
     var integers: [Int] = []
     try reader.readArray { (reader) throws(PeftoolError) in
       let offset = reader.offset
+      guard integers.count < maximumIntegerCount else {
+        throw PeftoolError(
+          .unsupported, "\(key) has more than \(maximumIntegerCount) numbers", offset: offset)
+      }
       let text = try reader.readNumber()
       // A sign is refused even before zero, as the reference library does.
       guard let value = Int(text), !text.hasPrefix("-") else {
