@@ -2,13 +2,15 @@ import JSON
 import Testing
 
 /// The value whose texts below come from Python's json.dumps.
-private let value = JSON.object([
-  .init("é", .string("\u{7F}\u{0}\u{1F}\"\\/\u{8}\u{C}\n\r\t")),
-  .init("b", .array([.number(1), .array([]), .object([]), .array([.object([])])])),
-  .init("a", .object([.init("z", .null), .init("y", .bool(true)), .init("x", .bool(false))])),
-  .init("😀", .string("\u{2028}é")),
-  .init("\u{FFFD}", .number("1")),
-])
+private var value: JSON {
+  .object([
+    .init("é", .string("\u{7F}\u{0}\u{1F}\"\\/\u{8}\u{C}\n\r\t")),
+    .init("b", .array([.number(1), .array([]), .object([]), .array([.object([])])])),
+    .init("a", .object([.init("z", .null), .init("y", .bool(true)), .init("x", .bool(false))])),
+    .init("😀", .string("\u{2028}é")),
+    .init("\u{FFFD}", .number("1")),
+  ])
+}
 
 @Suite struct WritingTests {
   @Test func indentedSortedASCIIIsPythonsDefault() {
