@@ -33,8 +33,8 @@ package struct BaseModel: Sendable {
 
   /// Looks at a base, as `replication` makes it.
   ///
-  /// - Throws: `damaged` where `config.json` is no JSON object, `unsupported` for a quantized base
-  ///   and for an adapter, `different` where `replication` names a layer that is not there.
+  /// - Throws: `damaged` where `config.json` is no JSON object, `unsupported` for a quantized base,
+  ///   a GGUF model and an adapter, `different` where `replication` names a layer that is not there.
   package init(_ checkpoint: Checkpoint, replication: [Range<Int>] = []) throws(PeftoolError) {
     self.checkpoint = checkpoint
     let folder = Folder.parent(of: checkpoint.source.path)
@@ -132,6 +132,10 @@ package struct BaseModel: Sendable {
   private static func check(_ checkpoint: Checkpoint, _ config: JSON?) throws(PeftoolError) {
     guard !checkpoint.isAdapter else {
       throw PeftoolError(.unsupported, "is an adapter, expected a base model")
+    }
+    guard checkpoint.kind != .gguf else {
+      throw PeftoolError(
+        .unsupported, "is a GGUF model, expected safetensors; peftool convert makes them of it")
     }
     if let config, case .object = config {
     } else if let config {

@@ -1,31 +1,10 @@
 #include "CKernels.h"
 #include "dispatch.h"
-
-#include <string.h>
+#include "half.h"
 
 // One element each; the loops below are what the compiler turns into vectors.
 
-static inline float float_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
-
-static inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  return bits;
-}
-
 static inline float widen_bf16(uint16_t x) { return float_of((uint32_t)x << 16); }
-
-static inline float widen_f16(uint16_t x) {
-  // The exponent is moved by a multiplication, which also makes subnormals right.
-  uint32_t magnitude = (uint32_t)(x & 0x7fff) << 13;
-  uint32_t finite = bits_of(float_of(magnitude) * 0x1p112f);
-  uint32_t bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : finite;
-  return float_of(bits | (uint32_t)(x & 0x8000) << 16);
-}
 
 static inline float widen_e5m2(uint8_t x) { return widen_f16((uint16_t)(x << 8)); }
 

@@ -13,6 +13,8 @@ package struct Checkpoint: Sendable {
     case file
     /// Shards with an index.
     case sharded
+    /// A GGUF model: one file, or several without an index.
+    case gguf
   }
 
   /// How the files are built.
@@ -20,6 +22,7 @@ package struct Checkpoint: Sendable {
     case safetensors
     /// What `torch.save` writes.
     case torch
+    case gguf
   }
 
   /// The path that the user gave.
@@ -50,12 +53,18 @@ package struct Checkpoint: Sendable {
   package var isAdapter: Bool { adapterConfigPath != nil }
   /// How the files are built.
   package var format: Format {
-    source is TorchFile || source is ShardedTorch ? .torch : .safetensors
+    switch source {
+    case is TorchFile, is ShardedTorch: .torch
+    case is GGUFFile: .gguf
+    default: .safetensors
+    }
   }
   /// The one file, where it is safetensors.
   package var singleFile: SafetensorsFile? { source as? SafetensorsFile }
   /// The shards with their index, where they are safetensors.
   package var sharded: ShardedSafetensors? { source as? ShardedSafetensors }
+  /// The GGUF model, where it is one, in however many files.
+  package var gguf: GGUFFile? { source as? GGUFFile }
 
   /// The tensor of that name, byte for byte.
   package subscript(name: String) -> TensorInfo? {
@@ -67,8 +76,8 @@ package struct Checkpoint: Sendable {
   /// In a folder the first of these counts: `model.safetensors`, `model.safetensors.index.json`,
   /// `pytorch_model.bin`, `pytorch_model.bin.index.json` (the order in which transformers looks),
   /// `adapter_model.safetensors`, `adapter_model.bin`, the only `*.safetensors.index.json`, the only
-  /// `*.safetensors`, the only `*.bin.index.json`, the only `*.bin`, `*.pt` or `*.pth`. With
-  /// `preferringAdapter` the adapter's two come first.
+  /// `*.safetensors`, the only `*.bin.index.json`, the only `*.bin`, `*.pt` or `*.pth`,
+  /// the only GGUF model. With `preferringAdapter` the adapter's two come first.
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
   package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
@@ -76,6 +85,7 @@ package struct Checkpoint: Sendable {
     self.path = path
     switch found.kind {
     case .file: source = try openTensorFile(found.file)
+    case .gguf: source = try GGUFFile(found.file)
     case .sharded:
       let index = try ShardIndex(reading: found.file)
       source = try index.holdsTorch() ? ShardedTorch(index) : ShardedSafetensors(index)
@@ -87,7 +97,7 @@ package struct Checkpoint: Sendable {
     directory = found.directory
     if directory != nil {
       var own: Set<String> = [Folder.name(of: found.path)]
-      if kind == .sharded { own.formUnion(source.files.map { Folder.name(of: $0.path) }) }
+      own.formUnion(source.files.map { Folder.name(of: $0.path) })
       var others: [String] = []
       for name in try Folder.names(in: folder) where !name.hasPrefix(".") && !own.contains(name) {
         // A link that leads nowhere is listed: whoever wants the file hears of it.
@@ -138,11 +148,11 @@ package func openTensorFile(
     ? TorchFile(file, fileIndex: fileIndex) : SafetensorsFile(file, fileIndex: fileIndex)
 }
 
-/// The file that a path stands for: a file of tensors, or an index of shards.
+/// The file that a path stands for: a file of tensors, an index of shards, or a GGUF model.
 package struct CheckpointFile: Sendable {
   /// The open file: what is read of it is what was looked at.
   package let file: InputFile
-  /// Whether it is a file of tensors or an index.
+  /// What it is.
   package let kind: Checkpoint.Kind
   /// The checkpoint's folder, where the path was one or is an index; nil for a single file.
   package private(set) var directory: String?
@@ -167,7 +177,7 @@ package struct CheckpointFile: Sendable {
     let config = Folder.path(Folder.parent(of: path), "adapter_config.json")
     let name = Folder.name(of: path)
     let isModel = ["model.safetensors", "pytorch_model"].contains(where: name.hasPrefix)
-    return !isModel && Folder.exists(config) ? config : nil
+    return !isModel && kind != .gguf && Folder.exists(config) ? config : nil
   }
 
   /// Looks into the file at a path.
@@ -175,11 +185,13 @@ package struct CheckpointFile: Sendable {
     file = try InputFile(opening: path)
     switch try FileSignature(of: file) {
     case .safetensors, .torch: kind = .file
+    case .gguf: kind = .gguf
     case .json: kind = .sharded
     case .other(let what):
       throw PeftoolError(
-        .unsupported, "\(what), expected safetensors, a file of torch.save or an index of shards",
-        path: path)
+        .unsupported,
+        "\(what), expected safetensors, GGUF, a file of torch.save or an index of "
+          + "shards", path: path)
     }
   }
 
@@ -218,6 +230,10 @@ package struct CheckpointFile: Sendable {
           path: folder)
       }
     }
+    if let model = try Self.modelInGGUF(visible, folder: folder) {
+      try self.init(file: Folder.path(folder, model))
+      return
+    }
     let weights = visible.filter(FileSignature.isWeightName)
     guard weights.isEmpty else {
       throw PeftoolError(
@@ -226,9 +242,26 @@ package struct CheckpointFile: Sendable {
     }
     throw PeftoolError(
       .unsupported,
-      "has no tensors: looked for \(known.joined(separator: ", ")), one *.safetensors and one "
-        + "*.bin, *.pt or *.pth",
+      "has no tensors: looked for \(known.joined(separator: ", ")), one *.safetensors, one *.bin, "
+        + "*.pt or *.pth and one *.gguf",
       path: folder)
+  }
+
+  /// The name of the folder's only GGUF model; of one in several files that of the first.
+  private static func modelInGGUF(
+    _ names: [String], folder: String
+  ) throws(PeftoolError) -> String? {
+    let models = names.filter { name in
+      name.hasSuffix(".gguf")
+        && (name.firstMatch(of: /-[0-9]{5}-of-[0-9]{5}\.gguf$/) == nil
+          || name.firstMatch(of: /-00001-of-[0-9]{5}\.gguf$/) != nil)
+    }
+    guard models.count < 2 else {
+      throw PeftoolError(
+        .unsupported, "has \(models.count) GGUF models, expected one of them: \(list(models))",
+        path: folder)
+    }
+    return models.first
   }
 
   /// What a trainer saves beside a model, in pickles that hold no model.

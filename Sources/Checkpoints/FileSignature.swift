@@ -5,6 +5,7 @@ package enum FileSignature: Equatable, Sendable {
   case safetensors
   /// What `torch.save` writes: a zip archive, or Python pickles.
   case torch
+  case gguf
   case json
   /// Something else: words for a message that begin with a verb.
   case other(String)
@@ -32,6 +33,8 @@ package enum FileSignature: Equatable, Sendable {
       self = .safetensors
     } else if Self.torchBeginnings.contains(where: bytes.starts(with:)) {
       self = .torch
+    } else if bytes.starts(with: GGUFHeader.magic) {
+      self = .gguf
     } else if let known = Self.known.first(where: { bytes.starts(with: $0.bytes) }) {
       self = .other("is \(known.name)")
     } else if bytes.first(where: { !space.contains($0) }) == brace {
@@ -52,7 +55,6 @@ package enum FileSignature: Equatable, Sendable {
   ]
 
   private static let known: [(bytes: [UInt8], name: String)] = [
-    (Array("GGUF".utf8), "a GGUF file, not read by peftool"),
     ([0x28, 0xB5, 0x2F, 0xFD], "compressed with zstd, not read by peftool"),
     ([0x1F, 0x8B], "compressed with gzip, not read by peftool"),
     ([0x89, 0x48, 0x44, 0x46], "an HDF5 file, not read by peftool"),

@@ -104,12 +104,12 @@ struct ElementPass: Sendable {
 }
 
 extension TensorSource {
-  /// Reads the bytes of a range of a tensor's elements, which fill whole bytes, to the block's
-  /// start.
+  /// Reads the bytes of a range of a tensor's elements, which fill whole bytes or blocks, to the
+  /// block's start.
   func read(
-    _ tensor: TensorInfo, elements: Range<Int>, bitCount: Int, into block: inout Block
+    _ tensor: TensorInfo, elements: Range<Int>, as dtype: DType, into block: inout Block
   ) throws(PeftoolError) {
-    let range = elements.lowerBound * bitCount / 8..<elements.upperBound * bitCount / 8
+    let range = dtype.byteCount(of: elements.lowerBound)..<dtype.byteCount(of: elements.upperBound)
     var bytes = block.mutableBytes(range.count)
     try read(tensor, bytes: range, into: &bytes)
   }

@@ -1,9 +1,10 @@
 extension DType {
-  /// Whether `Double.read` reads it: peftool's dtypes for maths, the integers and the booleans.
+  /// Whether `Double.read` reads it: peftool's dtypes for maths, blocks, the integers and
+  /// the booleans.
   package var isNumeric: Bool {
     switch self {
     case .bool, .u8, .i8, .u16, .i16, .u32, .i32, .u64, .i64: true
-    default: isComputable
+    default: isComputable || isBlock
     }
   }
 
@@ -11,13 +12,13 @@ extension DType {
   package var fitsSingle: Bool {
     switch self {
     case .f32, .f16, .bf16, .f8E4M3, .f8E5M2, .bool, .u8, .i8, .u16, .i16: true
-    default: false
+    default: isBlock
     }
   }
 }
 
 extension Real {
-  /// Reads `count` elements of a numeric dtype; 64-bit integers round to the nearest value.
+  /// Reads `count` elements of a numeric dtype, which fill whole blocks; 64-bit integers round to the nearest value.
   package static func read(
     _ bytes: RawSpan, _ dtype: DType, into values: inout MutableSpan<Self>, count: Int
   ) {
@@ -30,7 +31,12 @@ extension Real {
     case .i32: load(Int32.self, bytes, into: &values, count: count)
     case .u64: load(UInt64.self, bytes, into: &values, count: count)
     case .i64: load(Int64.self, bytes, into: &values, count: count)
-    default: widen(bytes, dtype, into: &values, count: count)
+    default:
+      if dtype.isBlock {
+        dequantize(bytes, dtype, into: &values, count: count)
+      } else {
+        widen(bytes, dtype, into: &values, count: count)
+      }
     }
   }
 

@@ -42,7 +42,9 @@ package struct TensorInfo: Equatable, Sendable {
   ///
   /// Counts as the reference library does, in unsigned 64-bit numbers and from the left: so
   /// `[0, 2^33, 2^33]` is an empty tensor and `[2^33, 2^33, 0]` overflows.
-  /// - Throws: `damaged` where the product overflows or ends inside a byte (packed F4 and F6).
+  /// A row, the last dimension, has whole blocks.
+  /// - Throws: `damaged` where the product overflows or ends inside a byte (packed F4 and F6) or a
+  ///   block.
   package static func byteCount(
     dtype: DType, shape: [Int]
   ) throws(PeftoolError) -> Int {
@@ -53,6 +55,17 @@ package struct TensorInfo: Equatable, Sendable {
         throw .uncountable(shape)
       }
       bits = product
+    }
+    if dtype.isBlock {
+      guard (shape.last ?? 1) % dtype.blockElementCount == 0 else {
+        throw PeftoolError(
+          .damaged,
+          "\(dtype.rawValue) of shape \(shape.shapeText) ends inside a block of "
+            + "\(dtype.blockElementCount)")
+      }
+      // No block has more than two bytes for an element.
+      guard bits <= UInt(Int.max / 2) else { throw .uncountable(shape) }
+      return dtype.byteCount(of: Int(bits))
     }
     let (product, overflow) = bits.multipliedReportingOverflow(by: UInt(dtype.bitCount))
     guard !overflow else {

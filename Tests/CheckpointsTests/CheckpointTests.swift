@@ -68,14 +68,15 @@ import Testing
         .unsupported,
         "has no tensors: looked for model.safetensors, model.safetensors.index.json, "
           + "pytorch_model.bin, pytorch_model.bin.index.json, adapter_model.safetensors, "
-          + "adapter_model.bin, one *.safetensors and one *.bin, *.pt or *.pth", path: scratch.path)
+          + "adapter_model.bin, one *.safetensors, one *.bin, *.pt or *.pth and one *.gguf",
+        path: scratch.path)
     ) { try opened() }
-    for number in 1...7 { try scratch.write("model-\(number).gguf", "GGUF") }
+    for number in 1...7 { try scratch.write("model-\(number).onnx", "?") }
     #expect(
       throws: PeftoolError(
         .unsupported,
-        "has no tensors but what peftool does not read: model-1.gguf, model-2.gguf, "
-          + "model-3.gguf, model-4.gguf, model-5.gguf and 2 more", path: scratch.path)
+        "has no tensors but what peftool does not read: model-1.onnx, model-2.onnx, "
+          + "model-3.onnx, model-4.onnx, model-5.onnx and 2 more", path: scratch.path)
     ) { try opened() }
   }
 
@@ -169,7 +170,6 @@ import Testing
 
   @Test(
     arguments: [
-      (Array("GGUF".utf8), "is a GGUF file, not read by peftool"),
       ([0x28, 0xB5, 0x2F, 0xFD], "is compressed with zstd, not read by peftool"),
       (
         Array("version https://git-lfs.github.com/spec/v1\n".utf8),

@@ -101,7 +101,7 @@ private let entry = #"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#
     #expect(read.headerOrder.map { read.tensors[$0].name } == ["c", "z", "a", "y", "end"])
   }
 
-  @Test(arguments: DType.allCases) func everyDTypeIsRead(dtype: DType) throws {
+  @Test(arguments: DType.safetensors) func everyDTypeIsRead(dtype: DType) throws {
     let count = dtype.bitCount
     let text =
       "{\"a\":{\"dtype\":\"\(dtype.rawValue)\",\"shape\":[8],\"data_offsets\":[0,\(count)]}}"

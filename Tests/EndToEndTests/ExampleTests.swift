@@ -51,6 +51,7 @@ private let standIns = [
   "my-adapter": "adapters/lora",
   "math": "adapters/task-a",
   "code": "adapters/task-b",
+  "model.gguf": "gguf/tiny-llama.gguf",
   "model.safetensors": "bases/llama-f16/model.safetensors",
   "merged": "bases/llama-bf16",
   "merged.safetensors": "merged/lora.safetensors",

@@ -5,7 +5,7 @@ import Testing
 @Suite struct DTypeTests {
   @Test func namesAreThoseOfSafetensors() {
     #expect(
-      DType.allCases.map(\.rawValue) == [
+      DType.safetensors.map(\.rawValue) == [
         "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0",
         "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64",
         "F64", "I64", "U64",
@@ -14,14 +14,14 @@ import Testing
 
   @Test func sixDTypesAreComputedWith() {
     #expect(
-      DType.allCases.filter(\.isComputable)
+      DType.safetensors.filter(\.isComputable)
         == [.f8E5M2, .f8E4M3, .f16, .bf16, .f32, .f64])
-    #expect(DType.allCases.filter(\.isWide) == [.f32, .f64])
-    #expect(DType.allCases.filter { $0.isNumeric && !$0.isComputable }.count == 9)
+    #expect(DType.safetensors.filter(\.isWide) == [.f32, .f64])
+    #expect(DType.safetensors.filter { $0.isNumeric && !$0.isComputable }.count == 9)
   }
 
   @Test func whatFitsSingleHasNoMoreDigits() {
-    for dtype in DType.allCases where dtype.fitsSingle { #expect(dtype.isNumeric) }
+    for dtype in DType.safetensors where dtype.fitsSingle { #expect(dtype.isNumeric) }
     #expect(!DType.i32.fitsSingle && !DType.u32.fitsSingle && !DType.f64.fitsSingle)
     #expect(DType.u16.fitsSingle && DType.f32.fitsSingle)
   }

@@ -29,6 +29,40 @@ void pef_widen_f64(enum pef_dtype dtype, const void *from, double *to, size_t co
 void pef_narrow_f32(enum pef_dtype dtype, const float *from, void *to, size_t count);
 void pef_narrow_f64(enum pef_dtype dtype, const double *from, void *to, size_t count);
 
+/// ggml's types of blocks, which Formats/gguf.md describes.
+enum pef_block_type {
+  PEF_Q1_0,
+  PEF_Q4_0,
+  PEF_Q4_1,
+  PEF_Q5_0,
+  PEF_Q5_1,
+  PEF_Q8_0,
+  PEF_Q8_1,
+  PEF_Q2_K,
+  PEF_Q3_K,
+  PEF_Q4_K,
+  PEF_Q5_K,
+  PEF_Q6_K,
+  PEF_Q8_K,
+  PEF_IQ1_S,
+  PEF_IQ1_M,
+  PEF_IQ2_XXS,
+  PEF_IQ2_XS,
+  PEF_IQ2_S,
+  PEF_IQ3_XXS,
+  PEF_IQ3_S,
+  PEF_IQ4_NL,
+  PEF_IQ4_XS,
+  PEF_TQ1_0,
+  PEF_TQ2_0,
+  PEF_MXFP4,
+  PEF_NVFP4
+};
+
+/// The values of `count` blocks, in f32 as ggml computes them: bit for bit those of the Python
+/// package gguf. NaN stays NaN.
+void pef_dequantize_f32(enum pef_block_type type, const void *from, float *to, size_t count);
+
 /// How many elements are NaN or infinite.
 size_t pef_count_nonfinite(enum pef_dtype dtype, const void *from, size_t count);
 

@@ -114,7 +114,7 @@ struct SafetensorsEntry {
       throw PeftoolError(
         .damaged, "dtype is an object of \(names.count), expected a name", offset: offset)
     }
-    guard let dtype = DType(rawValue: names[0]) else {
+    guard let dtype = DType(rawValue: names[0]), !dtype.isBlock else {
       throw PeftoolError(
         .unsupported, "dtype \"\(names[0].printable)\" is none of safetensors 0.8", offset: offset)
     }

@@ -47,14 +47,14 @@ extension SafetensorsHeader {
   /// The pairs of `metadata` keep their order; the reference library writes several in a random
   /// one. With nil there is no `__metadata__`.
   /// - Throws: `damaged` where a name stands twice or is `__metadata__`, where sizes overflow, and
-  ///   where the header exceeds the cap that readers have.
+  ///   where the header exceeds the cap that readers have; `unsupported` for blocks of ggml.
   package static func encode(
     _ items: [Item], metadata: [(key: String, value: String)]? = nil, order: Order = .reference
   ) throws(PeftoolError) -> Encoded {
     var fileOrder = Array(items.indices)
     if order == .reference {
       let rank = Dictionary(
-        uniqueKeysWithValues: DType.allCases.enumerated().map { ($0.element, $0.offset) })
+        uniqueKeysWithValues: DType.safetensors.enumerated().map { ($0.element, $0.offset) })
       fileOrder.sort {
         let (a, b) = (items[$0], items[$1])
         return a.dtype == b.dtype
@@ -80,6 +80,11 @@ extension SafetensorsHeader {
       let item = items[index]
       guard names.insert(ExactName(item.name)).inserted else {
         throw PeftoolError(.damaged, "cannot be written: the name is taken", tensor: item.name)
+      }
+      guard !item.dtype.isBlock else {
+        throw PeftoolError(
+          .unsupported, "cannot be written: safetensors has no \(item.dtype.rawValue)",
+          tensor: item.name)
       }
       let end = try position.adding(byteCount(of: item), tensor: item.name)
       offsets[index] = position..<end

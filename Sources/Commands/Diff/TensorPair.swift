@@ -156,11 +156,12 @@ func differences(
     var sum = TensorDifference()
     for units in segment.blocks {
       try left.read(
-        pair.left, elements: units, bitCount: dtypes.left.bitCount, into: &scratch.bytes)
+        pair.left, elements: units, as: dtypes.left, into: &scratch.bytes)
       try right.read(
-        pair.right, elements: units, bitCount: dtypes.right.bitCount, into: &scratch.otherBytes)
+        pair.right, elements: units, as: dtypes.right, into: &scratch.otherBytes)
       scratch.compare(dtypes, count: units.count, within: tolerance, into: &sum)
-      progress.advance(by: units.count * (dtypes.left.bitCount + dtypes.right.bitCount) / 8)
+      progress.advance(
+        by: dtypes.left.byteCount(of: units.count) + dtypes.right.byteCount(of: units.count))
     }
     return sum
   }
@@ -200,8 +201,8 @@ extension ElementScratch {
     _ left: borrowing Block, _ right: borrowing Block, _ dtypes: (left: DType, right: DType),
     count: Int, within tolerance: ElementComparison.Tolerance, _ values: inout Values<R>
   ) -> ElementComparison {
-    values.readLeft(left.bytes(count * dtypes.left.bitCount / 8), dtypes.left, count: count)
-    values.readRight(right.bytes(count * dtypes.right.bitCount / 8), dtypes.right, count: count)
+    values.readLeft(left.bytes(dtypes.left.byteCount(of: count)), dtypes.left, count: count)
+    values.readRight(right.bytes(dtypes.right.byteCount(of: count)), dtypes.right, count: count)
     return ElementComparison(values.left.span, values.right.span, count: count, within: tolerance)
   }
 }

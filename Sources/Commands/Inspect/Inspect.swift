@@ -18,6 +18,7 @@ struct Inspect: ParsableCommand {
       configuration files are read, unless --stats asks for what the tensors hold.
 
         peftool inspect Llama-3.2-1B
+        peftool inspect model.gguf
         peftool inspect my-adapter --base Llama-3.2-1B
         peftool inspect model.safetensors --tensors '*.layers.{0-3}.*' --stats
 
@@ -32,7 +33,7 @@ struct Inspect: ParsableCommand {
       """)
 
   @Argument(
-    help: "A .safetensors file, a .safetensors.index.json, a model or an adapter directory.",
+    help: "A file of tensors (safetensors, GGUF, PyTorch), an index of shards, or a folder.",
     completion: .file())
   var path: String
 

@@ -37,7 +37,12 @@ struct Inspection {
       )
     }
     adapter = try checkpoint.adapterConfig.map { AdapterFacts($0, tensors: checkpoint.tensors) }
-    model = adapter == nil ? try checkpoint.config.map { ModelFacts($0) } : nil
+    model =
+      if let gguf = checkpoint.gguf {
+        ModelFacts(gguf)
+      } else {
+        adapter == nil ? try checkpoint.config.map { ModelFacts($0) } : nil
+      }
   }
 
   private var byteCount: Int { checkpoint.tensors.reduce(0) { $0 + $1.byteCount } }
@@ -65,6 +70,7 @@ extension Inspection {
     facts.append("format", formatText)
     adapter?.append(to: &facts)
     facts.append("model", model?.sentence)
+    checkpoint.gguf?.append(to: &facts)
     facts.append("parameters", parametersText)
     facts.append("tensors", tensorsText)
     facts.append("size", sizeText)
@@ -79,6 +85,10 @@ extension Inspection {
   }
 
   private var formatText: String {
+    if let gguf = checkpoint.gguf {
+      return "GGUF version \(gguf.header.version), "
+        + (gguf.files.count == 1 ? "one file" : "\(gguf.files.count) files")
+    }
     let format =
       switch checkpoint.source {
       case let file as TorchFile: file.container == .zip ? "PyTorch" : "PyTorch's older form"

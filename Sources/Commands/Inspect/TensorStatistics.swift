@@ -15,12 +15,11 @@ func statistics(
   let pass = ElementPass(elementCounts: tensors.map { $0.dtype.isNumeric ? $0.elementCount : 0 })
   let parts = try pass.run(threads: threads) { (segment, scratch) throws(PeftoolError) in
     let tensor = tensors[segment.item]
-    let bitCount = tensor.dtype.bitCount
     var sum = ElementStatistics()
     for elements in segment.blocks {
-      try source.read(tensor, elements: elements, bitCount: bitCount, into: &scratch.bytes)
+      try source.read(tensor, elements: elements, as: tensor.dtype, into: &scratch.bytes)
       sum.add(scratch.statistics(tensor.dtype, count: elements.count))
-      progress.advance(by: elements.count * bitCount / 8)
+      progress.advance(by: tensor.dtype.byteCount(of: elements.count))
     }
     return sum
   }
@@ -46,7 +45,7 @@ extension ElementScratch {
   private static func statistics<R>(
     _ block: borrowing Block, _ dtype: DType, count: Int, _ values: inout Values<R>
   ) -> ElementStatistics {
-    values.readLeft(block.bytes(count * dtype.bitCount / 8), dtype, count: count)
+    values.readLeft(block.bytes(dtype.byteCount(of: count)), dtype, count: count)
     return ElementStatistics(values.left.span, count: count)
   }
 }

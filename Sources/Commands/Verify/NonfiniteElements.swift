@@ -58,23 +58,22 @@ func nonfiniteElements(
     elementCounts: tensors.map { $0.dtype.hasNonfinite ? $0.elementCount : 0 })
   let parts = try pass.run(threads: threads) { (segment, scratch) throws(PeftoolError) in
     let tensor = tensors[segment.item]
-    let bitCount = tensor.dtype.bitCount
     var sum = NonfiniteElements()
     for elements in segment.blocks {
       do throws(PeftoolError) {
-        try source.read(tensor, elements: elements, bitCount: bitCount, into: &scratch.bytes)
+        try source.read(tensor, elements: elements, as: tensor.dtype, into: &scratch.bytes)
       } catch {
         // The other tensors may still be read: every fault counts.
         sum.failure = error
         return sum
       }
-      let bytes = scratch.bytes.bytes(elements.count * bitCount / 8)
+      let bytes = scratch.bytes.bytes(tensor.dtype.byteCount(of: elements.count))
       if tensor.dtype.mayHoldNonfinite(bytes, count: elements.count) {
         sum.add(
           NonfiniteElements(
             bytes, tensor.dtype, count: elements.count, startingAt: elements.lowerBound))
       }
-      progress.advance(by: elements.count * bitCount / 8)
+      progress.advance(by: tensor.dtype.byteCount(of: elements.count))
     }
     return sum
   }
@@ -87,6 +86,8 @@ extension DType {
     switch self {
     case .f64, .f32, .f16, .bf16, .c64, .f8E4M3, .f8E5M2, .f8E8M0, .f8E4M3FNUZ, .f8E5M2FNUZ: true
     case .bool, .f4, .f6E2M3, .f6E3M2, .u8, .i8, .i16, .u16, .i32, .u32, .i64, .u64: false
+    // Of a block the scale may be.
+    default: isBlock
     }
   }
 
@@ -101,7 +102,7 @@ extension DType {
 
   /// Whether some of the elements are NaN or infinite.
   fileprivate func mayHoldNonfinite(_ bytes: RawSpan, count: Int) -> Bool {
-    if nanByte != nil { return true }
+    if nanByte != nil || isBlock { return true }
     return self == .c64
       ? DType.f32.nonfiniteCount(bytes, count: 2 * count) > 0
       : nonfiniteCount(bytes, count: count) > 0

@@ -40,6 +40,7 @@ struct Verification: Sendable {
     switch file.kind {
     case .file: source = try openFile(file.path)
     case .sharded: source = try openShards(file.path)
+    case .gguf: source = openGGUF(file.file)
     }
     tensorCount = source.tensors.count
     byteCount = source.tensors.reduce(0) { $0 + $1.byteCount }
@@ -91,6 +92,19 @@ struct Verification: Sendable {
     }
     checked.append("\(index.shardNames.count.text(of: "shard")) and their index")
     compare(index, with: source)
+    return source
+  }
+
+  private mutating func openGGUF(_ input: InputFile) -> SoundFiles {
+    var source = SoundFiles(path: input.path)
+    do throws(PeftoolError) {
+      let model = try GGUFFile(input)
+      source.append(model)
+      if model.files.count > 1 { checked.append(model.files.count.text(of: "file")) }
+      faults += GGUFExpectations(model).faults
+    } catch {
+      faults.append(error)
+    }
     return source
   }
 

@@ -18,7 +18,8 @@ struct Verify: ParsableCommand {
       Of files: headers that break the format's rules, missing and superfluous bytes; tensors that \
       are not where the index says, twice or nowhere; missing shards; and in every tensor NaN and \
       infinity, counted. Of a model directory also where config.json and the tensors contradict \
-      each other: number of layers, size of the vocabulary, embeddings that are not tied.
+      each other: number of layers, size of the vocabulary, embeddings that are not tied. \
+      Of a GGUF model where its metadata and the tensors do.
 
       Of an adapter: a configuration that is not valid, names that are not PEFT's, halves without \
       the other, ranks that are not the configuration's, tensors for modules that target_modules \
@@ -30,7 +31,7 @@ struct Verify: ParsableCommand {
       """)
 
   @Argument(
-    help: "A .safetensors file, a .safetensors.index.json, a model or an adapter directory.",
+    help: "A file of tensors (safetensors, GGUF, PyTorch), an index of shards, or a folder.",
     completion: .file())
   var path: String
 
