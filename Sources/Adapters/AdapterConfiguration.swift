@@ -19,7 +19,7 @@ package struct AdapterConfiguration: Sendable {
   package let usesDoRA: Bool
   /// `rank_pattern`, in the order of the file; empty for AdaLoRA.
   package let rankPatterns: [ModulePattern<Int>]
-  /// `alpha_pattern`, in the order of the file.
+  /// `alpha_pattern`, in the order of the file; AdaLoRA has it, but does not look into it.
   package let alphaPatterns: [ModulePattern<Double>]
   /// AdaLoRA's `rank_pattern`: how many ranks each module has kept.
   private let keptRanks: [ExactName: Int]
@@ -118,10 +118,10 @@ package struct AdapterConfiguration: Sendable {
   /// alpha that is not positive (`AdaLoraLayer.update_layer`, `SVDLinear.get_delta_weight`).
   /// - Throws: as `rank(of:)`.
   package func scaling(of path: String, keptRank: Int) throws(PeftoolError) -> Double {
-    let alpha = try alphaPatterns.firstValue(for: path) ?? alpha
     if method == .adaLoRA {
       return (alpha > 0 ? alpha : Double(keptRank)) / (Double(rank) + 1e-5)
     }
+    let alpha = try alphaPatterns.firstValue(for: path) ?? alpha
     let rank = Double(try rank(of: path))
     return alpha / (usesRSLoRA ? rank.squareRoot() : rank)
   }

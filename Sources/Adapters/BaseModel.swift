@@ -15,6 +15,7 @@ package struct BaseModel: Sendable {
   /// For each layer of the merged model the layer of the base; empty without replication.
   package let replicatedLayers: [Int]
   private let places: [ExactName: Int]
+  private let hasConv1D: Bool?
 
   /// A tensor under the name that the merged model gives it.
   package struct Tensor: Sendable {
@@ -57,6 +58,7 @@ package struct BaseModel: Sendable {
     self.places = places
     inputEmbedding = Self.embedding(tensors, Self.inputNames)
     outputEmbedding = Self.embedding(tensors, Self.outputNames)
+    hasConv1D = Self.hasConv1D(tensors)
     let tie = Self.tiesWordEmbeddings(config)
     isTied =
       inputEmbedding != nil
@@ -76,13 +78,19 @@ package struct BaseModel: Sendable {
   /// Whether a module is a Conv1D of the GPT-2 family, whose weight lies (in, out); nil where
   /// neither configuration nor tensors tell.
   package func isConv1D(_ module: String) -> Bool? {
-    let isNamedSo = Self.conv1DNames.contains(module.lastComponent(after: "."))
-    if let modelType { return isNamedSo && Self.conv1DModelTypes.contains(modelType) }
-    guard isNamedSo else { return nil }
-    // c_attn makes three outputs of each input, so that its shape tells.
+    guard Self.conv1DNames.contains(module.lastComponent(after: ".")) else {
+      return modelType == nil ? nil : false
+    }
+    return hasConv1D ?? modelType.map(Self.conv1DModelTypes.contains)
+  }
+
+  /// Whether `c_attn` is a Conv1D: it makes three outputs of each input, so that its shape tells.
+  ///
+  /// It tells more than the type of a model that holds others, an image captioner's say.
+  private static func hasConv1D(_ tensors: [Tensor]) -> Bool? {
     let fused = tensors.first { $0.name.hasSuffix("attn.c_attn.weight") }?.stored.shape
     guard let fused, fused.count == 2 else { return nil }
-    return fused[1] == 3 * fused[0]
+    return fused[0] > 0 && fused[1] % 3 == 0 && fused[1] / 3 == fused[0]
   }
 
   /// What the output embedding is called once it is a tensor of its own.
@@ -149,6 +157,9 @@ package struct BaseModel: Sendable {
     }
   }
 
+  /// As many as an index of shards may name; keeps a small file from taking much memory.
+  private static let maximumReplicatedTensorCount = 300_000
+
   private static func replicate(
     _ checkpoint: Checkpoint, layers: [Int]
   ) throws(PeftoolError) -> [Tensor] {
@@ -160,6 +171,7 @@ package struct BaseModel: Sendable {
     for (target, layer) in layers.enumerated() { targets[layer, default: []].append(target) }
     var tensors: [Tensor] = []
     var seen: Set<Int> = []
+    var container: String?
     for info in source.tensors {
       let stored = StoredTensor(info, in: source)
       guard let name = LayerName(info.name) else {
@@ -167,6 +179,19 @@ package struct BaseModel: Sendable {
         continue
       }
       seen.insert(name.layer)
+      if let container, !container.isExactly(name.container) {
+        throw PeftoolError(
+          .unsupported,
+          "has layers in '\(container.printable)' and '\(name.container.printable)': "
+            + "layer_replication is for models with one list of them")
+      }
+      container = name.container
+      guard tensors.count + (targets[name.layer]?.count ?? 0) <= maximumReplicatedTensorCount else {
+        throw PeftoolError(
+          .unsupported,
+          "would have more than \(maximumReplicatedTensorCount) tensors by the adapter's "
+            + "layer_replication")
+      }
       for target in targets[name.layer] ?? [] {
         tensors.append(Tensor(name: name.renumbered(target), stored: stored))
       }
@@ -183,7 +208,8 @@ package struct BaseModel: Sendable {
 
 /// A tensor's name with the number of its layer: `model.layers.7.mlp.up_proj.weight`.
 package struct LayerName: Equatable, Sendable {
-  private let start: String
+  /// The path of the list that the layer is in.
+  package let container: String
   /// The layer's number.
   package let layer: Int
   private let end: String
@@ -198,13 +224,13 @@ package struct LayerName: Equatable, Sendable {
         Self.containers.contains(String(parts[$0])) && Int(parts[$0 + 1]) != nil
       }), let layer = Int(parts[place + 1])
     else { return nil }
-    start = parts[...place].joined(separator: ".")
+    container = parts[...place].joined(separator: ".")
     end = parts[(place + 2)...].joined(separator: ".")
     self.layer = layer
   }
 
   /// The name in another layer.
-  package func renumbered(_ layer: Int) -> String { "\(start).\(layer).\(end)" }
+  package func renumbered(_ layer: Int) -> String { "\(container).\(layer).\(end)" }
 }
 
 extension String {

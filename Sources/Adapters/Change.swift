@@ -4,6 +4,8 @@ package struct Change: Sendable {
   package var own: StoredTensor?
   /// What is then done with them.
   package var update: Update?
+  /// The shape of the tensor that the update was fitted to.
+  package var updateShape: [Int] = []
   /// Whether `own` takes the place of a parameter that tied embeddings share, and so of both ends.
   package var isOwnShared = false
   /// Whether the update is one of the parameter that tied embeddings share.

@@ -51,7 +51,7 @@ extension ChangeResolver {
     } else {
       var fitting: [String] = []
       for parameter in parameters {
-        let changes = try? changes(module.path, parameter, a, b)
+        let changes = try? changes(module.path, parameter, a, b, result)
         if changes != nil { fitting.append(parameter) }
       }
       guard fitting.count == 1 else {
@@ -63,14 +63,14 @@ extension ChangeResolver {
       }
       parameter = fitting[0]
     }
-    for (target, d) in try changes(module.path, parameter, a, b) {
+    for (target, d) in try changes(module.path, parameter, a, b, result) {
       try add(Change(update: .lowRank(d)), to: target, from: a, into: &result)
     }
   }
 
   /// The updates of one parameter, or of the tensors that the file has in its place.
   private func changes(
-    _ module: String, _ parameter: String, _ a: StoredTensor, _ b: StoredTensor
+    _ module: String, _ parameter: String, _ a: StoredTensor, _ b: StoredTensor, _ result: Result
   ) throws(PeftoolError) -> [(BaseModel.Tensor, LowRank)] {
     let path = "\(module).\(parameter)"
     let rank = try configuration.rank(of: path)
@@ -90,13 +90,13 @@ extension ChangeResolver {
         a: a, b: b, rank: rank, scaling: scaling, layout: layout, isRoundedByPEFT: true)
     }
     if let target = names.tensor(module, parameter) {
-      let shape = target.stored.shape
+      let shape = shape(of: target, in: result)
       let (inputs, outputs) = (a.shape[1], b.shape[0])
       if shape == [outputs, inputs], count == 1 { return [(target, update(.plain))] }
       let fitsPlain = shape == [count, outputs, inputs]
       let fitsTransposed = shape == [count, inputs, outputs]
       guard fitsPlain || fitsTransposed else {
-        throw misfit(a, "for a parameter of shape \(target.stored.shape.shapeText)", target)
+        throw misfit(a, "for a parameter of shape \(shape.shapeText)", target)
       }
       let isTransposed =
         fitsTransposed && (!fitsPlain || base.modelType == Self.transposedModelType)

@@ -1,13 +1,14 @@
 import Files
+import JSON
 import Tensors
 
 // Whether an adapter's tensors fit the base's, and how they lie to them.
 extension ChangeResolver {
   /// How the factors lie to a weight: the architecture decides, then shapes, then the flag.
   func layout(
-    _ module: Adapter.Module, _ a: StoredTensor, _ b: StoredTensor, _ target: BaseModel.Tensor
+    _ module: Adapter.Module, _ a: StoredTensor, _ b: StoredTensor, _ target: BaseModel.Tensor,
+    _ shape: [Int]
   ) throws(PeftoolError) -> LowRank.Layout {
-    let shape = ownOrBaseShape(module, target)
     guard a.shape.count == shape.count, b.shape.count == shape.count, shape.count >= 2 else {
       throw misfit(a, "for a tensor of shape \(shape.shapeText)", target)
     }
@@ -79,10 +80,8 @@ extension ChangeResolver {
   }
 
   /// The shape that an update applies to: the adapter's own values may have resized it.
-  func ownOrBaseShape(_ module: Adapter.Module, _ target: BaseModel.Tensor) -> [Int] {
-    let own = adapter.modules.lazy.filter { $0.path == module.path }
-      .compactMap { $0.parts[.own("weight")] }.first
-    return own?.shape ?? target.stored.shape
+  func shape(of target: BaseModel.Tensor, in result: Result) -> [Int] {
+    result.changes[ExactName(target.name)]?.change.own?.shape ?? target.stored.shape
   }
 
   func required(

@@ -13,7 +13,8 @@ extension ChangeResolver {
   func shareTiedEnds(_ result: inout Result) throws(PeftoolError) {
     guard base.isTied, let inputName = base.inputEmbedding?.name,
       var input = result.changes[ExactName(inputName)],
-      let output = result.changes.first(where: { isOutput($0.value.target) })
+      let output = result.changes.filter({ isOutput($0.value.target) })
+        .min(by: { $0.key.string.precedesByBytes($1.key.string) })
     else { return }
     let isOwnSame =
       switch (input.change.own, output.value.change.own) {

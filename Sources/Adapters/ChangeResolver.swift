@@ -34,15 +34,19 @@ package struct ChangeResolver: Sendable {
     package var faults: [PeftoolError] = []
   }
 
-  /// Resolves every module; a module that does not fit becomes a fault, and the others go on.
-  package func resolve() -> Result {
+  /// Resolves every module; a module that does not fit becomes a fault, and the others go on until
+  /// there are `maximumFaultCount` of them.
+  package func resolve(maximumFaultCount: Int = .max) -> Result {
     var result = Result()
-    for module in adapter.modules {
-      do throws(PeftoolError) {
-        try resolve(module, into: &result)
-      } catch {
-        let tensor = module.parts.values.map(\.name).min { $0.precedesByBytes($1) }
-        result.faults.append(error.at(tensor: tensor, path: adapter.checkpoint.source.path))
+    // Full values come first: they may have another size, which updates then have to fit.
+    for isOwn in [true, false] {
+      for module in adapter.modules where result.faults.count < maximumFaultCount {
+        do throws(PeftoolError) {
+          try isOwn ? resolveOwn(module, into: &result) : resolveUpdates(module, into: &result)
+        } catch {
+          let tensor = module.parts.values.map(\.name).min { $0.precedesByBytes($1) }
+          result.faults.append(error.at(tensor: tensor, path: adapter.checkpoint.source.path))
+        }
       }
     }
     do throws(PeftoolError) {
@@ -53,14 +57,19 @@ package struct ChangeResolver: Sendable {
     return result
   }
 
-  private func resolve(
+  private func resolveOwn(
     _ module: Adapter.Module, into result: inout Result
   ) throws(PeftoolError) {
-    var rest = module.parts
-    for case (.own(let parameter), let tensor) in module.parts {
-      rest[.own(parameter)] = nil
+    let parts = module.parts.sorted { $0.value.name.precedesByBytes($1.value.name) }
+    for case (.own(let parameter), let tensor) in parts {
       try resolveOwn(module, parameter, tensor, into: &result)
     }
+  }
+
+  private func resolveUpdates(
+    _ module: Adapter.Module, into result: inout Result
+  ) throws(PeftoolError) {
+    var rest = module.parts.filter { if case .own = $0.key { false } else { true } }
     func take(_ part: AdapterKey.Part) -> StoredTensor? {
       rest.removeValue(forKey: part).map(adapter.stored)
     }
@@ -137,6 +146,7 @@ package struct ChangeResolver: Sendable {
     if let update = change.update {
       guard resolved.change.update == nil else { throw taken(target, tensor) }
       resolved.change.update = update
+      resolved.change.updateShape = shape(of: target, in: result)
       resolved.change.isUpdateShared = change.isUpdateShared
     }
     result.changes[name] = resolved
@@ -203,7 +213,7 @@ package struct ChangeResolver: Sendable {
     }
     // AdaLoRA may have taken all of a module's ranks away.
     guard rank > 0 else { return }
-    let layout = try layout(module, a, b, target)
+    let layout = try layout(module, a, b, target, shape(of: target, in: result))
     let d = LowRank(
       a: a, b: b, e: e, rank: rank,
       scaling: try configuration.scaling(of: module.path, keptRank: rank), layout: layout)
@@ -234,7 +244,7 @@ package struct ChangeResolver: Sendable {
   ) throws(PeftoolError) {
     let target = try target(module.path, "weight", for: a)
     try checkRank(module.path, a, b)
-    let shape = ownOrBaseShape(module, target)
+    let shape = shape(of: target, in: result)
     guard a.shape.count == 2, b.shape.count == 2, shape == [a.shape[1], b.shape[0]] else {
       throw misfit(a, "for an embedding of shape \(shape.shapeText)", target)
     }
@@ -254,14 +264,15 @@ package struct ChangeResolver: Sendable {
       throw l.at(PeftoolError(.different, "belongs to (IA)³, the configuration says otherwise"))
     }
     let target = try target(module.path, "weight", for: l)
-    let shape = target.stored.shape
+    let shape = shape(of: target, in: result)
     let count = l.info.elementCount
     let isTransposed = shape.count == 2 && base.isConv1D(module.path) ?? configuration.isFanInFanOut
     guard shape.count >= 2, l.shape.count == shape.count else {
       throw misfit(l, "for a tensor of shape \(shape.shapeText)", target)
     }
     // Linear: (1, in) or (out, 1). Convolutions: (1, n, 1…) for both, so that the counts decide.
-    let (inputs, outputs) = isTransposed ? (shape[0], shape[1]) : (shape[1], shape[0])
+    let inner = shape[1]
+    let (inputs, outputs) = isTransposed ? (shape[0], inner) : (inner, shape[0])
     let isLinear = shape.count == 2
     let fitsInputs = count == inputs && l.shape[1] == count
     let fitsOutputs = count == outputs && l.shape[isLinear ? 0 : 1] == count
@@ -273,10 +284,13 @@ package struct ChangeResolver: Sendable {
         PeftoolError(
           .unsupported, "fits inputs and outputs of a square convolution: peftool cannot tell"))
     }
-    let repeated = shape.dropFirst(2).reduce(1, *)
+    let repeated = inner > 0 ? target.stored.columnCount / inner : 0
     let axis: Change.Axis = fitsInputs != isTransposed ? .columns(repeated: repeated) : .rows
     try add(Change(update: .multiply(l, axis)), to: target, from: l, into: &result)
     if !fitsInputs, let bias = names.tensor(module.path, "bias") {
+      guard bias.stored.shape == [outputs] else {
+        throw misfit(l, "for a bias of shape \(bias.stored.shape.shapeText)", bias)
+      }
       try add(Change(update: .multiply(l, .rows)), to: bias, from: l, into: &result)
     }
   }
@@ -290,18 +304,24 @@ package struct ChangeResolver: Sendable {
     let rows: [Int]? =
       switch configuration.tokens {
       // Of a tied model the file may have both ends.
-      case .inputEmbedding(let rows): isInput || base.isTied && isOutput(target) ? rows : nil
+      case .inputEmbedding(let rows):
+        isInput || base.isTied && isOutput(target) || configuration.method == .trainableTokens
+          ? rows : nil
+      // As in PEFT any end of the path will do; of several the one that says most.
       case .modules(let modules):
-        modules.first { module.path == $0.key || module.path.hasSuffix(".\($0.key)") }?.value
+        modules.filter { module.path.hasSuffix($0.key) }
+          .max { $0.key.utf8.count < $1.key.utf8.count }?.value
       case nil: nil
       }
     guard let rows else {
       throw x.at(PeftoolError(.different, "the configuration has no token indices for it"))
     }
-    let vocabulary = ownOrBaseShape(module, target).first ?? 0
-    guard x.shape == [rows.count, target.stored.columnCount] else {
-      throw misfit(x, "of shape [\(rows.count), \(target.stored.columnCount)]", target)
+    let shape = shape(of: target, in: result)
+    guard shape.count == 2, x.shape == [rows.count, shape[1]] else {
+      throw misfit(
+        x, "with \(rows.count) rows for a tensor of shape \(shape.shapeText)", target)
     }
+    let vocabulary = shape[0]
     if let row = rows.first(where: { !(0..<vocabulary).contains($0) }) {
       throw x.at(
         PeftoolError(.different, "is for token \(row), the embedding has \(vocabulary) rows"))

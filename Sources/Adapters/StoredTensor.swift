@@ -20,8 +20,8 @@ package struct StoredTensor: Sendable {
   package var shape: [Int] { info.shape }
   /// The rows of the tensor seen as a matrix: its first dimension, 1 for a scalar.
   package var rowCount: Int { info.shape.first ?? 1 }
-  /// The elements of a row.
-  package var columnCount: Int { info.shape.dropFirst().reduce(1, *) }
+  /// The elements of a row; 0 where there is no row, as only then their number may overflow.
+  package var columnCount: Int { rowCount > 0 ? info.elementCount / rowCount : 0 }
   /// The file that holds it, for messages.
   package var path: String { source.files[info.fileIndex].path }
 

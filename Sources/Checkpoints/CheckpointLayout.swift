@@ -24,6 +24,9 @@ package struct CheckpointLayout: Sendable {
       self.fileIndex = fileIndex
     }
 
+    /// The product of the shape.
+    var elementCount: Int { shape.contains(0) ? 0 : shape.reduce(1, *) }
+
     var headerItem: SafetensorsHeader.Item { .init(name: name, dtype: dtype, shape: shape) }
   }
 
@@ -154,7 +157,7 @@ package struct CheckpointLayout: Sendable {
     }
     self.files = files
     let parameters = base.indexMetadata?["total_parameters"].map { _ in
-      items.reduce(0) { $0 + $1.shape.reduce(1, *) }
+      items.reduce(0) { $0 + $1.elementCount }
     }
     index =
       files.count > 1
@@ -172,7 +175,7 @@ package struct CheckpointLayout: Sendable {
     if case .object(let members) = base { metadata = members }
     let sizes = [
       "total_size": files.reduce(0) { $0 + $1.byteCount - $1.header.count },
-      "total_parameters": items.reduce(0) { $0 + $1.shape.reduce(1, *) },
+      "total_parameters": items.reduce(0) { $0 + $1.elementCount },
     ]
     metadata = metadata.map { member in
       sizes[member.key].map { JSON.Member(member.key, .number($0)) } ?? member

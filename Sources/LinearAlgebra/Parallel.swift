@@ -20,7 +20,12 @@ package final class BlockQueue: Sendable {
 
   fileprivate func fail(at block: Int, _ error: PeftoolError) {
     failure.withLock { known in
-      if let known, known.block <= block { return }
+      // Who was only told to stop does not know why.
+      if let known, known.block <= block || error.kind == .interrupted,
+        known.error.kind != .interrupted
+      {
+        return
+      }
       known = (block, error)
     }
   }

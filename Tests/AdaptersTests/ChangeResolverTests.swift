@@ -152,6 +152,31 @@ private func pair(_ module: String, _ a: [Int], _ b: [Int]) -> [Values] {
       ])
   }
 
+  /// Shapes whose product is 0 from the left, and overflows from the second dimension on.
+  @Test func emptyTensorsOfHugeDimensionsAreCounted() throws {
+    let huge = [0, 1 << 33, 1 << 33]
+    let base = try scratch.writeModel([
+      Values("x.weight", huge, []), Values("\(q).weight", [6, 4]),
+      Values("y.weight", [0, 1, 1 << 33, 1 << 33], []),
+    ])
+    let own = try scratch.writeAdapter([Values("\(prefix)x.weight", huge, [])])
+    #expect(try plan(base, [own]).tensors.map(\.name) == ["x.weight", "\(q).weight", "y.weight"])
+    let tokens = try scratch.writeAdapter(
+      fields: #""r": 2, "trainable_token_indices": {"x": [0]}"#,
+      [Values("\(prefix)x.trainable_tokens_delta", [1, 4])])
+    #expect(throws: PeftoolError.self) { try plan(base, [tokens]) }
+    let factors = try scratch.writeAdapter(
+      fields: "", type: "IA3", [Values("\(prefix)y.ia3_l", [1, 1, 1, 1])])
+    #expect(try plan(base, [factors]).tensors.count == 3)
+  }
+
+  @Test func factorsThatDoNotFitTheBiasAreRefused() throws {
+    let base = try scratch.writeModel([Values("x.weight", [6, 4]), Values("x.bias", [9])])
+    let adapter = try scratch.writeAdapter(
+      fields: "", type: "IA3", [Values("\(prefix)x.ia3_l", [6, 1])])
+    #expect(throws: PeftoolError.self) { try plan(base, [adapter]) }
+  }
+
   @Test func anAdapterOfAChangedBaseIsRefused() throws {
     try expectRefusal(
       #"init_lora_weights is "pissa""#, fields: #""r": 2, "init_lora_weights": "pissa""#,
@@ -255,13 +280,89 @@ private func pair(_ module: String, _ a: [Int], _ b: [Int]) -> [Values] {
     #expect(throws: PeftoolError.self) { try plan(tied, [adapter], weights: [0.5]) }
   }
 
+  /// An update of the old size, with full values of a new one under another spelling of the
+  /// module's name, or at the other end.
+  @Test(arguments: ["embed_tokens", "lm_head"])
+  func anUpdateFitsTheValuesThatItIsMadeOf(own: String) throws {
+    let adapter = try scratch.writeAdapter([
+      Values("\(prefix)\(own).weight", [7, 4]),
+      Values("\(prefix)model.embed_tokens.lora_embedding_A", [2, 5]),
+      Values("\(prefix)model.embed_tokens.lora_embedding_B", [4, 2]),
+    ])
+    #expect(throws: PeftoolError.self) { try plan(tied, [adapter]) }
+  }
+
+  @Test func theOutputHasOneName() throws {
+    let adapter = try scratch.writeAdapter(
+      pair("lm_head", [2, 4], [5, 2]) + pair("model.lm_head", [2, 4], [5, 2]))
+    #expect(throws: PeftoolError.self) { try plan(tied, [adapter]) }
+  }
+
+  @Test func trainedTokensReachBothEndsOfAFile() throws {
+    let base = try scratch.writeModel(
+      config: #"{"tie_word_embeddings": true}"#,
+      [Values("model.embed_tokens.weight", [5, 4]), Values("lm_head.weight", [5, 4])])
+    let adapter = try scratch.writeAdapter(
+      fields: #""r": 2, "trainable_token_indices": {"tokens": [9], "embed_tokens": [4, 1]}"#,
+      [Values("\(prefix)model.embed_tokens.token_adapter.trainable_tokens_delta", [2, 4])])
+    let plan = try plan(base, [adapter])
+    #expect(plan.tensors.map { $0.changes.count } == [1, 1])
+    #expect(plan.config == nil)
+  }
+
   @Test func aWeightOfZeroLeavesEveryByte() throws {
     let adapter = try scratch.writeAdapter(pair("lm_head", [2, 4], [5, 2]))
     #expect(try plan(tied, [adapter], weights: [0]).tensors.allSatisfy { $0.isCopy })
   }
 }
 
+@Suite struct Conv1DTests {
+  /// An image captioner says nothing of the GPT-2 inside it; a Qwen has a `c_attn` that is linear.
+  @Test(arguments: [([4, 12], true), ([12, 4], false)])
+  func theShapeTellsWhereTheModelTypeDoesNot(shape: [Int], isConv1D: Bool) throws {
+    let scratch = try Scratch()
+    let base = try scratch.writeModel(
+      config: #"{"model_type": "vision-encoder-decoder"}"#,
+      [
+        Values("decoder.transformer.h.0.attn.c_attn.weight", shape),
+        Values("decoder.transformer.h.0.attn.c_proj.weight", [4, 4]),
+      ])
+    let module = "decoder.transformer.h.0.attn.c_proj"
+    let plan = try plan(base, [scratch.writeAdapter(pair(module, [2, 4], [4, 2]))])
+    guard case .lowRank(let d) = plan.tensors[1].changes[0].change.update else {
+      Issue.record("no low-rank update")
+      return
+    }
+    #expect(d.layout == (isConv1D ? .transposed : .plain))
+  }
+}
+
 @Suite struct LayerReplicationTests {
+  @Test func aSmallFileMakesNoLargeModel() throws {
+    let scratch = try Scratch()
+    let base = try scratch.writeModel(
+      (0..<40).map { Values("layers.0.w\($0).weight", [2, 2]) })
+    let ranges = (0..<9_000).map { _ in "[0, 1]" }.joined(separator: ", ")
+    let adapter = try scratch.writeAdapter(
+      fields: "\"r\": 2, \"layer_replication\": [\(ranges)]", pair("layers.0.w0", [2, 2], [2, 2]))
+    #expect {
+      try plan(base, [adapter])
+    } throws: {
+      ($0 as? PeftoolError)?.reason.hasPrefix("would have more than 300000 tensors") == true
+    }
+  }
+
+  @Test func layersInTwoPlacesAreRefused() throws {
+    let scratch = try Scratch()
+    let base = try scratch.writeModel([
+      Values("layers.0.w.weight", [2, 2]), Values("vision.layers.0.w.weight", [2, 2]),
+    ])
+    let adapter = try scratch.writeAdapter(
+      fields: #""r": 2, "layer_replication": [[0, 1], [0, 1]]"#,
+      pair("layers.0.w", [2, 2], [2, 2]))
+    #expect(throws: PeftoolError.self) { try plan(base, [adapter]) }
+  }
+
   @Test func layersAreCopiedAndCounted() throws {
     let scratch = try Scratch()
     let base = try scratch.writeModel(

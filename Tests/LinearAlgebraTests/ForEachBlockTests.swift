@@ -44,6 +44,24 @@ import Testing
     }
   }
 
+  /// A stream's writer that waits for its turn is told to stop by the one that fails.
+  @Test(arguments: [0, 200])
+  func theErrorIsNotThatOfWhoWasToldToStop(delay: UInt32) {
+    let taken = Atomic(0)
+    #expect(throws: PeftoolError(.damaged, "block 1")) {
+      try forEachBlock(count: 2, threads: 2) { (queue, current) throws(PeftoolError) in
+        while let block = queue.next() {
+          current = block
+          taken.wrappingAdd(1, ordering: .relaxed)
+          while taken.load(ordering: .relaxed) < 2 { sched_yield() }
+          usleep(block == 0 ? delay : 200 - delay)
+          throw block == 0
+            ? PeftoolError(.interrupted, "given up") : PeftoolError(.damaged, "block 1")
+        }
+      }
+    }
+  }
+
   @Test func afterAFailureNoBlockIsHandedOut() {
     let taken = Atomic(0)
     #expect(throws: PeftoolError(.io, "block 0")) {

@@ -45,7 +45,7 @@ package struct MergePlan: Sendable {
     let base = try BaseModel(checkpoint, replication: Self.replication(adapters))
     var resolved: [ChangeResolver.Result] = []
     for adapter in adapters {
-      let result = ChangeResolver(adapter, base: base).resolve()
+      let result = ChangeResolver(adapter, base: base).resolve(maximumFaultCount: 1)
       if let fault = result.faults.first { throw fault }
       resolved.append(result)
     }
@@ -61,6 +61,7 @@ package struct MergePlan: Sendable {
         try planner.add(output)
       }
     }
+    try planner.refuseUnused()
     tensors = planner.tensors
     var edits = ConfigEdits(base: base)
     if ends.isUntied { edits.untie() }
@@ -120,7 +121,8 @@ private struct TiedEnds {
   init(_ base: BaseModel, _ resolved: inout [ChangeResolver.Result]) {
     guard base.isTied, let input = base.inputEmbedding else { return }
     let inputName = ExactName(input.name)
-    let found = resolved.lazy.flatMap(\.changes.values).first { $0.isOutput(of: base) }?.target
+    let found = resolved.flatMap(\.changes.values).filter(\.isOutput).map(\.target)
+      .min { $0.name.precedesByBytes($1.name) }
     let output =
       base.outputEmbedding ?? found
       ?? BaseModel.Tensor(name: base.untiedOutputName, stored: input.stored)
@@ -152,13 +154,16 @@ extension Change {
   fileprivate func joined(withSharedOf other: Change) -> Change {
     var change = self
     if change.own == nil, other.isOwnShared { change.own = other.own }
-    if change.update == nil, other.isUpdateShared { change.update = other.update }
+    if change.update == nil, other.isUpdateShared {
+      change.update = other.update
+      change.updateShape = other.updateShape
+    }
     return change
   }
 }
 
 extension ChangeResolver.Resolved {
-  fileprivate func isOutput(of base: BaseModel) -> Bool {
+  fileprivate var isOutput: Bool {
     BaseModel.isOutputEmbedding(String(target.name.dropLast(".weight".count)))
   }
 }
@@ -193,6 +198,14 @@ private struct TensorPlanner {
                 + "only one adapter alone, with weight 1, can resize a tensor"))
         }
       }
+      let shape = (change.own ?? base).shape
+      if change.update != nil, change.updateShape != shape, let part = change.parts.last {
+        throw part.at(
+          PeftoolError(
+            .different,
+            "is for a tensor of shape \(change.updateShape.shapeText), "
+              + "'\(tensor.name.printable)' has \(shape.shapeText)"))
+      }
       // A weight of 0 leaves the base as it is, to the bit.
       guard weight != 0, change.own != nil || change.update != nil else { continue }
       changes.append(.init(change: change, weight: weight))
@@ -203,6 +216,18 @@ private struct TensorPlanner {
         name: tensor.name, dtype: baseDType.isComputable ? options.dtype ?? baseDType : baseDType,
         base: base, baseDType: baseDType, changes: changes,
         fileIndex: tensor.stored.info.fileIndex))
+  }
+
+  /// Refuses a change of a tensor that is not written: an adapter may give the output embedding,
+  /// where the base has no tensor of it, more than one name.
+  func refuseUnused() throws(PeftoolError) {
+    let written = Set(tensors.map { ExactName($0.name) })
+    let unused = resolved.lazy.flatMap(\.changes).filter { !written.contains($0.key) }
+      .min { $0.key.string.precedesByBytes($1.key.string) }
+    guard let unused, let part = unused.value.change.parts.first else { return }
+    throw part.at(
+      PeftoolError(
+        .different, "changes '\(unused.key.string.printable)', which the merged model has not"))
   }
 
   /// The rows of the input embedding that is written.
