@@ -24,8 +24,10 @@ import Testing
   }
 
   @Test func namesAreSortedByTheirBytes() throws {
-    for name in ["b", "B", "a", ".hidden", "\u{E9}", "e\u{301}"] { try scratch.write(name, "") }
-    let sorted = [".hidden", "B", "a", "b", "e\u{301}", "\u{E9}"]
+    for name in ["f", "b", "B", "a", ".hidden", "\u{E9}", "e\u{301}"] {
+      try scratch.write(name, "")
+    }
+    let sorted = [".hidden", "B", "a", "b", "e\u{301}", "f", "\u{E9}"]
     #expect(
       try Folder.names(in: scratch.path).map { Array($0.utf8) } == sorted.map { Array($0.utf8) })
   }
