@@ -1,9 +1,12 @@
 """Writes the inputs that the fuzz targets begin with: seeds.py TARGET FOLDER."""
 
+import io
 import json
 import struct
 import sys
+import zipfile
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 SAMPLES = Path(__file__).resolve().parents[2] / "Samples"
 MOST_BYTES = 16384
@@ -81,6 +84,66 @@ def configurations():
     yield from small("adapters/*/adapter_config.json")
 
 
+def torch_files():
+    """The samples, and archives of small pickles with what makes them be refused."""
+    for path in sorted(SAMPLES.glob("torch/**/*.*")):
+        if path.suffix in (".pt", ".pth", ".bin") and path.stat().st_size <= MOST_BYTES:
+            yield path.read_bytes()
+    for pickled in pickles():
+        for change in (None, "compressed", "twice", "big"):
+            file = io.BytesIO()
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, catch_warnings():
+                simplefilter("ignore")
+                method = zipfile.ZIP_DEFLATED if change == "compressed" else None
+                archive.writestr("m/data.pkl", pickled, method)
+                archive.writestr("m/byteorder", "big" if change == "big" else "little")
+                archive.writestr("m/data/0", bytes(16))
+                if change == "twice":
+                    archive.writestr("m/data.pkl", pickled)
+            yield file.getvalue()
+
+
+def pickles():
+    """Pickles of one tensor of four floats by other means, and of what is refused."""
+    def number(value):
+        return b"J" + struct.pack("<i", value)
+
+    def text(value):
+        return b"X" + struct.pack("<I", len(value)) + value
+
+    def tensor(shape, strides, offset=0, more=b""):
+        storage = (b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu")
+                   + number(4) + more + b"tQ")
+        return (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset)
+                + b"(" + b"".join(map(number, shape)) + b"t"
+                + b"(" + b"".join(map(number, strides)) + b"t"
+                + b"\x89ccollections\nOrderedDict\n)RtR")
+
+    one = b"}" + text(b"a") + tensor([2, 2], [2, 1]) + b"s"
+    for body in (
+        one, one[:-1] + b"q\x00s" + text(b"b") + b"h\x00s",
+        b"}(" + text(b"a") + tensor([2, 2], [1, 2], more=b"N") + b"u",
+        b"}" + text(b"model") + one + b"s", b"](" + tensor([4], [0]) * 2 + b"e",
+        b"}" + text(b"a") + tensor([1 << 20, 1 << 20], [0, 0]) + b"s",
+        b"}" + text(b"a") + tensor([-1], [1], 3) + b"s",
+        b"}q\x00" + text(b"a") + b"h\x00s",
+        b"cos\nsystem\n(" + text(b"id") + b"tR",
+        b"\x8c\x02os\x8c\x06system\x93)R",
+        b"ccollections\nOrderedDict\n)R}" + text(b"_metadata") + b"}sb",
+        b"ctorch._utils\n_rebuild_parameter\n(" + tensor([4], [1]) + b"\x88NtR",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor\n"
+        b"ctorch\nTensor\n)}tR",
+        b"ctorch\nSize\n(" + number(1) + b"t\x85R", b"\x95" + bytes(8) + b"N\x94G" + bytes(8),
+        b"ctorch\ndevice\n" + text(b"cpu") + b"\x85R", b"\x8a\x03\xff\xff\xffC\x01aB" + bytes(4),
+        b"(ios\nsystem\n", b"U\x01aT\x01\0\0\0a\x86",
+    ):
+        yield b"\x80\x02" + body + b"."
+    for path in sorted(SAMPLES.glob("torch/**/*.p*t*")):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield next(archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+
+
 def small(pattern):
     for path in sorted(SAMPLES.glob(pattern)):
         if path.stat().st_size <= MOST_BYTES:
@@ -88,7 +151,8 @@ def small(pattern):
 
 
 SEEDS = {"SafetensorsHeader": headers, "ShardIndex": indices,
-         "AdapterConfiguration": configurations}
+         "AdapterConfiguration": configurations, "TorchPickle": pickles,
+         "TorchZip": torch_files}
 
 
 def main():
