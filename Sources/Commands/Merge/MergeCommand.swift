@@ -23,10 +23,10 @@ struct MergeCommand: ParsableCommand {
         peftool merge Llama-3.2-1B my-adapter -o - | sha256sum
 
       OUT is a directory, one file where it ends in .safetensors, or - for one safetensors stream \
-      to standard output.
+      to standard output. A base in PyTorch files becomes one in safetensors, its shards likewise.
 
-      An adapter is a directory with adapter_config.json and adapter_model.safetensors as PEFT \
-      saves them: LoRA, rsLoRA, DoRA, AdaLoRA, (IA)³ or trainable tokens, with biases, saved \
+      An adapter is a directory with adapter_config.json and adapter_model.safetensors, or \
+      adapter_model.bin, as PEFT saves them: LoRA, rsLoRA, DoRA, AdaLoRA, (IA)³ or trainable tokens, with biases, saved \
       modules, target_parameters and layer_replication. A key that matches nothing, a wrong rank \
       or shape, and an adapter whose base was changed at its start (PiSSA, OLoRA, CorDA, LoftQ) \
       are errors.
@@ -42,7 +42,7 @@ struct MergeCommand: ParsableCommand {
       """)
 
   @Argument(
-    help: "The base model: a directory, a .safetensors file or a .safetensors.index.json.",
+    help: "The base model: a directory, a file of tensors (safetensors, PyTorch) or an index.",
     completion: .file())
   var base: String
 
