@@ -20,13 +20,18 @@ struct PickleInterpreter {
   }
 
   /// A pickle has some 250 bytes a tensor.
-  static let maximumByteCount = 64 << 20
-  /// Opcodes, and the parts that some of them copy.
+  static let maximumByteCount = 32 << 20
+  /// Opcodes, and what some of them count for beyond themselves; a hostile pickle of so many takes
+  /// no more than some 100 MB.
   ///
-  /// A tensor takes some 50: eighty thousand tensors in one file.
+  /// A tensor takes some 70: more than fifty thousand tensors in one file.
   static let maximumWork = 4_000_000
   /// What a tensor counts for beyond its opcodes, without its dimensions.
   static let tensorWork = 8
+  /// What a string, a dictionary and a list count for.
+  static let partWork = 4
+  /// What a tuple counts for.
+  static let tupleWork = 2
   /// Python's pickler sets a thousand entries at a time.
   static let maximumStackCount = 100_000
   /// Containers that are being filled at one time.
@@ -86,9 +91,7 @@ struct PickleInterpreter {
     while true {
       start = bytes.position
       try spend(1)
-      guard start - first <= Self.maximumByteCount else {
-        throw PeftoolError(.unsupported, "a pickle of more than \(Self.maximumByteCount) bytes")
-      }
+      guard start - first <= Self.maximumByteCount else { throw Self.tooLong }
       let byte = try bytes.next()
       guard let opcode = PickleOpcode(rawValue: byte) else { throw try refusal(of: byte) }
       if opcode == .stop {
@@ -138,10 +141,10 @@ struct PickleInterpreter {
     case .binUnicode, .binString: try pushString(Int(try bytes.number(byteCount: 4)))
     case .shortBinUnicode, .shortBinString: try pushString(Int(try bytes.next()))
     case .binBytes:
-      _ = try bytes.take(Int(try bytes.number(byteCount: 4)))
+      _ = try take(Int(try bytes.number(byteCount: 4)))
       try push(.bytes)
     case .shortBinBytes:
-      _ = try bytes.take(Int(try bytes.next()))
+      _ = try take(Int(try bytes.next()))
       try push(.bytes)
 
     case .mark:
@@ -155,11 +158,13 @@ struct PickleInterpreter {
     case .tuple2: try pushTuple(try pop(2))
     case .tuple3: try pushTuple(try pop(3))
     case .emptyList:
+      try spend(Self.partWork)
       heap.lists.append([])
       try push(.list(heap.lists.count - 1))
     case .append: try append(try pop(1))
     case .appends: try append(try popToMark())
     case .emptyDict:
+      try spend(Self.partWork)
       heap.dictionaries.append(.init())
       try push(.dictionary(heap.dictionaries.count - 1))
     case .setItem: try setItems(try pop(2))
@@ -245,14 +250,24 @@ extension PickleInterpreter {
   }
 
   private mutating func pushTuple(_ values: [PickleValue]) throws(PeftoolError) {
+    try spend(Self.tupleWork)
     heap.tuples.append(values)
     try push(.tuple(heap.tuples.count - 1))
   }
 
+  private mutating func take(_ count: Int) throws(PeftoolError) -> [UInt8] {
+    guard count <= Self.maximumByteCount || count > bytes.remaining else { throw Self.tooLong }
+    return try bytes.take(count)
+  }
+
+  private static let tooLong = PeftoolError(
+    .unsupported, "a pickle of more than \(maximumByteCount) bytes")
+
   private mutating func pushString(_ count: Int) throws(PeftoolError) {
-    guard let text = String(validating: try bytes.take(count), as: UTF8.self) else {
+    guard let text = String(validating: try take(count), as: UTF8.self) else {
       throw PeftoolError(.unsupported, "a string that is not UTF-8")
     }
+    try spend(Self.partWork)
     heap.strings.append(text)
     try push(.string(heap.strings.count - 1))
   }
@@ -465,7 +480,7 @@ extension PickleInterpreter {
     }
     let place = heap.dictionaries.count
     heap.dictionaries.append(.init(isOrdered: true))
-    try spend(2 * pairs.count)
+    try spend(Self.partWork + 2 * pairs.count)
     for pair in pairs {
       var parts = heap.tuple(pair)
       if case .list(let list) = pair { parts = heap.lists[list] }

@@ -267,6 +267,20 @@ private let suffix = ": of a pickle only tensors are read, and nothing in it is 
       Zip(bomb).bytes, .unsupported, "a pickle of more than 4000000 opcodes")
   }
 
+  /// Also where few opcodes have many bytes.
+  @Test(arguments: ["X", "B"])
+  func longPicklesAreRefused(opcode: String) throws {
+    let long = Array(opcode.utf8) + littleEndian(33_554_433, 4)
+    try assertRejects(
+      Zip(pickle(long, [UInt8](repeating: 0x61, count: 33_554_433))).bytes, .unsupported,
+      "a pickle of more than 33554432 bytes")
+    let half = Array(opcode.utf8) + littleEndian(17_000_000, 4)
+    let bytes = half + [UInt8](repeating: 0x61, count: 17_000_000)
+    try assertRejects(
+      Zip(pickle(Op.mark, bytes, bytes, Op.tuple)).bytes, .unsupported,
+      "a pickle of more than 33554432 bytes")
+  }
+
   @Test func aHighStackIsRefused() throws {
     try assertRejects(
       Zip(pickle([UInt8](repeating: 0x4E, count: 100_001))).bytes, .unsupported,
