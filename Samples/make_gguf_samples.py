@@ -213,9 +213,10 @@ def main():
                tied=True, kind=TYPES.F16)
     make_model("mistral", "llama", add_sentencepiece_tokenizer, general_name="Tiny Mistral",
                kind=TYPES.Q4_0, head=32)
-    make_model("qwen2", "qwen2", lambda w: add_bpe_tokenizer(w, "qwen2"), biases=True, tied=True)
-    make_model("qwen3", "qwen3", lambda w: add_bpe_tokenizer(w, "qwen2"), norms=True,
-               kind=TYPES.BF16, head=32)
+    make_model("qwen2", "qwen2", lambda w: add_bpe_tokenizer(w, "qwen2"), biases=True, tied=True,
+               kind=TYPES.BF16)
+    # transformers takes a Qwen3 in GGUF for one with heads of 128.
+    make_model("qwen3", "qwen3", lambda w: add_bpe_tokenizer(w, "qwen2"), norms=True, head=128)
     make_parts()
 
 

