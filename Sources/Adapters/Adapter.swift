@@ -99,6 +99,7 @@ package struct Adapter: Sendable {
   /// `save_embedding_layers` it writes those into the file, too.
   private static func isCopy(_ name: String, among names: Set<ExactName>) -> Bool {
     [".modules_to_save.", ".original_module."].contains {
+      guard name.contains($0) else { return false }
       let plain = name.replacing($0, with: ".")
       return plain != name && names.contains(ExactName(plain))
     }

@@ -99,7 +99,8 @@ extension ChangeResolver {
         throw misfit(a, "for a parameter of shape \(shape.shapeText)", target)
       }
       let isTransposed =
-        fitsTransposed && (!fitsPlain || base.modelType == Self.transposedModelType)
+        fitsTransposed
+        && (!fitsPlain || base.modelType.map(Self.transposedModelTypes.contains) == true)
       return [(target, update(.experts(count, isTransposed: isTransposed)))]
     }
     let parts = try unfused(module, parameter, count: count, a, b)
@@ -108,9 +109,9 @@ extension ChangeResolver {
     }
   }
 
-  /// The model type whose fused experts lie (E, in, out); of the others that do, PEFT does not
-  /// know it either.
-  private static let transposedModelType = "gpt_oss"
+  /// The model types whose fused experts lie (E, in, out), as `is_transposed` of their classes in
+  /// transformers 5 tells PEFT; of others that lie so, Llama 4 say, PEFT does not know it either.
+  private static let transposedModelTypes = ["gpt_oss", "aria_text", "openai_privacy_filter"]
 
   /// What a fused parameter is called, where a file has it expert by expert: its parts, stacked
   /// along the outputs.

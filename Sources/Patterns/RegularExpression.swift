@@ -12,7 +12,7 @@ package final class RegularExpression: @unchecked Sendable {
   private let pattern: String
 
   private static let maximumPatternByteCount = 4096
-  private static let maximumRetryCount: UInt = 1_000_000
+  private static let maximumRetryCount: UInt = 10_000
 
   /// Compiles a pattern.
   ///

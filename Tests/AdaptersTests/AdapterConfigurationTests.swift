@@ -46,7 +46,7 @@ func configuration(_ text: String) throws -> AdapterConfiguration {
   @Test func adaLoRADividesByTheRankThatTrainingBeganWith() throws {
     let configuration = try configuration(
       #"""
-      {"peft_type": "ADALORA", "init_r": 6, "lora_alpha": 8,
+      {"peft_type": "ADALORA", "init_r": 6, "lora_alpha": 8, "alpha_pattern": {"q_proj": 2},
        "rank_pattern": {"model.layers.0.q_proj.lora_E": [true, false, true]}}
       """#)
     #expect(configuration.keptRank(of: "model.layers.0.q_proj") == 2)

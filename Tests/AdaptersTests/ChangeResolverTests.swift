@@ -337,6 +337,27 @@ private func pair(_ module: String, _ a: [Int], _ b: [Int]) -> [Values] {
   }
 }
 
+@Suite struct SquareExpertsTests {
+  @Test(arguments: [
+    ("gpt_oss", true), ("aria_text", true), ("openai_privacy_filter", true), ("mixtral", false),
+  ])
+  func theModelTypeTellsHowTheyLie(modelType: String, isTransposed: Bool) throws {
+    let scratch = try Scratch()
+    let base = try scratch.writeModel(
+      config: "{\"text_config\": {\"model_type\": \"\(modelType)\"}}",
+      [Values("mlp.experts.down_proj", [3, 4, 4])])
+    let adapter = try scratch.writeAdapter(
+      fields: #""r": 2, "target_parameters": ["experts.down_proj"]"#,
+      pair("mlp.experts", [6, 4], [4, 6]))
+    let plan = try plan(base, [adapter])
+    guard case .lowRank(let d) = plan.tensors[0].changes[0].change.update else {
+      Issue.record("no low-rank update")
+      return
+    }
+    #expect(d.layout == .experts(3, isTransposed: isTransposed))
+  }
+}
+
 @Suite struct LayerReplicationTests {
   @Test func aSmallFileMakesNoLargeModel() throws {
     let scratch = try Scratch()

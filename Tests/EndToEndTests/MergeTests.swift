@@ -28,6 +28,20 @@ private let dora = Repository.sample("adapters/dora")
     #expect(try place.names == ["out"])
   }
 
+  @Test func anAdapterBesideTheBaseIsNotCarriedAlong() throws {
+    let place = try Workplace()
+    try FileManager.default.copyItem(
+      atPath: Repository.sample("bases/llama-f32"), toPath: place.path("base"))
+    try FileManager.default.copyItem(
+      atPath: "\(lora)/adapter_config.json", toPath: place.path("base/adapter_config.json"))
+    let adapter = Repository.sample("adapters/lora-f32base")
+    let run = try place.run("merge", "base", adapter, "-o", "out")
+    #expect(run.status == 0, "\(run.errors)")
+    let names = try FileManager.default.contentsOfDirectory(atPath: place.path("out"))
+    #expect(names.contains("config.json"))
+    #expect(!names.contains("adapter_config.json"))
+  }
+
   @Test(arguments: ["out", "out.safetensors"])
   func anExistingOutputNeedsForce(output: String) throws {
     let place = try Workplace()

@@ -67,18 +67,22 @@ package struct Merge: Sendable {
       CheckpointLayout.Item(
         name: $0.name, dtype: $0.dtype, shape: $0.base.shape, fileIndex: $0.fileIndex)
     }
-    switch destination {
-    case .directory:
-      layout =
-        if let shardByteCount {
-          try CheckpointLayout(sharding: base, items, maximumByteCount: shardByteCount)
-        } else {
-          try CheckpointLayout(keeping: base, items)
-        }
-    case .file, .stream:
-      layout =
-        base.kind == .file
-        ? try CheckpointLayout(keeping: base, items) : try CheckpointLayout(single: base, items)
+    do throws(PeftoolError) {
+      switch destination {
+      case .directory:
+        layout =
+          if let shardByteCount {
+            try CheckpointLayout(sharding: base, items, maximumByteCount: shardByteCount)
+          } else {
+            try CheckpointLayout(keeping: base, items)
+          }
+      case .file, .stream:
+        layout =
+          base.kind == .file
+          ? try CheckpointLayout(keeping: base, items) : try CheckpointLayout(single: base, items)
+      }
+    } catch {
+      throw error.at(path: base.path)
     }
   }
 
@@ -125,7 +129,8 @@ package struct Merge: Sendable {
   /// Copies what lies beside the base's tensors: configuration, tokenizer, licence and the like.
   private func carryOtherFiles(into output: inout StagedOutput) throws(PeftoolError) {
     guard let folder = plan.base.checkpoint.directory else { return }
-    for name in plan.base.checkpoint.otherFiles {
+    // With a configuration of an adapter beside it, transformers takes the model for that adapter.
+    for name in plan.base.checkpoint.otherFiles where name != Adapter.configurationName {
       if name == "config.json", let config = plan.config {
         try output.write(Array((config.text(indent: 2) + "\n").utf8), to: name)
         continue
