@@ -176,6 +176,9 @@ def test_large_strided_tensors(peftool, tmp_path):
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "b.safetensors",
               metadata={"format": "pt"})
     same(peftool, tmp_path / "a.pt", tmp_path / "b.safetensors")
+    report = json.loads(peftool.check("inspect", tmp_path / "a.pt", "--json"))
+    assert all(entry.get("strides", list(state[entry["name"]].contiguous().stride()))
+               == list(state[entry["name"]].stride()) for entry in report["tensors"])
     adapter = lora(tmp_path / "adapter")
     for name in ("a.pt", "b.safetensors"):
         peftool.merge(tmp_path / name, [adapter], tmp_path / f"{name}.safetensors")

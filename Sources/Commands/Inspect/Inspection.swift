@@ -235,6 +235,9 @@ extension Inspection {
       .init("offset", .number(tensor.byteRange.lowerBound)),
       .init("bytes", .number(tensor.byteCount)),
     ]
+    if let strides = tensor.strides {
+      members.append(.init("strides", .array(strides.map { .number($0) })))
+    }
     if let statistics {
       members.append(.init("statistics", statistics[place].map(\.report) ?? .null))
     }
