@@ -88,7 +88,13 @@ package struct Checkpoint: Sendable {
     case .gguf: source = try GGUFFile(found.file)
     case .sharded:
       let index = try ShardIndex(reading: found.file)
-      source = try index.holdsTorch() ? ShardedTorch(index) : ShardedSafetensors(index)
+      let shards = try index.openShards()
+      // The first tells what all are.
+      if let first = shards.first, try FileSignature(of: first) == .torch {
+        source = try ShardedTorch(index, shards: shards)
+      } else {
+        source = try ShardedSafetensors(index, shards: shards)
+      }
     }
     kind = found.kind
 

@@ -76,25 +76,21 @@ package struct ShardIndex: Sendable {
       && !name.utf8.contains(UInt8(ascii: "/"))
   }
 
-  /// Opens a shard, which lies beside the index.
+  /// Opens the shards, which lie beside the index, in the order of `shardNames`.
   ///
   /// - Throws: as `InputFile`, saying that the index names the shard.
-  func openShard(_ name: String) throws(PeftoolError) -> InputFile {
-    let path = Folder.path(Folder.parent(of: path), name)
-    do throws(PeftoolError) {
-      return try InputFile(opening: path)
-    } catch {
-      throw PeftoolError(
-        error.kind, "\(error.reason); the index puts tensors into this shard", path: path)
+  func openShards() throws(PeftoolError) -> [InputFile] {
+    var shards: [InputFile] = []
+    for name in shardNames {
+      let path = Folder.path(Folder.parent(of: path), name)
+      do throws(PeftoolError) {
+        shards.append(try InputFile(opening: path))
+      } catch {
+        throw PeftoolError(
+          error.kind, "\(error.reason); the index puts tensors into this shard", path: path)
+      }
     }
-  }
-
-  /// Whether the shards are PyTorch's, as far as the first of them tells.
-  ///
-  /// - Throws: `io` where the first shard cannot be read.
-  func holdsTorch() throws(PeftoolError) -> Bool {
-    guard let first = shardNames.first else { return false }
-    return try FileSignature(of: openShard(first)) == .torch
+    return shards
   }
 
   /// Compares the index with the shards that it names.

@@ -36,14 +36,15 @@ package struct ShardedSafetensors: TensorSource {
   /// is, a tensor that the index leaves out, and a name in two shards are errors.
   /// - Throws: `io` (a missing shard is named), `damaged`, `unsupported`, each with its path.
   package init(index file: InputFile) throws(PeftoolError) {
-    try self.init(ShardIndex(reading: file))
+    let index = try ShardIndex(reading: file)
+    try self.init(index, shards: index.openShards())
   }
 
-  /// Reads the headers of the shards that an index names, as `init(index:)`.
-  init(_ index: ShardIndex) throws(PeftoolError) {
+  /// Reads the headers of the shards that an index has opened, as `init(index:)`.
+  init(_ index: ShardIndex, shards files: [InputFile]) throws(PeftoolError) {
     var shards: [SafetensorsFile] = []
-    for (place, name) in index.shardNames.enumerated() {
-      shards.append(try SafetensorsFile(index.openShard(name), fileIndex: place))
+    for (place, file) in files.enumerated() {
+      shards.append(try SafetensorsFile(file, fileIndex: place))
     }
     try index.check(shards)
     path = index.path

@@ -16,15 +16,15 @@ package struct ShardedTorch: TensorSource {
   /// The shards' file names, in order of their bytes, as `shards`.
   package var shardNames: [String] { index.shardNames }
 
-  /// Reads the pickles of the shards that an index names, which lie beside it.
+  /// Reads the pickles of the shards that an index has opened.
   ///
   /// The index and the shards must tell the same, as for safetensors.
   /// - Throws: `io` (a missing shard is named), `damaged`, `unsupported`, `different`, each with
   ///   its path.
-  package init(_ index: ShardIndex) throws(PeftoolError) {
+  package init(_ index: ShardIndex, shards files: [InputFile]) throws(PeftoolError) {
     var shards: [TorchFile] = []
-    for (place, name) in index.shardNames.enumerated() {
-      shards.append(try TorchFile(index.openShard(name), fileIndex: place))
+    for (place, file) in files.enumerated() {
+      shards.append(try TorchFile(file, fileIndex: place))
     }
     try index.check(shards)
     self.index = index
