@@ -87,6 +87,12 @@ private func sample(_ name: String) -> String {
     let tensors = try file.header().tensors
     #expect(tensors[0].shape == [5, 0])
     #expect(tensors[0].elementCount == 0)
+    var alone = GGUFBytes()
+    alone.add(tensor: "a", [0, 5], at: 0)
+    let head = alone.head
+    let header = try GGUFHeader(parsing: head, fileByteCount: head.count)
+    #expect(header.dataStart > head.count)
+    #expect(header.tensors[0].byteRange == head.count..<head.count)
   }
 
   @Test func theHeadOfAFileIsReadByPieces() throws {

@@ -150,7 +150,36 @@ def small(pattern):
             yield path.read_bytes()
 
 
-SEEDS = {"SafetensorsHeader": headers, "ShardIndex": indices,
+def gguf_string(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+def gguf_file(pairs, tensors, byte_count, version=3):
+    """Pairs of key, type and value; tensors of name, dimensions, type and offset."""
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+    for key, kind, value in pairs:
+        head += gguf_string(key) + struct.pack("<I", kind) + value
+    for name, dimensions, kind, offset in tensors:
+        head += gguf_string(name) + struct.pack("<I", len(dimensions))
+        head += struct.pack(f"<{len(dimensions)}QIQ", *dimensions, kind, offset)
+    return head + bytes(-len(head) % 32 + byte_count)
+
+
+def gguf_files():
+    architecture = (b"general.architecture", 8, gguf_string(b"llama"))
+    strings = struct.pack("<IQ", 8, 2) + gguf_string(b"a") + gguf_string(b"")
+    yield gguf_file([], [], 0)
+    yield gguf_file([architecture], [(b"a", [8], 0, 0), (b"b", [32, 2], 2, 32)], 68)
+    yield gguf_file([(b"general.alignment", 4, struct.pack("<I", 8))], [(b"a", [1], 0, 0)], 4)
+    yield gguf_file([architecture, (b"t", 9, strings)], [], 0, version=2)
+    yield gguf_file([(b"k%d" % n, n, bytes(8)[:size]) for n, size in enumerate(
+        [1, 1, 2, 2, 4, 4, 4, 1, 8]) if n != 8], [], 0)
+    yield gguf_file([(b"n", 9, struct.pack("<IQ3i", 5, 3, 1, -2, 3))], [(b"e", [0, 5], 3, 0)], 0)
+    yield gguf_file([(b"n", 9, struct.pack("<IQ", 9, 1 << 62))], [(b"", [1 << 62, 4], 8, 7)], 1)
+    yield from small("gguf/*.gguf")
+
+
+SEEDS = {"GGUF": gguf_files, "SafetensorsHeader": headers, "ShardIndex": indices,
          "AdapterConfiguration": configurations, "TorchPickle": pickles,
          "TorchZip": torch_files}
 

@@ -295,7 +295,8 @@ package struct GGUFHeader: Sendable {
             "\(entry.dtype.rawValue) of shape \(entry.shape.shapeText) needs \(entry.byteCount) "
               + "bytes, the file has \(max(0, room)) there")
         }
-        let start = dataStart + position
+        // An empty tensor may stand behind the end of the file, where padding is missing.
+        let start = min(dataStart + position, fileByteCount)
         tensors.append(
           TensorInfo(
             name: entry.name, dtype: entry.dtype, shape: entry.shape,
