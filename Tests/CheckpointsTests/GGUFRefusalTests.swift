@@ -80,6 +80,17 @@ private let huge = GGUFBytes.little(UInt64.max)
       file, "\(count) pairs of metadata need at least 14 bytes each, the file has 8 more", at: 16)
   }
 
+  @Test func moreThanPeftoolTakes() {
+    var file = GGUFBytes()
+    file.data = Array(repeating: 0, count: 5_000_000)
+    file.tensorCount = 200_001
+    assertRejects(file, "200001 tensors, expected at most 200000", at: 8, kind: .unsupported)
+    file.tensorCount = nil
+    file.pairCount = 50_001
+    assertRejects(
+      file, "50001 pairs of metadata, expected at most 50000", at: 16, kind: .unsupported)
+  }
+
   // MARK: Metadata
 
   @Test func anEmptyKey() {

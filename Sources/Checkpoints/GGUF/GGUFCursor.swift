@@ -43,8 +43,26 @@ struct GGUFCursor {
   mutating func append(
     _ count: Int, to bytes: inout [UInt8], _ what: String
   ) throws(PeftoolError) {
+    // What is larger than a piece does not go through the buffer.
+    if let file, count > Self.pieceByteCount, count <= left {
+      let piece = try file.bytes(position..<position + count)
+      bytes = bytes.isEmpty ? piece : bytes + piece
+      position += count
+      return
+    }
     let start = try take(count, what)
     bytes += buffer[start..<start + count]
+  }
+
+  /// Adds a string with its length before it to other bytes.
+  mutating func appendString(to bytes: inout [UInt8]) throws(PeftoolError) {
+    let offset = position
+    let start = try take(8, "the length of a string")
+    let length = buffer.littleEndian(at: start, count: 8)
+    bytes += buffer[start..<start + 8]
+    guard length > 0 else { return }
+    guard length <= UInt64(left) else { throw tooMany(length, "bytes of a string", 1, at: offset) }
+    try append(Int(length), to: &bytes, "a string")
   }
 
   /// The next number of `width` bytes.
@@ -67,18 +85,19 @@ struct GGUFCursor {
   }
 
   /// A count of things of at least `leastByteCount` bytes each, all of which the file has room for.
+  ///
+  /// - Throws: `damaged` where it has not, `unsupported` where there are more than `maximum`.
   mutating func count(
-    _ what: String, leastByteCount: Int
+    _ what: String, leastByteCount: Int, atMost maximum: Int = .max
   ) throws(PeftoolError) -> Int {
     let offset = position
     let count = try integer(8, "the number of \(what)")
     guard count <= UInt64(left / leastByteCount) else {
+      throw tooMany(count, what, leastByteCount, at: offset)
+    }
+    guard count <= UInt64(maximum) else {
       throw PeftoolError(
-        .damaged,
-        "\(count) \(what) need at least \(leastByteCount) bytes each, "
-          + (byteCount > GGUFHeader.maximumByteCount
-            ? "a head has at most \(GGUFHeader.maximumByteCount)" : "the file has \(left) more"),
-        offset: offset)
+        .unsupported, "\(count) \(what), expected at most \(maximum)", offset: offset)
     }
     return Int(count)
   }
@@ -86,6 +105,17 @@ struct GGUFCursor {
   /// A string: its length, then its bytes.
   mutating func string(_ what: String) throws(PeftoolError) -> [UInt8] {
     try bytes(count("bytes of \(what)", leastByteCount: 1), what)
+  }
+
+  private func tooMany(
+    _ count: UInt64, _ what: String, _ leastByteCount: Int, at offset: Int
+  ) -> PeftoolError {
+    PeftoolError(
+      .damaged,
+      "\(count) \(what) need at least \(leastByteCount) bytes each, "
+        + (byteCount > GGUFHeader.maximumByteCount
+          ? "a head has at most \(GGUFHeader.maximumByteCount)" : "the file has \(left) more"),
+      offset: offset)
   }
 
   private func short(_ count: Int, _ what: String) -> PeftoolError {

@@ -10,8 +10,12 @@ package import Tensors
 package struct GGUFHeader: Sendable {
   /// The first four bytes.
   package static let magic = Array("GGUF".utf8)
-  /// The most bytes before the tensors; the largest vocabularies take a fifth of it.
-  package static let maximumByteCount = 100_000_000
+  /// The most bytes before the tensors; the largest vocabularies take half of it.
+  package static let maximumByteCount = 50_000_000
+  /// Twice the tensors of a model of 60 layers with 512 experts each, one by one.
+  package static let maximumTensorCount = 200_000
+  /// Models have some fifty pairs.
+  package static let maximumPairCount = 50_000
   /// The alignment where `general.alignment` says nothing.
   package static let defaultAlignment = 32
   /// ggml keeps a name in 64 bytes, with a zero after it.
@@ -57,8 +61,10 @@ package struct GGUFHeader: Sendable {
     version = try Self.readVersion(&cursor)
     // A tensor has at least a name's length, the number of dimensions, a type and an offset; a pair
     // a key of one byte with its length, a type and a byte.
-    let tensorCount = try cursor.count("tensors", leastByteCount: 24)
-    let pairCount = try cursor.count("pairs of metadata", leastByteCount: 14)
+    let tensorCount = try cursor.count(
+      "tensors", leastByteCount: 24, atMost: Self.maximumTensorCount)
+    let pairCount = try cursor.count(
+      "pairs of metadata", leastByteCount: 14, atMost: Self.maximumPairCount)
     var metadata: [(key: String, value: GGUFValue)] = []
     var places: [ExactName: Int] = [:]
     for _ in 0..<pairCount {
@@ -190,9 +196,7 @@ package struct GGUFHeader: Sendable {
     }
     var bytes: [UInt8] = []
     for _ in 0..<count {
-      let length = try cursor.count("bytes of a string", leastByteCount: 1)
-      for place in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: length >> (8 * place))) }
-      try cursor.append(length, to: &bytes, "a string")
+      try cursor.appendString(to: &bytes)
     }
     return GGUFArray(kind: kind, count: count, bytes: bytes)
   }
