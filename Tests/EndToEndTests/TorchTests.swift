@@ -3,15 +3,11 @@ import Testing
 
 /// PyTorch files through the real binary.
 @Suite struct TorchTests {
-  private let samples = URL(fileURLWithPath: #filePath)
-    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Samples").path
-
   @Test func aPickledAdapterMergesLikeSafetensors() throws {
     let place = try Workplace()
     for (adapter, output) in [("torch/adapter", "a"), ("adapters/lora", "b")] {
       let run = try place.run(
-        "merge", "\(samples)/bases/llama-bf16", "\(samples)/\(adapter)", "-o",
+        "merge", Repository.sample("bases/llama-bf16"), Repository.sample(adapter), "-o",
         "\(output).safetensors")
       #expect(run.status == 0, "\(run.errors)")
     }
@@ -22,13 +18,13 @@ import Testing
   func aFileIsThatOfSafetensors(name: String) throws {
     let place = try Workplace()
     let run = try place.run(
-      "diff", "\(samples)/torch/\(name)", "\(samples)/torch/plain.safetensors")
+      "diff", Repository.sample("torch/\(name)"), Repository.sample("torch/plain.safetensors"))
     #expect(run.status == 0, "\(run.text)\(run.errors)")
   }
 
   @Test func shardsAreVerified() throws {
     let place = try Workplace()
-    let run = try place.run("verify", "\(samples)/torch/sharded")
+    let run = try place.run("verify", Repository.sample("torch/sharded"))
     #expect(run.status == 0, "\(run.text)\(run.errors)")
     #expect(run.text.contains("2 shards and their index"))
   }
