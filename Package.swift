@@ -50,7 +50,8 @@ let package = Package(
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
     module("LinearAlgebra", ["CLinux", "Files"]),
-    module("Checkpoints", ["Files", "JSON", "Tensors"]),
+    module("Quantization", ["CKernels", "Tensors"]),
+    module("Checkpoints", ["Files", "JSON", "Tensors", "Quantization"]),
     module(
       "Adapters",
       ["Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "CKernels"]),
@@ -58,8 +59,8 @@ let package = Package(
     module(
       "Commands",
       [
-        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "Adapters",
-        "Reports", argumentParser,
+        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
+        "Adapters", "Reports", argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],

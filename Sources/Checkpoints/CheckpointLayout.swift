@@ -167,6 +167,28 @@ package struct CheckpointLayout: Sendable {
       ) : nil
   }
 
+  /// A model as transformers saves it: shards of at most so many bytes, with the metadata
+  /// `{"format": "pt"}`; the items are in the order of the model's parameters.
+  ///
+  /// - Throws: as `SafetensorsHeader.encode`.
+  package init(
+    saving items: [Item], maximumByteCount: Int, parameterCount: Int
+  ) throws(PeftoolError) {
+    var byteCounts: [Int] = []
+    for item in items {
+      byteCounts.append(try TensorInfo.byteCount(dtype: item.dtype, shape: item.shape))
+    }
+    let plan = ShardPlan(byteCounts: byteCounts, maximumByteCount: maximumByteCount)
+    var files: [File] = []
+    for (name, places) in zip(plan.fileNames, plan.shards) {
+      files.append(
+        try File(name, items, places, order: .reference, metadata: [("format", "pt")]))
+    }
+    self.files = files
+    let text = plan.indexText(names: items.map(\.name), totalParameters: parameterCount)
+    index = files.count > 1 ? (ShardPlan.indexName, Array(text.utf8)) : nil
+  }
+
   /// An index with metadata like the base's, for other tensors.
   private static func indexText(
     _ base: JSON, _ items: [Item], _ files: [File]

@@ -17,7 +17,10 @@ package struct Peftool: ParsableCommand {
       130 interrupted.
       """,
     version: version,
-    subcommands: [Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self])
+    subcommands: [
+      Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
+      QuantizeCommand.self,
+    ])
 
   package init() {}
 }

@@ -3,7 +3,8 @@ import Testing
 /// The order of the modules in which imports only look back.
 private let moduleOrder = [
   "CJSON", "COniguruma", "CKernels", "CLinux", "Files", "JSON", "Patterns", "Tensors",
-  "LinearAlgebra", "Checkpoints", "Adapters", "Reports", "Commands", "peftool", "peftool-bench",
+  "LinearAlgebra", "Quantization", "Checkpoints", "Adapters", "Reports", "Commands", "peftool",
+  "peftool-bench",
 ]
 
 /// Members that a protocol asks for, which its documentation describes.

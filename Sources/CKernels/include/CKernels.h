@@ -126,4 +126,55 @@ void pef_compare_f32(const float *a, const float *b, size_t count, double atol, 
 void pef_compare_f64(const double *a, const double *b, size_t count, double atol, double rtol,
                      struct pef_comparison *result);
 
+/// The 4-bit codes of bitsandbytes.
+enum pef_code4 { PEF_NF4, PEF_FP4 };
+
+/// The values of the sixteen codes.
+void pef_levels4(enum pef_code4 code, float *levels);
+/// The values of the 256 codes that double quantization gives the blocks' scales.
+void pef_levels8(float *levels);
+
+/// Codes elements, two a byte, the first in the high half, and keeps the largest magnitude of each
+/// block; block_size is a multiple of 32. The last block may be shorter, and an odd last element is
+/// followed by the code of 0. The bits are those of bitsandbytes 0.50.2 on a CPU (quantize_4bit in
+/// backends/default/ops.py): x * (1 / absmax), but x / absmax in a short last block, and a value
+/// midway between two codes gets the lower. A block with a NaN has absmax NaN and the highest code.
+void pef_quantize4(enum pef_code4 code, const float *x, size_t count, size_t block_size,
+                   uint8_t *packed, float *absmax);
+
+/// The scales alone of what pef_quantize4 would code, for elements of F32, F16 or BF16.
+void pef_absmax(enum pef_dtype dtype, const void *x, size_t count, size_t block_size,
+                float *absmax);
+
+/// y = level * absmax, in f32.
+void pef_dequantize4(enum pef_code4 code, const uint8_t *packed, const float *absmax,
+                     size_t count, size_t block_size, float *y);
+
+/// The elements that share a scale in double quantization.
+enum { PEF_NESTED_BLOCK = 256 };
+
+/// Codes elements in 8 bits, and keeps the largest magnitude of each PEF_NESTED_BLOCK: the bits of
+/// bitsandbytes 0.50.2 on an x86-64 (quantize_cpu in csrc/cpu_ops.cpp), which are not always the
+/// nearest code's.
+void pef_quantize8(const float *x, size_t count, uint8_t *codes, float *absmax);
+
+/// y = map[code] * absmax + offset, each step rounded to f32; map has 256 values.
+void pef_dequantize8(const float *map, const uint8_t *codes, const float *absmax, size_t count,
+                     float offset, float *y);
+
+/// Codes the rows of a matrix as round(x * ((1 / absmax) * 127)), ties to even, with absmax of each
+/// row.
+void pef_quantize_int8(const float *x, size_t rows, size_t columns, int8_t *codes,
+                       float *absmax);
+
+/// y = code * absmax * (1 / 127), the last factor rounded to f32 first.
+void pef_dequantize_int8(const int8_t *codes, const float *absmax, size_t rows, size_t columns,
+                         float *y);
+
+/// to (columns, rows) = the transpose of from (rows, columns), of elements of 2 or 4 bytes.
+void pef_transpose(size_t element_size, const void *from, size_t rows, size_t columns, void *to);
+
+/// The mean as torch 2.13 computes it in f32, with one thread and AVX2 or AVX-512; count is not 0.
+float pef_mean(const float *x, size_t count);
+
 #endif

@@ -1,0 +1,183 @@
+package import Files
+import JSON
+import Quantization
+package import Tensors
+
+/// A weight that bitsandbytes has quantized, with the tensors that lie beside it.
+package struct QuantizedWeight: Sendable {
+  /// The tensor `MODULE.weight` with the codes.
+  package let codes: TensorInfo
+  /// The scales: F32 (U8 in double quantization) for 4-bit blocks, F32 for 8-bit rows.
+  package let scales: TensorInfo
+  /// How the codes are read.
+  package let form: Form
+
+  /// How a weight is quantized.
+  package enum Form: Sendable {
+    /// 4-bit blocks.
+    case blocks(FourBitState, nested: Nested?)
+    /// LLM.int8.
+    case rows
+  }
+
+  /// Double quantization.
+  package struct Nested: Sendable {
+    /// The scales' own scales.
+    package let absmax: TensorInfo
+    /// The values of their codes.
+    package let levels: [Float]
+    /// What is added to a scale.
+    package let offset: Float
+  }
+
+  /// The shape of the weight before.
+  package var shape: [Int] {
+    switch form {
+    case .blocks(let state, _): state.shape
+    case .rows: codes.shape
+    }
+  }
+  /// The elements of the weight.
+  package var elementCount: Int { shape.reduce(1, *) }
+  /// The names of all its tensors.
+  package let names: [String]
+
+  private static let scalesOfRows = ".SCB"
+  private static let formatOfRows = ".weight_format"
+
+  /// The quantized weights of a checkpoint, in the order of its tensors.
+  ///
+  /// - Throws: `damaged`, `different` and `unsupported` where the tensors of a weight do not fit
+  ///   each other, and `io`.
+  package static func all(in checkpoint: Checkpoint) throws(PeftoolError) -> [QuantizedWeight] {
+    var weights: [QuantizedWeight] = []
+    for tensor in checkpoint.tensors {
+      let state = FourBitCode.allCases
+        .map { "\(tensor.name).quant_state.bitsandbytes__\($0.rawValue)" }
+        .compactMap { checkpoint[$0] }
+      let module = tensor.name.hasSuffix(".weight") ? String(tensor.name.dropLast(7)) : tensor.name
+      do throws(PeftoolError) {
+        if let first = state.first {
+          guard state.count == 1 else {
+            throw PeftoolError(.damaged, "has an nf4 and an fp4 state")
+          }
+          weights.append(try QuantizedWeight(tensor, state: first, in: checkpoint))
+        } else if tensor.dtype == .i8, tensor.shape.count == 2,
+          let scales = checkpoint[module + scalesOfRows]
+        {
+          weights.append(try QuantizedWeight(tensor, module, scales: scales, in: checkpoint))
+        }
+      } catch {
+        throw error.at(
+          tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)
+      }
+    }
+    return weights
+  }
+
+  /// A weight of 8-bit rows.
+  private init(
+    _ codes: TensorInfo, _ module: String, scales: TensorInfo, in checkpoint: Checkpoint
+  ) throws(PeftoolError) {
+    try Self.check(scales, .f32, count: codes.shape[0])
+    var names = [codes.name, scales.name]
+    if let format = checkpoint[module + Self.formatOfRows] {
+      let value = format.byteCount == 1 ? try checkpoint.source.bytes(of: format)[0] : 255
+      guard value == 0 else {
+        throw PeftoolError(.unsupported, "is not stored by rows (weight_format), as it must be")
+      }
+      names.append(format.name)
+    }
+    self.codes = codes
+    self.scales = scales
+    form = .rows
+    self.names = names
+  }
+
+  /// A weight of 4-bit blocks.
+  private init(
+    _ codes: TensorInfo, state: TensorInfo, in checkpoint: Checkpoint
+  ) throws(PeftoolError) {
+    let source = checkpoint.source
+    guard state.dtype == .u8, state.byteCount <= Self.maximumStateByteCount else {
+      throw PeftoolError(
+        .damaged, "is \(state.dtype.rawValue) of \(state.byteCount) bytes, expected JSON as U8",
+        tensor: state.name)
+    }
+    let parsed: FourBitState
+    do throws(PeftoolError) {
+      parsed = try FourBitState(parsing: source.bytes(of: state))
+    } catch {
+      throw error.at(tensor: state.name)
+    }
+    guard state.name.hasSuffix(parsed.code.rawValue) else {
+      throw PeftoolError(
+        .different, "says quant_type \(parsed.code.rawValue)", tensor: state.name)
+    }
+    let byteCount = FourBitCode.byteCount(of: parsed.elementCount)
+    guard codes.byteCount == byteCount else {
+      throw PeftoolError(
+        .different,
+        "has \(codes.byteCount) bytes, shape \(parsed.shape.shapeText) needs \(byteCount)")
+    }
+    func companion(_ ending: String) throws(PeftoolError) -> TensorInfo {
+      guard let found = checkpoint["\(codes.name).\(ending)"] else {
+        throw PeftoolError(.damaged, "has no tensor '\(codes.name.printable).\(ending)' beside it")
+      }
+      return found
+    }
+    let absmax = try companion("absmax")
+    let map = try companion("quant_map")
+    var names = [codes.name, absmax.name, map.name, state.name]
+    guard try Self.levels(map, count: 16, in: source) == parsed.code.levels else {
+      throw PeftoolError(
+        .unsupported, "has other values than \(parsed.code.rawValue)", tensor: map.name)
+    }
+    var nested: Nested?
+    if let offset = parsed.nestedOffset {
+      try Self.check(absmax, .u8, count: parsed.blockCount)
+      let scales = try companion("nested_absmax")
+      let levels = try companion("nested_quant_map")
+      try Self.check(scales, .f32, count: parsed.nestedBlockCount)
+      nested = Nested(
+        absmax: scales, levels: try Self.levels(levels, count: 256, in: source), offset: offset)
+      names += [scales.name, levels.name]
+    } else {
+      try Self.check(absmax, .f32, count: parsed.blockCount)
+    }
+    self.codes = codes
+    scales = absmax
+    form = .blocks(parsed, nested: nested)
+    self.names = names
+  }
+
+  /// A state has about 200 bytes.
+  private static let maximumStateByteCount = 1 << 16
+
+  private static func check(
+    _ tensor: TensorInfo, _ dtype: DType, count: Int
+  ) throws(PeftoolError) {
+    guard tensor.dtype == dtype, tensor.elementCount == count else {
+      throw PeftoolError(
+        .different,
+        "is \(tensor.dtype.rawValue) of \(tensor.elementCount), "
+          + "the weight needs \(dtype.rawValue) of \(count)",
+        tensor: tensor.name)
+    }
+  }
+
+  private static func levels(
+    _ tensor: TensorInfo, count: Int, in source: any TensorSource
+  ) throws(PeftoolError) -> [Float] {
+    try check(tensor, .f32, count: count)
+    let bytes = try source.bytes(of: tensor)
+    var levels = [Float](repeating: 0, count: count)
+    var span = levels.mutableSpan
+    // Any bit pattern is an element.
+    Float.widen(unsafe bytes.span.bytes, .f32, into: &span, count: count)
+    guard levels.allSatisfy(\.isFinite) else {
+      throw PeftoolError(.damaged, "has NaN or infinite values", tensor: tensor.name)
+    }
+    return levels
+  }
+}

@@ -1,0 +1,165 @@
+import ArgumentParser
+import Checkpoints
+import Files
+import JSON
+import LinearAlgebra
+import Patterns
+import Quantization
+import Reports
+import Tensors
+
+/// `peftool quantize`: a model in bitsandbytes' own files.
+struct QuantizeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "quantize",
+    abstract: "Quantizes a model as transformers and bitsandbytes do: NF4, FP4 or LLM.int8.",
+    discussion: """
+      Reads MODEL by blocks and writes OUT, a model directory with the bytes that transformers \
+      5.23 saves on a CPU after it has loaded MODEL with a BitsAndBytesConfig of bitsandbytes \
+      0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT and vLLM load \
+      it. OUT is whole or absent, whatever happens.
+
+        peftool quantize Llama-3.2-1B -o Llama-3.2-1B-nf4
+        peftool quantize Llama-3.2-1B -o Llama-3.2-1B-int8 --type int8
+        peftool quantize Llama-3.2-1B -o nf4 --exclude '*.down_proj' --report errors.html
+
+      Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
+      and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
+      the experts of a mixture, which transformers fuses and bitsandbytes does not quantize. \
+      --include and --exclude choose among these modules by their paths; the others are recorded \
+      in llm_int8_skip_modules.
+
+      The type of a model is what config.json says (dtype), else that of its first tensor; tensors \
+      of another floating type are converted to it, as transformers does when it loads them. A \
+      weight with NaN or infinity is an error. config.json is that of MODEL with \
+      quantization_config, and generation_config.json and the other files are carried along: so \
+      that they are transformers' own to the byte, MODEL has to be saved by the same release.
+
+      Double quantization takes the scales less their mean. torch's mean of 32,768 scales and more \
+      depends on its number of threads in the last bit; peftool's is that of one thread \
+      (OMP_NUM_THREADS=1).
+
+      --report tells for each weight what quantization loses: the root of the mean square error, \
+      the largest error, the ratio of signal to noise and the bits a parameter, worst first; with \
+      a file name it also draws that as a page for a browser.
+
+      Formats/json-output.md describes what --json prints.
+      """)
+
+  /// The values of `--type`.
+  enum Kind: String, ExpressibleByArgument, CaseIterable {
+    case nf4, fp4, int8
+  }
+
+  @Argument(
+    help: "The model: a directory, a .safetensors file or a .safetensors.index.json.",
+    completion: .file())
+  var model: String
+
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp("The model directory to write.", valueName: "out"),
+    completion: .directory)
+  var output: String
+
+  @Option(help: "What weights become: nf4, fp4 or int8.")
+  var type = Kind.nf4
+
+  @Flag(name: .customLong("no-double-quant"), help: "Keep the scales of 4-bit blocks in f32.")
+  var keepsScales = false
+
+  @Option(
+    help: ArgumentHelp(
+      "The elements that share a scale in 4 bits: a power of two from 32 to 4096.",
+      valueName: "n"))
+  var blockSize = 64
+
+  @Option(
+    help: ArgumentHelp(
+      "Record this type for computing with 4-bit weights: float32, float16 or bfloat16. "
+        + "(default: the model's)", valueName: "dtype"),
+    transform: Self.dtype)
+  var computeDtype: DType?
+
+  @Option(help: ArgumentHelp("Quantize only modules that match.", valueName: "glob"))
+  var include: [String] = []
+
+  @Option(help: ArgumentHelp("Leave modules that match as they are.", valueName: "glob"))
+  var exclude: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Write shards of at most this size, such as 5GB. (default: 50GB)", valueName: "size"),
+    transform: { try ShardPlan.byteCount($0) })
+  var shardSize: Int?
+
+  @Option(
+    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
+  var threads: Int?
+
+  @Flag(help: "Replace OUT where it is there already.")
+  var force = false
+
+  @Flag(help: "No progress and no summary.")
+  var quiet = false
+
+  @Flag(help: "Print one JSON object for the summary.")
+  var json = false
+
+  func validate() throws {
+    if !FourBitCode.blockSizes.contains(blockSize) {
+      throw ValidationError(
+        "--block-size is \(blockSize), expected one of "
+          + FourBitCode.blockSizes.map(String.init).joined(separator: ", "))
+    }
+    if type == .int8, blockSize != 64 || keepsScales || computeDtype != nil {
+      throw ValidationError(
+        "--block-size, --no-double-quant and --compute-dtype are for nf4 and fp4")
+    }
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads is \(threads), expected 1 to 1024")
+    }
+    if output == "-" || output.hasSuffix(".safetensors") {
+      throw ValidationError("-o is a directory: the settings stand in its config.json")
+    }
+  }
+
+  func run() throws {
+    let start = monotonicSeconds()
+    var options = QuantizePlan.Options()
+    options.scheme =
+      switch type {
+      case .int8: .rows
+      case .nf4: .blocks(.nf4, blockSize: blockSize, isNested: !keepsScales)
+      case .fp4: .blocks(.fp4, blockSize: blockSize, isNested: !keepsScales)
+      }
+    options.include = try include.map { try Glob($0) }
+    options.exclude = try exclude.map { try Glob($0) }
+    options.computeDType = computeDtype
+    if let shardSize { options.shardByteCount = shardSize }
+    let plan = try QuantizePlan(Checkpoint(opening: model), options)
+    let quantize = Quantize(plan: plan)
+    var running = Quantize.Options()
+    running.isForced = force
+    running.threads = threads
+    let progress = ProgressLine(
+      "quantizing", totalByteCount: quantize.inputByteCount, isQuiet: quiet)
+    let summary = try quantize.run(to: output, running) { progress.advance(by: $0) }
+    progress.finish()
+    let report = QuantizeReport(
+      plan: plan, summary: summary, output: output, type: type.rawValue,
+      seconds: monotonicSeconds() - start)
+    if json {
+      try StandardOutput.print(report.json.text(indent: 2) + "\n")
+    } else if !quiet {
+      try StandardOutput.print(report.text(width: StandardOutput.width))
+    }
+  }
+
+  private static func dtype(_ text: String) throws -> DType {
+    guard let dtype = FourBitState.dtype(named: text) else {
+      throw ValidationError("'\(text.printable)' is none of float32, float16, bfloat16")
+    }
+    return dtype
+  }
+}

@@ -1,0 +1,77 @@
+import Adapters
+import Checkpoints
+import Files
+import JSON
+import Quantization
+import Reports
+import Tensors
+
+/// What a quantization has done, in words and as JSON.
+struct QuantizeReport {
+  let plan: QuantizePlan
+  let summary: Quantize.Summary
+  let output: String
+  let type: String
+  let seconds: Double
+
+  private var inputByteCount: Int {
+    plan.base.tensors.reduce(0) { $0 + $1.stored.info.byteCount }
+  }
+
+  private var tensorCount: Int { plan.base.tensors.count }
+
+  /// The summary for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    facts.append("model", plan.base.checkpoint.path.printable)
+    facts.append("type", typeText)
+    facts.append(
+      "tensors",
+      "\(plan.weights.count.groupedText) quantized, "
+        + "\((tensorCount - plan.weights.count).groupedText) left as they are")
+    for note in plan.notes { facts.append("note", note) }
+    let ratio = Double(summary.byteCount) / Double(max(1, inputByteCount))
+    facts.append(
+      "written",
+      "\(output.printable): \(summary.byteCount.byteText), \(ratio.percentText) of before, in "
+        + "\(seconds.durationText)")
+    return facts.text(width: width)
+  }
+
+  private var typeText: String {
+    switch plan.options.scheme {
+    case .rows: "int8 (LLM.int8), a scale a row"
+    case .blocks(let code, let blockSize, let isNested):
+      "\(code.rawValue), blocks of \(blockSize), "
+        + (isNested ? "scales in 8 bits (double quantization)" : "scales in f32")
+    }
+  }
+
+  /// The summary for a program; `Formats/json-output.md` describes it.
+  var json: JSON {
+    var blockSize = JSON.null
+    var isNested = JSON.null
+    if case .blocks(_, let size, let nested) = plan.options.scheme {
+      blockSize = .number(size)
+      isNested = .bool(nested)
+    }
+    return .object([
+      .init("output", .string(output)),
+      .init("model", .string(plan.base.checkpoint.path)),
+      .init("type", .string(type)),
+      .init("blockSize", blockSize),
+      .init("doubleQuantization", isNested),
+      .init(
+        "tensors",
+        .object([
+          .init("total", .number(tensorCount)),
+          .init("quantized", .number(plan.weights.count)),
+          .init("left", .number(tensorCount - plan.weights.count)),
+        ])),
+      .init("inputBytes", .number(inputByteCount)),
+      .init("bytes", .number(summary.byteCount)),
+      .init("seconds", .number(seconds)),
+      .init("notes", .array(plan.notes.map(JSON.string))),
+    ])
+  }
+}

@@ -1,0 +1,63 @@
+import CKernels
+
+/// LLM.int8: rows of a weight in 8 bits, each with its largest magnitude (`SCB`).
+///
+/// The bits are those of bitsandbytes 0.50.2 on a CPU (`int8_vectorwise_quant` in
+/// `backends/default/ops.py`), for values that have been rounded to F16.
+package enum RowInt8 {
+  /// Codes rows: round(x · ((1 / absmax) · 127)), ties to even.
+  package static func quantize(
+    _ x: Span<Float>, rows: Int, columns: Int, into codes: inout MutableRawSpan,
+    absmax: inout MutableSpan<Float>
+  ) {
+    precondition(x.count >= rows * columns && codes.byteCount >= rows * columns)
+    precondition(absmax.count >= rows)
+    // The pointers live through the call, and the preconditions hold the kernel to the counts.
+    unsafe x.withUnsafeBufferPointer { x in
+      unsafe codes.withUnsafeMutableBytes { codes in
+        unsafe absmax.withUnsafeMutableBufferPointer {
+          unsafe pef_quantize_int8(
+            x.baseAddress, rows, columns, codes.assumingMemoryBound(to: Int8.self).baseAddress,
+            $0.baseAddress)
+        }
+      }
+    }
+  }
+
+  /// y = code · absmax · (1 / 127), each step rounded to f32.
+  package static func dequantize(
+    _ codes: RawSpan, absmax: Span<Float>, rows: Int, columns: Int,
+    into y: inout MutableSpan<Float>
+  ) {
+    precondition(y.count >= rows * columns && codes.byteCount >= rows * columns)
+    precondition(absmax.count >= rows)
+    // As in quantize.
+    unsafe codes.withUnsafeBytes { codes in
+      unsafe absmax.withUnsafeBufferPointer { absmax in
+        unsafe y.withUnsafeMutableBufferPointer {
+          unsafe pef_dequantize_int8(
+            codes.assumingMemoryBound(to: Int8.self).baseAddress, absmax.baseAddress, rows,
+            columns, $0.baseAddress)
+        }
+      }
+    }
+  }
+}
+
+/// Matrices turned around, as they lie in a file.
+package enum Transposition {
+  /// to (columns, rows) = from (rows, columns)ᵀ, for elements of 2 or 4 bytes.
+  package static func transpose(
+    _ from: RawSpan, rows: Int, columns: Int, elementByteCount: Int, into to: inout MutableRawSpan
+  ) {
+    precondition(elementByteCount == 2 || elementByteCount == 4)
+    let byteCount = rows * columns * elementByteCount
+    precondition(from.byteCount >= byteCount && to.byteCount >= byteCount)
+    // The pointers live through the call, which touches no more than byteCount bytes of each.
+    unsafe from.withUnsafeBytes { from in
+      unsafe to.withUnsafeMutableBytes {
+        unsafe pef_transpose(elementByteCount, from.baseAddress, rows, columns, $0.baseAddress)
+      }
+    }
+  }
+}
