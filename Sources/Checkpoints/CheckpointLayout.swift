@@ -168,7 +168,7 @@ package struct CheckpointLayout: Sendable {
   }
 
   /// A model as transformers saves it: shards of at most so many bytes, with the metadata
-  /// `{"format": "pt"}`; the items are in the order of the model's parameters.
+  /// `{"format": "pt"}`; the items are in the order in which it fills shards.
   ///
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(

@@ -74,7 +74,8 @@ struct LinearModules: Sendable {
     if let idle = chosen.firstIndex(of: false) {
       let option = idle < include.count ? "--include" : "--exclude"
       throw PeftoolError(
-        .different, "pattern \(idle - (idle < include.count ? 0 : include.count) + 1) of \(option) "
+        .different,
+        "pattern \(idle - (idle < include.count ? 0 : include.count) + 1) of \(option) "
           + "matches no module that can be quantized")
     }
     if expertCount > 0 {
@@ -137,13 +138,11 @@ private struct Rules {
   let base: BaseModel
   private let modelType: String
   private let kept: [String]
-  private let lastLayer: Int
 
   init(_ base: BaseModel) {
     self.base = base
     modelType = base.modelType ?? ""
     kept = Self.keptInSingle[modelType] ?? []
-    lastLayer = base.tensors.compactMap { LayerName($0.name)?.layer }.max() ?? 0
   }
 
   func kind(of module: String) -> Kind {
@@ -162,20 +161,12 @@ private struct Rules {
     if last == "decoder", ["predictions", "lm_head", "cls"].contains(parent) { return .head }
     // The module of the last parameter: a classifier without bias.
     if last == "score", base["\(module).bias"] == nil { return .head }
-    // Models whose norms have no weights: the last linear module has the last parameter.
-    if let name = Self.lastOfLayer[modelType], last == name, base.outputEmbedding == nil,
-      LayerName("\(module).weight")?.layer == lastLayer
-    {
-      return .head
-    }
     return .linear
   }
 
   private static let heads = [
     "lm_head", "embed_out", "output_projection", "proj_out", "lm_loss", "audio_lm_head",
   ]
-
-  private static let lastOfLayer = ["olmo": "down_proj", "hrm_text": "down_proj", "nanochat": "fc2"]
 
   /// Models with linear classes of their own, which transformers does not quantize.
   private static let foreignModelTypes = ["falcon", "ibert"]

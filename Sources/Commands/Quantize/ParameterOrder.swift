@@ -1,38 +1,38 @@
-/// The order of a model's parameters in transformers, by which it fills shards.
-///
-/// A checkpoint's files are sorted by name; the order in which the classes register their modules
-/// is known here for the decoders of the Llama and the GPT-2 family. Other names sort by number and
-/// name, behind those known: their shards are cut elsewhere, but hold the same tensors.
-struct ParameterOrder: Comparable {
-  private let ranks: [(rank: Int, number: Int, name: String)]
+import JSON
 
-  init(_ name: String) {
-    ranks = name.split(separator: ".").map { part in
-      if let number = Int(part) { return (0, number, "") }
-      return (Self.known[String(part)] ?? Self.known.count, 0, String(part))
+/// The order of names in which transformers 5.23 fills shards (`dot_natural_key` in
+/// `core_model_loading.py`): by the parts between dots, numbers first and by their value.
+struct ParameterOrder: Comparable {
+  private let parts: [Part]
+
+  /// A number, or a text with the number at its end.
+  private struct Part: Comparable {
+    let isText: Bool
+    let text: String
+    let number: [UInt8]?
+
+    init(_ part: Substring) {
+      let digits = Array(
+        part.utf8.reversed().prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+          .reversed())
+      isText = digits.count < part.utf8.count
+      text = String(decoding: part.utf8.dropLast(digits.count), as: UTF8.self)
+      number = digits.isEmpty ? nil : Array(digits.drop { $0 == UInt8(ascii: "0") })
+    }
+
+    static func < (a: Part, b: Part) -> Bool {
+      if a.isText != b.isText { return b.isText }
+      if a.text != b.text { return a.text.precedesByBytes(b.text) }
+      guard let x = a.number, let y = b.number else { return a.number == nil && b.number != nil }
+      return x.count == y.count ? x.lexicographicallyPrecedes(y) : x.count < y.count
     }
   }
 
-  static func == (a: ParameterOrder, b: ParameterOrder) -> Bool { !(a < b) && !(b < a) }
-
-  static func < (a: ParameterOrder, b: ParameterOrder) -> Bool {
-    for (x, y) in zip(a.ranks, b.ranks) where x != y { return x < y }
-    return a.ranks.count < b.ranks.count
+  init(_ name: String) {
+    parts = name.split(separator: ".", omittingEmptySubsequences: false).map(Part.init)
   }
 
-  /// Siblings in the order in which the classes name them.
-  private static let known: [String: Int] = {
-    let names = [
-      "model", "transformer", "gpt_neox",
-      "embed_tokens", "wte", "wpe", "embed_in", "layers", "h", "norm", "ln_f", "final_layer_norm",
-      "lm_head", "embed_out", "score",
-      "ln_1", "attn", "ln_2", "self_attn", "mlp", "block_sparse_moe", "input_layernorm",
-      "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
-      "q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "c_attn", "c_fc", "c_proj",
-      "q_attn", "gate", "experts", "shared_expert", "shared_expert_gate", "gate_proj", "up_proj",
-      "down_proj", "w1", "w2", "w3", "gate_up_proj",
-      "weight", "bias",
-    ]
-    return Dictionary(uniqueKeysWithValues: names.enumerated().map { ($0.element, $0.offset) })
-  }()
+  static func < (a: ParameterOrder, b: ParameterOrder) -> Bool {
+    a.parts.lexicographicallyPrecedes(b.parts)
+  }
 }

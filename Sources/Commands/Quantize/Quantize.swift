@@ -73,7 +73,8 @@ struct Quantize: Sendable {
       case .rows: weight.columnCount
       case .blocks(_, let blockSize, let isNested):
         max(
-          QuantizeWorker.tileElementCount, isNested ? blockSize * NestedScales.blockSize : blockSize)
+          QuantizeWorker.tileElementCount, isNested ? blockSize * NestedScales.blockSize : blockSize
+        )
       }
     let length = max(1, Self.stepElementCount / unit) * unit
     return stride(from: 0, to: count, by: length).map { $0..<min($0 + length, count) }

@@ -21,7 +21,7 @@ struct QuantizeCommand: ParsableCommand {
 
         peftool quantize Llama-3.2-1B -o Llama-3.2-1B-nf4
         peftool quantize Llama-3.2-1B -o Llama-3.2-1B-int8 --type int8
-        peftool quantize Llama-3.2-1B -o nf4 --exclude '*.down_proj' --report errors.html
+        peftool quantize Llama-3.2-1B -o nf4 --exclude '*.down_proj'
 
       Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
       and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
@@ -38,10 +38,6 @@ struct QuantizeCommand: ParsableCommand {
       Double quantization takes the scales less their mean. torch's mean of 32,768 scales and more \
       depends on its number of threads in the last bit; peftool's is that of one thread \
       (OMP_NUM_THREADS=1).
-
-      --report tells for each weight what quantization loses: the root of the mean square error, \
-      the largest error, the ratio of signal to noise and the bits a parameter, worst first; with \
-      a file name it also draws that as a page for a browser.
 
       Formats/json-output.md describes what --json prints.
       """)

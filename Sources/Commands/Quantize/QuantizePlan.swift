@@ -116,29 +116,20 @@ struct QuantizePlan: Sendable {
       shape: [weight.rowCount, weight.columnCount], nestedOffset: offset)
   }
 
-  /// The tensors in the order of the model's parameters; `offsets` has one for each weight.
+  /// The tensors in the order in which transformers fills shards; `offsets` has one for each
+  /// weight.
   func tensors(offsets: [Float?]) -> [Tensor] {
-    var found: [(order: ParameterOrder, tensors: [Tensor])] = []
-    var biases: [ExactName: Tensor] = [:]
-    let modules = Set(weights.map { ExactName("\($0.module).bias") })
-    for stored in remainder {
+    let copies = remainder.map { stored in
       let dtype = stored.dtype.isComputable ? dtype : stored.dtype
-      let tensor = Tensor(
+      return Tensor(
         name: stored.info.name, dtype: dtype, shape: stored.shape,
         content: .copy(stored, dtype: dtype))
-      if modules.contains(ExactName(tensor.name)) {
-        biases[ExactName(tensor.name)] = tensor
-      } else {
-        found.append((ParameterOrder(tensor.name), [tensor]))
-      }
     }
-    for (place, weight) in weights.enumerated() {
-      var tensors = tensors(of: weight, place, offset: offsets[place])
-      // bitsandbytes writes its state behind the module's own parameters.
-      if let bias = biases[ExactName("\(weight.module).bias")] { tensors.insert(bias, at: 1) }
-      found.append((ParameterOrder("\(weight.module).weight"), tensors))
+    let quantized = weights.indices.flatMap {
+      tensors(of: weights[$0], $0, offset: offsets[$0])
     }
-    return found.sorted { $0.order < $1.order }.flatMap(\.tensors)
+    return (copies + quantized).map { (ParameterOrder($0.name), $0) }
+      .sorted { $0.0 < $1.0 }.map(\.1)
   }
 
   private func tensors(
@@ -151,7 +142,8 @@ struct QuantizePlan: Sendable {
       return [
         Tensor(name: name, dtype: .i8, shape: shape, content: .codes(weight: place)),
         Tensor(
-          name: "\(weight.module).SCB", dtype: .f32, shape: [weight.rowCount], content: .scales(weight: place)),
+          name: "\(weight.module).SCB", dtype: .f32, shape: [weight.rowCount],
+          content: .scales(weight: place)),
         Tensor(
           name: "\(weight.module).weight_format", dtype: .u8, shape: [], content: .bytes([0])),
       ]

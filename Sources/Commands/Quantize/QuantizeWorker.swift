@@ -59,9 +59,11 @@ struct QuantizeWorker: ~Copyable {
     Self.round(&absmax, count: count, from: dtype, to: plan.dtype, &narrowed)
     // Rounding may have made a tiny one 0, for which a short last block has 1e-38.
     if elements.count % blockSize != 0, absmax[count - 1] < 1e-38 { absmax[count - 1] = 1e-38 }
-    try check(absmax, count: count, of: weight, firstRow: { block in
-      (elements.lowerBound + block * blockSize) / weight.columnCount
-    })
+    try check(
+      absmax, count: count, of: weight,
+      firstRow: { block in
+        (elements.lowerBound + block * blockSize) / weight.columnCount
+      })
     return absmax
   }
 
@@ -81,9 +83,11 @@ struct QuantizeWorker: ~Copyable {
       widen(tile, of: weight)
       code.quantize(values, tile, blockSize: blockSize, into: &codes, scales: &scales)
     }
-    try check(scales, count: blockCount, of: weight, firstRow: { block in
-      (elements.lowerBound + block * blockSize) / weight.columnCount
-    })
+    try check(
+      scales, count: blockCount, of: weight,
+      firstRow: { block in
+        (elements.lowerBound + block * blockSize) / weight.columnCount
+      })
     try target.codes.file.write(
       codes.bytes(byteCount), at: target.codes.offset + elements.lowerBound / 2)
     let firstBlock = elements.lowerBound / blockSize
@@ -256,12 +260,13 @@ struct QuantizeWorker: ~Copyable {
     _ scales: [Float], count: Int, of weight: LinearModules.Weight, firstRow: (Int) -> Int
   ) throws(PeftoolError) {
     guard let bad = scales[..<count].firstIndex(where: { !$0.isFinite }) else { return }
-    let limit =
-      plan.options.scheme == .rows || plan.dtype == .f16 ? " or a magnitude above 65504" : ""
+    let what =
+      plan.options.scheme == .rows || plan.dtype == .f16
+      ? "NaN, infinity or a magnitude above 65504" : "NaN or infinity"
     throw weight.tensor.at(
       PeftoolError(
         .unsupported,
-        "has NaN, infinity\(limit) near row \(firstRow(bad)), which no code stands for"))
+        "has \(what) near row \(firstRow(bad)), which no code stands for"))
   }
 
   private static func tiles(_ count: Int) -> [Range<Int>] {
