@@ -262,6 +262,23 @@ private struct TinyModel {
     ) { $0.specials["eos"] = 4 }
   }
 
+  @Test(
+    arguments: [
+      ("gpt-2", "null", "ByteLevel", false), ("smollm", "null", "Sequence", false),
+      ("llama-bpe", "null", "Sequence", true), ("qwen2", "{\"type\":\"NFC\"}", "Sequence", false),
+    ])
+  func textIsCutAsTheNamedModelsDo(
+    pre: String, normalizer: String, type: String, ignoresMerges: Bool
+  ) throws {
+    var tiny = TinyModel()
+    tiny.pre = pre
+    _ = try convert(tiny)
+    let tokenizer = try JSON(opening: scratch.path("out/tokenizer.json"))
+    #expect(tokenizer["normalizer"]?.text() == normalizer)
+    #expect(try tokenizer.string(at: "pre_tokenizer", "type") == type)
+    #expect(try tokenizer.bool(at: "model", "ignore_merges") == ignoresMerges)
+  }
+
   @Test func paddingOfTheVocabularyIsLeftOut() throws {
     var tiny = TinyModel()
     tiny.tokens.append("[PAD4]")

@@ -96,9 +96,7 @@ struct GGUFArchitecture {
     switch metadata.architecture {
     case "llama":
       for key in ["general.basename", "general.name"] {
-        if let name = try metadata.text(key) {
-          return name.lowercased().contains("mistral") ? .mistral : .llama
-        }
+        if try metadata.text(key)?.lowercased().contains("mistral") == true { return .mistral }
       }
       return .llama
     case "qwen2": return .qwen2

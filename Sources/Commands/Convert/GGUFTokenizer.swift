@@ -81,7 +81,7 @@ struct GGUFTokenizer {
       .init("truncation", .null),
       .init("padding", .null),
       .init("added_tokens", .array(addedTokens)),
-      .init("normalizer", .null),
+      .init("normalizer", preTokenizer.normalizer),
       .init("pre_tokenizer", try cutting()),
       .init("post_processor", try framing()),
       .init("decoder", try joining()),

@@ -7,6 +7,8 @@ struct PreTokenizer {
   let ignoresMerges: Bool
   /// Whether llama.cpp puts `bos` before a text where the file does not say.
   let addsBOS: Bool
+  /// The value of `normalizer` in `tokenizer.json`.
+  let normalizer: JSON
   /// The value of `pre_tokenizer` in `tokenizer.json`.
   let json: JSON
 
@@ -38,6 +40,8 @@ struct PreTokenizer {
         "tokenizer.ggml.pre is \"\(name.printable)\", a way of cutting text that peftool does not "
           + "know")
     }
+    // Qwen's own tokenizer.json composes letters and accents; llama.cpp leaves them as they are.
+    normalizer = name == "qwen2" ? .object([.init("type", .string("NFC"))]) : .null
     self.ignoresMerges = ignoresMerges
     self.addsBOS = addsBOS
   }
