@@ -95,8 +95,9 @@ struct GGUFArchitecture {
   private static func family(_ metadata: GGUFMetadata) throws(PeftoolError) -> Family {
     switch metadata.architecture {
     case "llama":
-      for key in ["general.basename", "general.name"] {
-        if try metadata.text(key)?.lowercased().contains("mistral") == true { return .mistral }
+      let names = try [metadata.text("general.basename"), metadata.text("general.name")]
+      if names.contains(where: { $0?.lowercased().contains("mistral") == true }) {
+        return .mistral
       }
       return .llama
     case "qwen2": return .qwen2
