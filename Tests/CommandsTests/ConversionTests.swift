@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 import Files
 import Fixtures
@@ -295,6 +296,17 @@ private struct TinyModel {
     #expect(
       throws: PeftoolError(.unsupported, "is safetensors, expected GGUF", path: path)
     ) { try Conversion(Checkpoint(opening: path), dtype: nil, shardByteCount: 1 << 30) }
+  }
+
+  @Test func aBaseInGGUFIsConvertedBeforeAMerge() throws {
+    let path = try scratch.write("m.gguf", TinyModel().bytes)
+    #expect(
+      throws: PeftoolError(
+        .unsupported,
+        "is a GGUF model, expected safetensors; peftool convert makes them of it", path: path)
+    ) { try BaseModel(Checkpoint(opening: path)) }
+    _ = try convert(TinyModel())
+    #expect(try BaseModel(Checkpoint(opening: scratch.path("out"))).isTied)
   }
 
   @Test func theOutputIsNotOverTheInput() throws {
