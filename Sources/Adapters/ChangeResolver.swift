@@ -118,7 +118,8 @@ package struct ChangeResolver: Sendable {
       PeftoolError(
         .different,
         "matches no tensor '\(wanted.printable)' of \(base.checkpoint.path.printable)"
-          + (nearest.isEmpty ? "" : "; nearest: \(nearest)")))
+          + (nearest.isEmpty ? "" : "; nearest: \(nearest)")
+          + "; --key-prefix FROM=TO maps another prefix"))
   }
 
   /// Records a change of a tensor.

@@ -150,8 +150,12 @@ package struct Checkpoint: Sendable {
 package func openTensorFile(
   _ file: InputFile, fileIndex: Int = 0
 ) throws(PeftoolError) -> any TensorSource {
-  try FileSignature(of: file) == .torch
-    ? TorchFile(file, fileIndex: fileIndex) : SafetensorsFile(file, fileIndex: fileIndex)
+  switch try FileSignature(of: file) {
+  case .torch: return try TorchFile(file, fileIndex: fileIndex)
+  case .safetensors, .gguf, .json: return try SafetensorsFile(file, fileIndex: fileIndex)
+  case .other(let what):
+    throw PeftoolError(.unsupported, "\(what), expected safetensors", path: file.path)
+  }
 }
 
 /// The file that a path stands for: a file of tensors, an index of shards, or a GGUF model.

@@ -39,6 +39,8 @@ package enum FileSignature: Equatable, Sendable {
       self = .other("is \(known.name)")
     } else if bytes.first(where: { !space.contains($0) }) == brace {
       self = .json
+    } else if bytes.count >= 8, bytes.allSatisfy({ space.contains($0) || (0x20..<0x7F) ~= $0 }) {
+      self = .other("is text")
     } else if bytes.count > 8 && bytes[8] == brace || path.hasSuffix(".safetensors") {
       self = .safetensors
     } else if bytes.isEmpty {

@@ -6,6 +6,8 @@ struct ConfigEdits {
   private let base: BaseModel
   private var config: JSON?
   private var isChanged = false
+  /// The keys that have other values now, each with its value.
+  private(set) var settings: [JSON.Member] = []
   /// What the user should know of them.
   private(set) var notes: [String] = []
 
@@ -22,7 +24,7 @@ struct ConfigEdits {
     set("tie_word_embeddings", .bool(false), isAdded: true)
     notes.append(
       "an adapter changes one end of the tied embeddings: both ends are written, "
-        + "and tie_word_embeddings is false")
+        + "and the merged model is not tied")
   }
 
   /// Follows an embedding of another size.
@@ -78,6 +80,7 @@ struct ConfigEdits {
     if new != old {
       config = new
       isChanged = true
+      settings.append(.init(key, value))
     }
   }
 }

@@ -86,6 +86,12 @@ package struct Merge: Sendable {
     }
   }
 
+  /// Whether a `config.json` is written with the tensors.
+  package var writesConfig: Bool {
+    guard case .directory = destination else { return false }
+    return plan.base.checkpoint.directory != nil
+  }
+
   /// The bytes of the safetensors files that will be written.
   package var byteCount: Int { layout.byteCount }
 
@@ -277,7 +283,7 @@ extension Merge {
   private func summary(_ steps: [Step], _ results: [Int: BlockResult]) -> Summary {
     var summary = Summary()
     summary.tensorCount = plan.tensors.count
-    summary.changedCount = plan.tensors.count { !$0.changes.isEmpty }
+    summary.changedCount = plan.tensors.count(where: \.isChanged)
     summary.byteCount = layout.byteCount
     var sums: [Int: TileSums] = [:]
     for (place, step) in steps.enumerated() {

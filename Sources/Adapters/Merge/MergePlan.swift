@@ -30,6 +30,8 @@ package struct MergePlan: Sendable {
   package let tensors: [OutputTensor]
   /// The model's configuration, where it has to follow.
   package let config: JSON?
+  /// What has changed in it: keys with their new values.
+  package let configSettings: [JSON.Member]
   /// What the user should know: one sentence each.
   package let notes: [String]
 
@@ -69,6 +71,7 @@ package struct MergePlan: Sendable {
     edits.replicate()
     if let dtype = options.dtype { edits.setDType(dtype) }
     config = edits.result
+    configSettings = edits.settings
     notes = Self.notes(checkpoint, adapters) + edits.notes
   }
 
@@ -182,6 +185,7 @@ private struct TensorPlanner {
   mutating func add(_ tensor: BaseModel.Tensor) throws(PeftoolError) {
     let name = ExactName(tensor.name)
     var base = tensor.stored
+    var isOwn = false
     var changes: [OutputTensor.WeightedChange] = []
     for (result, weight) in zip(resolved, options.weights) {
       guard var change = result.changes[name]?.change else { continue }
@@ -189,6 +193,7 @@ private struct TensorPlanner {
         if resolved.count == 1, weight == 1 {
           // The adapter's values take the base's place altogether, in another size as they may be.
           base = own
+          isOwn = true
           change.own = nil
         } else if own.shape != tensor.stored.shape {
           throw own.at(
@@ -214,7 +219,7 @@ private struct TensorPlanner {
     tensors.append(
       OutputTensor(
         name: tensor.name, dtype: baseDType.isComputable ? options.dtype ?? baseDType : baseDType,
-        base: base, baseDType: baseDType, changes: changes,
+        base: base, baseDType: baseDType, isOwn: isOwn, changes: changes,
         fileIndex: tensor.stored.info.fileIndex))
   }
 

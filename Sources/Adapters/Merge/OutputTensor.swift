@@ -12,6 +12,8 @@ package struct OutputTensor: Sendable {
   ///
   /// It differs from `base.dtype` for an adapter's own values only.
   package let baseDType: DType
+  /// Whether `base` is an adapter's.
+  package var isOwn = false
   /// What the adapters do with it, in their order.
   package let changes: [WeightedChange]
   /// The file of the base beside whose tensors it is written.
@@ -42,6 +44,8 @@ package struct OutputTensor: Sendable {
     }
   }
 
+  /// Whether an adapter has a part in its values.
+  package var isChanged: Bool { isOwn || !changes.isEmpty }
   /// Whether its bytes are those of `base`.
   package var isCopy: Bool { changes.isEmpty && dtype == base.dtype && dtype == baseDType }
   /// Whether the arithmetic is done in f64: always where f32 would be no wider than the values.

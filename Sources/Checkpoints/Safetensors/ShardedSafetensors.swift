@@ -44,6 +44,9 @@ package struct ShardedSafetensors: TensorSource {
   init(_ index: ShardIndex, shards files: [InputFile]) throws(PeftoolError) {
     var shards: [SafetensorsFile] = []
     for (place, file) in files.enumerated() {
+      if case .other(let what) = try FileSignature(of: file) {
+        throw PeftoolError(.unsupported, "\(what), expected safetensors", path: file.path)
+      }
       shards.append(try SafetensorsFile(file, fileIndex: place))
     }
     try index.check(shards)

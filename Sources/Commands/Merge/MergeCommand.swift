@@ -26,7 +26,7 @@ struct MergeCommand: ParsableCommand {
       to standard output. A base in PyTorch files becomes one in safetensors, its shards likewise.
 
       An adapter is a directory with adapter_config.json and adapter_model.safetensors, or \
-      adapter_model.bin, as PEFT saves them: LoRA, rsLoRA, DoRA, AdaLoRA, (IA)³ or trainable tokens, with biases, saved \
+      adapter_model.bin, as PEFT saves them: LoRA, rsLoRA, DoRA, AdaLoRA, IA3 or trainable tokens, with biases, saved \
       modules, target_parameters and layer_replication. A key that matches nothing, a wrong rank \
       or shape, and an adapter whose base was changed at its start (PiSSA, OLoRA, CorDA, LoftQ) \
       are errors.
@@ -83,7 +83,8 @@ struct MergeCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Read adapter keys that begin with FROM as if they began with TO.", valueName: "from=to"))
+      "Read adapter keys that begin with FROM as if they began with TO, such as "
+        + "base_model.model.language_model.=base_model.model.; repeatable.", valueName: "from=to"))
   var keyPrefix: [KeyPrefix] = []
 
   @Flag(help: "Replace OUT where it is there already.")
@@ -107,13 +108,19 @@ struct MergeCommand: ParsableCommand {
     }
     if let weights, weights.values.count != adapters.count {
       throw ValidationError(
-        "--weights has \(weights.values.count) numbers for \(adapters.count) adapters")
+        "--weights has \(weights.values.count.text(of: "number")) for "
+          + adapters.count.text(of: "adapter"))
     }
     if let threads, !(1...Self.maximumThreadCount).contains(threads) {
       throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
     }
     if destination.isStream, StandardOutput.terminalWidth != nil {
       throw ValidationError("-o - writes a model, and standard output is a terminal")
+    }
+    if let ending = destination.otherEnding {
+      throw ValidationError(
+        "-o ends in \(ending), and merge writes safetensors: name a directory or a .safetensors file"
+      )
     }
     if shardSize != nil, destination.isSingle {
       throw ValidationError("--shard-size is for a directory, -o names one file")
@@ -143,7 +150,8 @@ struct MergeCommand: ParsableCommand {
     progress.finish()
 
     let report = MergeReport(
-      plan: plan, summary: summary, output: output, seconds: monotonicSeconds() - start)
+      plan: plan, summary: summary, output: output, seconds: monotonicSeconds() - start,
+      writesConfig: merge.writesConfig)
     if json {
       try print(report.json.text(indent: 2) + "\n")
     } else if !quiet {
@@ -193,6 +201,12 @@ private struct Output {
   }
 
   var isStream: Bool { if case .stream = place { true } else { false } }
+  /// The ending of another format's files, or of safetensors in capitals.
+  var otherEnding: String? {
+    guard case .directory(let path) = place else { return nil }
+    let endings = [".gguf", ".bin", ".pt", ".pth", ".ckpt", ".zst", ".safetensors"]
+    return endings.first(where: path.lowercased().hasSuffix)
+  }
   var isSingle: Bool { if case .directory = place { false } else { true } }
 }
 

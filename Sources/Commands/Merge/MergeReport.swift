@@ -10,6 +10,8 @@ struct MergeReport {
   let summary: Merge.Summary
   let output: String
   let seconds: Double
+  /// Whether a configuration has been written, too.
+  let writesConfig: Bool
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -31,7 +33,7 @@ struct MergeReport {
     if summary.nonfiniteCount > 0 {
       facts.append("NaN or infinite", summary.nonfiniteCount.text(of: "element"))
     }
-    for note in plan.notes { facts.append("note", note) }
+    for note in notes { facts.append("note", note) }
     facts.append(
       "written",
       "\(output == "-" ? "standard output" : output.printable): \(summary.byteCount.byteText) in "
@@ -66,8 +68,18 @@ struct MergeReport {
       .init("nonfinite", .number(summary.nonfiniteCount)),
       .init("bytes", .number(summary.byteCount)),
       .init("seconds", .number(seconds)),
-      .init("notes", .array(plan.notes.map(JSON.string))),
+      .init("notes", .array(notes.map(JSON.string))),
     ])
+  }
+
+  /// What the user should know, and what is left to do where no configuration is written.
+  private var notes: [String] {
+    guard !writesConfig, !plan.configSettings.isEmpty else { return plan.notes }
+    let settings = plan.configSettings.map { "\($0.key) to \($0.value.text())" }
+    return plan.notes + [
+      "no config.json is written with a single file: in the model's, set "
+        + settings.joined(separator: " and ")
+    ]
   }
 
   private func method(of adapter: Adapter) -> String {

@@ -62,7 +62,7 @@ struct AdapterAudit {
     if let mutation = configuration.baseMutation {
       notes.append(
         "init_lora_weights is \(mutation.printable): the base was changed before training, "
-          + "and the adapter fits only that")
+          + "and the adapter fits only that; merge wants --allow-mutated-base")
     }
   }
 
