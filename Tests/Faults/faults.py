@@ -424,6 +424,7 @@ class Lab:
         shutil.copy(tool, cls.tool)
         cls.tool.chmod(0o755)
         cls.models, cls.references, cls.seconds = {}, {}, {}
+        cls.own_bytes = peftool("--version").peak_bytes
 
     @classmethod
     def close(cls):

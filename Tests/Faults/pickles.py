@@ -1,11 +1,12 @@
 """Pickles that attack: refused quickly, in little memory, and nothing in them is run."""
 
+import io
 import os
 import pickle
 import struct
 import zipfile
 
-from faults import Lab, Output, calls, peftool, row, traced
+from faults import Lab, Output, calls, peftool, row, traced, write_in_child
 from refusals import check_refusal
 
 LIST, DICTIONARY, NONE, MARK, TUPLE, APPENDS = b"]", b"}", b"N", b"(", b"t", b"e"
@@ -28,16 +29,18 @@ def tensor(shape, strides):
             + numbers(strides) + b"\x89Ntq\1R")
 
 
-def archive(pickled, path):
-    with zipfile.ZipFile(path, "w") as file:
+def archive(pickled):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
         file.writestr("m/data.pkl", pickled)
         file.writestr("m/data/0", bytes(16))
+    return data.getvalue()
 
 
 def bombs():
-    """Name → a pickle that asks for more than its size."""
+    """Name → what makes a pickle that asks for more than its size."""
     def many(part, count=90_000, groups=45):
-        return (MARK + (LIST + MARK + part * count + APPENDS) * groups + TUPLE)
+        return lambda: MARK + (LIST + MARK + part * count + APPENDS) * groups + TUPLE
 
     doubling = DICTIONARY + b"q\0"
     for level in range(40):
@@ -47,15 +50,16 @@ def bombs():
         "4 million lists": many(LIST), "4 million dictionaries": many(DICTIONARY),
         "4 million tuples": many(b")"), "4 million values": many(NONE),
         "a million strings": many(text(b"a" * 16), 40_000, 30),
-        "100,000 tensors of 64 dimensions": MARK + tensor([1] * 64, [1] * 64)
+        "100,000 tensors of 64 dimensions": lambda: MARK + tensor([1] * 64, [1] * 64)
         + b"h\0h\1R" * 99_000 + TUPLE,
-        "one string of 60 MB": text(b"a" * (60 << 20)),
-        "dictionaries that double": MARK + doubling + TUPLE,
-        "a dictionary in itself": DICTIONARY + b"q\0" + text(b"a") + b"h\0s",
-        "2^40 elements by strides of 0": DICTIONARY + text(b"a")
+        "one string of 60 MB": lambda: text(b"a" * (60 << 20)),
+        "dictionaries that double": lambda: MARK + doubling + TUPLE,
+        "a dictionary in itself": lambda: DICTIONARY + b"q\0" + text(b"a") + b"h\0s",
+        "2^40 elements by strides of 0": lambda: DICTIONARY + text(b"a")
         + tensor([1 << 20, 1 << 20], [0, 0]) + b"s",
     }
-    return {name: b"\x80\2" + body + b"." for name, body in bodies.items()}
+    return {name: lambda body=body: archive(b"\x80\2" + body() + b".")
+            for name, body in bodies.items()}
 
 
 class Attack:
@@ -88,8 +92,8 @@ def bad_pickles(row):
     file = folder / "pytorch_model.bin"
     seconds, sizes = [], []
     with Output(Lab.small(), "folder") as out:
-        for name, pickled in bombs().items():
-            archive(pickled, file)
+        for name, make in bombs().items():
+            write_in_child(file, make)
             for arguments in (["inspect", file],
                               ["merge", folder, Lab.small().lora, "-o", out.path]):
                 run = peftool(*arguments)
@@ -105,7 +109,7 @@ def code_from_pickles(row):
     folder.mkdir()
     file, mark = folder / "model.pt", folder / "mark"
     for name, pickled in attacks(mark).items():
-        archive(pickled, file)
+        file.write_bytes(archive(pickled))
         run = traced("inspect", file, calls=RUNNING)
         found = calls(run.log)
         # strace itself starts peftool.

@@ -90,7 +90,7 @@ def too_much(run):
     """The problem where a run took more time or memory than reading a header may."""
     if run.seconds > MOST_SECONDS:
         return f"took {run.seconds:.2f} s"
-    byte_count = run.peak_bytes - peftool("--version").peak_bytes
+    byte_count = run.peak_bytes - Lab.own_bytes
     return byte_count > MOST_BYTES and f"{byte_count >> 20} MB resident"
 
 
