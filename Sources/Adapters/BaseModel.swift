@@ -84,6 +84,12 @@ package struct BaseModel: Sendable {
     return hasConv1D ?? modelType.map(Self.conv1DModelTypes.contains)
   }
 
+  /// Whether a module of a model of that type is a Conv1D, by names alone.
+  package static func isConv1D(_ module: String, modelType: String) -> Bool {
+    conv1DNames.contains(module.lastComponent(after: "."))
+      && conv1DModelTypes.contains(modelType)
+  }
+
   /// Whether `c_attn` is a Conv1D: it makes three outputs of each input, so that its shape tells.
   ///
   /// It tells more than the type of a model that holds others, an image captioner's say.

@@ -19,7 +19,7 @@ package struct Peftool: ParsableCommand {
     version: version,
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
-      QuantizeCommand.self,
+      QuantizeCommand.self, DequantizeCommand.self,
     ])
 
   package init() {}

@@ -25,6 +25,26 @@ private let base = Repository.sample("bases/llama-bf16")
     #expect(difference.status == 0, "\(difference.text)")
   }
 
+  /// In f32 a code's value has that code, and a block's largest the same scale.
+  @Test func codesSurviveTheWayBack() throws {
+    let place = try Workplace()
+    let sample = Repository.sample("quantized/gpt2-nf4")
+    #expect(try place.run("dequantize", sample, "-o", "base").status == 0)
+    #expect(try place.run("verify", "base").status == 0)
+    let again = try place.run("quantize", "base", "-o", "again", "--no-double-quant")
+    #expect(again.status == 0)
+    let difference = try place.shell("diff -r again '\(sample)'")
+    #expect(difference.status == 0, "\(difference.text)")
+  }
+
+  @Test func onlyQuantizedModelsAreDequantized() throws {
+    let place = try Workplace()
+    let run = try place.run("dequantize", base, "-o", "out")
+    #expect(run.status == 2)
+    #expect(run.errors.contains("no weight that bitsandbytes has quantized"))
+    #expect(try place.names == [])
+  }
+
   @Test func whatCannotBeQuantizedIsRefused() throws {
     let place = try Workplace()
     for (base, words) in [

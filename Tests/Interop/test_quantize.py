@@ -258,6 +258,145 @@ def test_transformers_generates_the_same(peftool, tmp_path, form):
     assert tokens[0].equal(tokens[1]) and tokens[0].shape[1] > 4
 
 
+def formula(tensors, name):
+    """A weight by the formula of its codes; None where it is not quantized."""
+    codes = tensors[name]
+    module = name.removesuffix(".weight")
+    if f"{module}.SCB" in tensors:
+        scales = tensors[f"{module}.SCB"].view(-1, 1)
+        return codes.to(torch.float32) * scales * torch.tensor(7.874015718698502e-3)
+    found = [key for key in tensors if key.startswith(f"{name}.quant_state.bitsandbytes__")]
+    if not found:
+        return None
+    state = json.loads(bytes(tensors[found[0]].tolist()))
+    absmax = tensors[f"{name}.absmax"]
+    if "nested_offset" in state:
+        nested = tensors[f"{name}.nested_absmax"].repeat_interleave(256)[: absmax.numel()]
+        absmax = tensors[f"{name}.nested_quant_map"][absmax.int()] * nested
+        absmax = absmax + torch.tensor(state["nested_offset"], dtype=torch.float32)
+    codes = codes.view(-1)
+    codes = torch.stack([codes >> 4, codes & 15], 1).view(-1).int()
+    rows, columns = state["shape"]
+    count = rows * columns
+    scales = absmax.repeat_interleave(state["blocksize"])[:count]
+    values = tensors[f"{name}.quant_map"][codes[:count]] * scales
+    return values.view(rows, columns).to(DTYPES[state["dtype"]])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("model", ["llama", "llama-odd", "llama-large", "qwen2", "gpt2"])
+def test_dequantized_weights_are_the_formulas(peftool, tmp_path, model, form):
+    base = make(model, tmp_path / "base")
+    quantized = theirs(base, tmp_path / "theirs", form)
+    peftool.check("dequantize", quantized, "-o", tmp_path / "ours")
+    tensors = load_file(quantized / "model.safetensors")
+    ours = load_file(tmp_path / "ours/model.safetensors")
+    original = load_file(base / "model.safetensors")
+    assert ours.keys() == original.keys()
+    for name, weight in ours.items():
+        expected = formula(tensors, name)
+        if expected is None:
+            expected = tensors[name]
+        elif model == "gpt2":
+            expected = expected.T
+        assert weight.equal(expected.to(torch.bfloat16)), name
+        assert weight.shape == original[name].shape
+    names = sorted(path.name for path in base.iterdir())
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
+    for name in names:
+        if name.endswith(".json"):
+            assert (tmp_path / "ours" / name).read_text() == (base / name).read_text()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+
+
+@pytest.mark.parametrize("code", ["nf4", "fp4"])
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_dequantizing_takes_every_block_size(peftool, tmp_path, block_size, code):
+    base = make("llama-large", tmp_path / "base", "float16")
+    peftool.check(
+        "quantize", base, "-o", tmp_path / "nf4", "--block-size", block_size, "--type", code)
+    peftool.check("dequantize", tmp_path / "nf4", "-o", tmp_path / "ours", "--threads", 3)
+    tensors = load_file(tmp_path / "nf4/model.safetensors")
+    for name, weight in load_file(tmp_path / "ours/model.safetensors").items():
+        expected = formula(tensors, name)
+        assert weight.equal(tensors[name] if expected is None else expected), name
+
+
+def test_where_bitsandbytes_decodes_wrongly(peftool, tmp_path):
+    """With AVX-512 bitsandbytes 0.50.2 takes other blocks' scales where the width is no multiple
+    of 64; at 64 it gives the formula's values."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("needs AVX-512")
+    wrong = []
+    for width in (64, 80, 96, 128):
+        weight = torch.randn(32, width, generator=torch.Generator().manual_seed(width))
+        weight *= torch.logspace(-2, 0, 32).view(-1, 1)
+        codes, state = functional.quantize_4bit(weight, quant_type="nf4")
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        tensors = {"m.weight": codes} | {
+            f"m.weight.{key}": value for key, value in state.as_dict(packed=True).items()}
+        save_file(tensors, folder / "model.safetensors")
+        peftool.check("dequantize", folder, "-o", folder / "ours")
+        ours = load_file(folder / "ours/model.safetensors")["m.weight"]
+        assert ours.equal(formula(tensors, "m.weight"))
+        wrong.append(not ours.equal(functional.dequantize_4bit(codes, state)))
+    assert wrong == [False, True, True, False]
+
+
+def quantized_tensors():
+    weight = torch.randn(8, 96, generator=torch.Generator().manual_seed(0))
+    codes, state = functional.quantize_4bit(
+        weight, compress_statistics=True, quant_type="nf4")
+    return {"m.weight": codes} | {
+        f"m.weight.{key}": value for key, value in state.as_dict(packed=True).items()}
+
+
+def replace_state(tensors, **changes):
+    name = "m.weight.quant_state.bitsandbytes__nf4"
+    state = json.loads(bytes(tensors[name].tolist())) | changes
+    text = json.dumps({key: value for key, value in state.items() if value is not None})
+    return tensors | {name: torch.tensor(list(text.encode()), dtype=torch.uint8)}
+
+
+# What does not fit: bitsandbytes decodes most of these without a word.
+MISFITS = {
+    "a scale too few": lambda t: t | {"m.weight.absmax": t["m.weight.absmax"][:-1]},
+    "a scale too many": lambda t: t | {"m.weight.absmax": t["m.weight.absmax"].repeat(2)},
+    "another block size": lambda t: replace_state(t, blocksize=128),
+    "a block size that is none": lambda t: replace_state(t, blocksize=48),
+    "codes too few": lambda t: t | {"m.weight": t["m.weight"][:-1]},
+    "another shape": lambda t: replace_state(t, shape=[8, 97]),
+    "a negative shape": lambda t: replace_state(t, shape=[-8, -96]),
+    "a huge shape": lambda t: replace_state(t, shape=[2**62, 2**62]),
+    "a vector": lambda t: replace_state(t, shape=[768]),
+    "another type of codes": lambda t: replace_state(t, quant_type="fp4"),
+    "an unknown type": lambda t: replace_state(t, quant_type="nf3"),
+    "an unknown dtype": lambda t: replace_state(t, dtype="int8"),
+    "a broken state": lambda t: t | {
+        "m.weight.quant_state.bitsandbytes__nf4": torch.tensor([123, 34], dtype=torch.uint8)},
+    "no map": lambda t: {k: v for k, v in t.items() if k != "m.weight.quant_map"},
+    "a short map": lambda t: t | {"m.weight.quant_map": t["m.weight.quant_map"][:15]},
+    "a map of NaN": lambda t: t | {"m.weight.quant_map": torch.full((16,), float("nan"))},
+    "another map": lambda t: t | {"m.weight.quant_map": t["m.weight.quant_map"] / 2},
+    "no nested scales": lambda t: {
+        k: v for k, v in t.items() if k != "m.weight.nested_absmax"},
+    "a short nested map": lambda t: t | {
+        "m.weight.nested_quant_map": t["m.weight.nested_quant_map"][:255]},
+    "8-bit scales without an offset": lambda t: replace_state(t, nested_offset=None),
+    "another nested block size": lambda t: replace_state(t, nested_blocksize=128),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_fit_is_refused(peftool, tmp_path, misfit):
+    save_file(MISFITS[misfit](quantized_tensors()), tmp_path / "model.safetensors")
+    done = peftool.run("dequantize", tmp_path, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "m.weight" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 # The kernels alone, as every kind of processor that this machine can stand in for runs them.
 
 
