@@ -56,6 +56,7 @@ private let standIns = [
   "merged": "bases/llama-bf16",
   "merged.safetensors": "merged/lora.safetensors",
   "expected": "bases/llama-bf16",
+  "quantized": "quantized/llama-nf4-double",
 ]
 
 @Suite struct ExampleTests {

@@ -15,7 +15,7 @@ struct DequantizeCommand: ParsableCommand {
       what the codes stand for: the model that QLoRA trains against. Nothing that quantization has \
       lost comes back. OUT is whole or absent, whatever happens.
 
-        peftool dequantize Llama-3.2-1B-nf4 -o Llama-3.2-1B-seen
+        peftool dequantize quantized -o dequantized
 
       A 4-bit weight is level times scale in f32, rounded once to the type that it had; an 8-bit \
       one takes the type of config.json. That is the formula of bitsandbytes, but not always what \

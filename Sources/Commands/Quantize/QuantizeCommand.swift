@@ -19,9 +19,9 @@ struct QuantizeCommand: ParsableCommand {
       0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT and vLLM load \
       it. OUT is whole or absent, whatever happens.
 
-        peftool quantize Llama-3.2-1B -o Llama-3.2-1B-nf4
-        peftool quantize Llama-3.2-1B -o Llama-3.2-1B-int8 --type int8
-        peftool quantize Llama-3.2-1B -o nf4 --exclude '*.down_proj'
+        peftool quantize Llama-3.2-1B -o quantized
+        peftool quantize Llama-3.2-1B -o quantized --type int8
+        peftool quantize Llama-3.2-1B -o quantized --exclude '*.down_proj'
 
       Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
       and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
