@@ -19,9 +19,11 @@ package struct ElementComparison: Equatable, Sendable {
 
   /// The largest |a − b|.
   package private(set) var largestDifference = 0.0
-  private var sumOfSquaredDifferences = 0.0
+  /// Σ (a − b)².
+  package private(set) var sumOfSquaredDifferences = 0.0
   private var leftSumOfSquares = 0.0
-  private var rightSumOfSquares = 0.0
+  /// Σ b².
+  package private(set) var rightSumOfSquares = 0.0
   private var sumOfProducts = 0.0
   /// The pairs that are not equal.
   package private(set) var differingCount = 0

@@ -1,4 +1,5 @@
 import Foundation
+import FoundationXML
 import Testing
 
 /// What transformers and bitsandbytes have saved, with the base and the flags that give it.
@@ -37,6 +38,29 @@ private let base = Repository.sample("bases/llama-bf16")
     #expect(difference.status == 0, "\(difference.text)")
   }
 
+  @Test func theReportIsATableAndAPage() throws {
+    let place = try Workplace()
+    let run = try place.run("quantize", base, "-o", "out", "--report", "loss.html")
+    #expect(run.status == 0)
+    #expect(run.text.contains("\nmodule "))
+    #expect(run.text.contains("model.layers.1.mlp.down_proj  "))
+    let page = String(decoding: try place.bytes("loss.html"), as: UTF8.self)
+    // XML too, so that a parser can tell that every tag is closed.
+    let body = page.replacing("<!DOCTYPE html>", with: "").replacing(
+      #/<meta [^>]*>/#, with: "")
+    #expect(try XMLElements.count(in: Data(body.utf8))["rect"] == 14 + 10)
+    #expect(!page.contains("<script") && !page.contains("src=") && !page.contains("href="))
+    #expect(page.contains("model.layers.1.mlp.down_proj"))
+
+    let again = try place.run("quantize", base, "-o", "other", "--report", "loss.html")
+    #expect(again.status == 2)
+    #expect(again.errors.hasPrefix("peftool: loss.html: exists already"))
+    #expect(try place.names == ["loss.html", "out"])
+    // Without a file's name, and without the summary.
+    let quiet = try place.run("quantize", base, "-o", "third", "--quiet", "--report")
+    #expect(quiet.text.hasPrefix("module "))
+  }
+
   @Test func onlyQuantizedModelsAreDequantized() throws {
     let place = try Workplace()
     let run = try place.run("dequantize", base, "-o", "out")
@@ -71,5 +95,25 @@ private let base = Repository.sample("bases/llama-bf16")
       let run = try place.run(["quantize", base, "-o", "out"] + arguments)
       #expect(run.status == 64, "\(arguments)")
     }
+  }
+}
+
+/// Counts the elements of an XML text by name.
+private final class XMLElements: NSObject, XMLParserDelegate {
+  private var counts: [String: Int] = [:]
+
+  static func count(in text: Data) throws -> [String: Int] {
+    let parser = XMLParser(data: text)
+    let elements = XMLElements()
+    parser.delegate = elements
+    #expect(parser.parse(), "\(parser.parserError.map { "\($0)" } ?? "")")
+    return elements.counts
+  }
+
+  func parser(
+    _ parser: XMLParser, didStartElement name: String, namespaceURI: String?,
+    qualifiedName: String?, attributes: [String: String]
+  ) {
+    counts[name, default: 0] += 1
   }
 }

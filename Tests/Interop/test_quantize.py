@@ -309,6 +309,43 @@ def test_dequantized_weights_are_the_formulas(peftool, tmp_path, model, form):
     AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("model", ["llama-large", "gpt2"])
+def test_the_report_measures_what_the_files_hold(peftool, tmp_path, model, form):
+    base = make(model, tmp_path / "base")
+    flags = [*FORMS[form][1], "--report"]
+    result = json.loads(
+        peftool.check("quantize", base, "-o", tmp_path / "ours", "--json", *flags))
+    tensors = load_file(tmp_path / "ours/model.safetensors")
+    original = load_file(base / "model.safetensors")
+    report = result["report"]
+    squares = noise = 0
+    for entry in report["modules"]:
+        name = f"{entry['module']}.weight"
+        # What the codes stand for, before it is rounded to bf16.
+        state = f"{name}.quant_state.bitsandbytes__{result['type']}"
+        exact = tensors if state not in tensors else tensors | {
+            state: torch.tensor(list(
+                bytes(tensors[state].tolist()).replace(b"bfloat16", b"float32")),
+                dtype=torch.uint8)}
+        weight = original[name].double()
+        error = formula(exact, name).double() - (weight.T if model == "gpt2" else weight)
+        own = [key for key in tensors if key.startswith(f"{entry['module']}.")
+               and not key.endswith(".bias")]
+        byte_count = sum(tensors[key].nbytes for key in own)
+        assert entry["parameters"] == error.numel() and entry["bytes"] == byte_count
+        assert entry["bits"] == 8 * byte_count / error.numel()
+        assert entry["rms"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-9)
+        assert entry["largest"] == error.abs().max().item()
+        ratio = weight.square().sum() / error.square().sum()
+        assert entry["snr"] == pytest.approx(10 * ratio.log10().item(), rel=1e-9)
+        squares += weight.square().sum().item()
+        noise += error.square().sum().item()
+    assert report["snr"] == pytest.approx(10 * np.log10(squares / noise), rel=1e-9)
+    ratios = [entry["snr"] for entry in report["modules"]]
+    assert ratios == sorted(ratios) and len(ratios) == result["tensors"]["quantized"]
+
+
 @pytest.mark.parametrize("code", ["nf4", "fp4"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_dequantizing_takes_every_block_size(peftool, tmp_path, block_size, code):

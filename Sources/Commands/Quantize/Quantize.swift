@@ -19,8 +19,8 @@ struct Quantize: Sendable {
   struct Summary: Sendable {
     /// The bytes of the tensors' files.
     var byteCount = 0
-    /// How each weight differs from what its codes stand for; empty without a report.
-    var comparisons: [ElementComparison] = []
+    /// What each weight has lost; empty without a report.
+    var losses: [QuantizationLoss] = []
   }
 
   /// How it is carried out.
@@ -187,11 +187,17 @@ struct Quantize: Sendable {
     summary.byteCount = layout.byteCount
     guard options.isCompared else { return summary }
     // In the order of the steps, so that the sums do not depend on the threads.
-    summary.comparisons = Array(repeating: ElementComparison(), count: plan.weights.count)
+    var sums = Array(repeating: ElementComparison(), count: plan.weights.count)
     let comparisons = found.withLock { $0 }
     for (place, step) in steps.enumerated() {
       guard case .quantize(let weight, _) = step, let next = comparisons[place] else { continue }
-      summary.comparisons[weight].add(next)
+      sums[weight].add(next)
+    }
+    summary.losses = plan.weights.indices.map { place in
+      QuantizationLoss(
+        module: plan.weights[place].module,
+        count: plan.weights[place].rowCount * plan.weights[place].columnCount,
+        byteCount: plan.byteCount(of: place, offset: offsets[place]), sums[place])
     }
     return summary
   }

@@ -21,7 +21,7 @@ struct QuantizeCommand: ParsableCommand {
 
         peftool quantize Llama-3.2-1B -o quantized
         peftool quantize Llama-3.2-1B -o quantized --type int8
-        peftool quantize Llama-3.2-1B -o quantized --exclude '*.down_proj'
+        peftool quantize Llama-3.2-1B -o quantized --exclude '*.down_proj' --report
 
       Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
       and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
@@ -38,6 +38,10 @@ struct QuantizeCommand: ParsableCommand {
       Double quantization takes the scales less their mean. torch's mean of 32,768 scales and more \
       depends on its number of threads in the last bit; peftool's is that of one thread \
       (OMP_NUM_THREADS=1).
+
+      --report tells for each weight what quantization loses: the root of the mean square error, \
+      the largest error, the ratio of signal to noise and the bits a parameter, worst first; with \
+      a file name it also draws that as a page for a browser.
 
       Formats/json-output.md describes what --json prints.
       """)
@@ -93,6 +97,14 @@ struct QuantizeCommand: ParsableCommand {
     help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
   var threads: Int?
 
+  @Option(
+    defaultAsFlag: "", parsing: .next,
+    help: ArgumentHelp(
+      "Tell what each weight loses, and draw it as a page where a file is named.",
+      valueName: "file.html"),
+    completion: .file(extensions: ["html"]))
+  var report: String?
+
   @Flag(help: "Replace OUT where it is there already.")
   var force = false
 
@@ -115,6 +127,11 @@ struct QuantizeCommand: ParsableCommand {
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads is \(threads), expected 1 to 1024")
     }
+    if let report, !report.isEmpty, !report.hasSuffix(".html") {
+      throw ValidationError(
+        "--report takes a file that ends in .html, not '\(report.printable)'; without one it stands "
+          + "at the end")
+    }
     if output == "-" || output.hasSuffix(".safetensors") {
       throw ValidationError("-o is a directory: the settings stand in its config.json")
     }
@@ -122,6 +139,9 @@ struct QuantizeCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
+    if let report, !report.isEmpty, !force, Folder.exists(report) {
+      throw PeftoolError(.io, "exists already; --force replaces it", path: report)
+    }
     var options = QuantizePlan.Options()
     options.scheme =
       switch type {
@@ -138,17 +158,31 @@ struct QuantizeCommand: ParsableCommand {
     var running = Quantize.Options()
     running.isForced = force
     running.threads = threads
+    running.isCompared = report != nil
     let progress = ProgressLine(
       "quantizing", totalByteCount: quantize.inputByteCount, isQuiet: quiet)
     let summary = try quantize.run(to: output, running) { progress.advance(by: $0) }
     progress.finish()
-    let report = QuantizeReport(
+    let results = QuantizeReport(
       plan: plan, summary: summary, output: output, type: type.rawValue,
       seconds: monotonicSeconds() - start)
+    if let report, !report.isEmpty {
+      var page = try StagedOutput(.file, at: report, force: force)
+      let text = Array(results.page.utf8)
+      let file = try page.createFile(byteCount: text.count)
+      // Any bytes may be read as bytes.
+      try unsafe file.write(text.span.bytes, at: 0)
+      try page.commit()
+    }
     if json {
-      try StandardOutput.print(report.json.text(indent: 2) + "\n")
-    } else if !quiet {
-      try StandardOutput.print(report.text(width: StandardOutput.width))
+      try StandardOutput.print(results.json.text(indent: 2) + "\n")
+    } else {
+      var text = quiet ? "" : results.text(width: StandardOutput.width)
+      // Who asks for the report wants it, also without the summary.
+      if let table = results.table(width: StandardOutput.terminalWidth) {
+        text += (text.isEmpty ? "" : "\n") + table
+      }
+      if !text.isEmpty { try StandardOutput.print(text) }
     }
   }
 

@@ -181,6 +181,13 @@ struct QuantizePlan: Sendable {
     }
   }
 
+  /// The bytes of all tensors that a weight becomes.
+  func byteCount(of place: Int, offset: Float?) -> Int {
+    tensors(of: weights[place], place, offset: offset).reduce(0) {
+      $0 + $1.shape.reduce(1, *) * $1.dtype.bitCount / 8
+    }
+  }
+
   /// What transformers counts as the model's parameters.
   var parameterCount: Int {
     var count = remainder.reduce(0) { $0 + $1.info.elementCount }

@@ -35,7 +35,47 @@ struct QuantizeReport {
       "written",
       "\(output.printable): \(summary.byteCount.byteText), \(ratio.percentText) of before, in "
         + "\(seconds.durationText)")
+    guard !summary.losses.isEmpty else { return facts.text(width: width) }
+    let whole = QuantizationLoss(of: summary.losses)
+    facts.append(
+      "loss",
+      "RMS \(whole.rms.measureText), largest \(whole.largest.measureText), signal to noise "
+        + "\(whole.decibelText) dB, \(whole.bits.fixed(2)) bits a quantized parameter")
     return facts.text(width: width)
+  }
+
+  /// What each weight has lost, the worst first; nil without a report.
+  func table(width: Int?) -> String? {
+    guard !summary.losses.isEmpty else { return nil }
+    var table = Table([
+      .init("module", isShortened: true), .init("RMS error", .right), .init("largest", .right),
+      .init("SNR, dB", .right), .init("bits", .right),
+    ])
+    for loss in summary.losses.byWorst {
+      table.append([
+        loss.module.printable, loss.rms.measureText, loss.largest.measureText, loss.decibelText,
+        loss.bits.fixed(2),
+      ])
+    }
+    return table.text(width: width)
+  }
+
+  /// The report as a page for a browser.
+  var page: String {
+    let whole = QuantizationLoss(of: summary.losses)
+    let ratio = Double(summary.byteCount) / Double(max(1, inputByteCount))
+    return LossPage(
+      title: "\(plan.base.checkpoint.path.printable) in \(type)",
+      facts: [
+        ("type", typeText),
+        ("modules", summary.losses.count.groupedText),
+        ("RMS error", whole.rms.measureText), ("largest error", whole.largest.measureText),
+        ("signal to noise", "\(whole.decibelText) dB"),
+        ("bits a quantized parameter", whole.bits.fixed(2)),
+        ("all files", "\(summary.byteCount.byteText), \(ratio.percentText) of before"),
+      ],
+      losses: summary.losses
+    ).text
   }
 
   private var typeText: String {
@@ -72,6 +112,18 @@ struct QuantizeReport {
       .init("bytes", .number(summary.byteCount)),
       .init("seconds", .number(seconds)),
       .init("notes", .array(plan.notes.map(JSON.string))),
+      .init("report", report),
     ])
+  }
+
+  private var report: JSON {
+    guard !summary.losses.isEmpty else { return .null }
+    let whole = QuantizationLoss(of: summary.losses)
+    return .object(
+      whole.members(named: false) + [
+        .init(
+          "modules",
+          .array(summary.losses.byWorst.map { .object($0.members(named: true)) }))
+      ])
   }
 }
