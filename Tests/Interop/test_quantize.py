@@ -155,6 +155,16 @@ def test_another_type_in_the_configuration_counts(peftool, tmp_path):
     assert_same_folders(tmp_path / "ours", expected)
 
 
+def test_a_configuration_of_another_hand_keeps_its_order(peftool, tmp_path):
+    base = make("llama", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    config = dict(reversed(config.items()))
+    (base / "config.json").write_text(json.dumps(config))
+    peftool.check("quantize", base, "-o", tmp_path / "ours")
+    ours = json.loads((tmp_path / "ours/config.json").read_text())
+    assert list(ours) == [*config, "quantization_config"]
+
+
 @pytest.mark.parametrize("model", ["llama-large", "qwen2", "qwen3", "gpt2"])
 @pytest.mark.parametrize("form", ["nf4-double", "int8"])
 def test_shards_are_cut_alike(peftool, tmp_path, model, form):

@@ -270,7 +270,12 @@ struct QuantizePlan: Sendable {
     ])
     let key = "quantization_config"
     members.removeAll { $0.key == key }
-    let place = members.firstIndex { key.precedesByBytes($0.key) } ?? members.endIndex
+    // transformers sorts the keys; where somebody else has not, the new one comes last.
+    let isSorted = zip(members, members.dropFirst()).allSatisfy {
+      $0.key.precedesByBytes($1.key)
+    }
+    let sortedPlace = members.firstIndex { key.precedesByBytes($0.key) }
+    let place = isSorted ? sortedPlace ?? members.endIndex : members.endIndex
     members.insert(.init(key, quantization), at: place)
     return .object(members)
   }
