@@ -1,5 +1,6 @@
 import COniguruma
 package import Files
+import Synchronization
 
 /// A regular expression in Python's syntax, as PEFT's configuration files hold them.
 ///
@@ -14,6 +15,11 @@ package final class RegularExpression: @unchecked Sendable {
   private static let maximumPatternByteCount = 4096
   private static let maximumRetryCount: UInt = 10_000
 
+  /// Held while Oniguruma sets itself up and compiles.
+  ///
+  /// Both write tables of its own that all threads share; matching does not.
+  private static let compiling = Mutex(())
+
   /// Compiles a pattern.
   ///
   /// - Throws: `damaged` where it is no regular expression or longer than 4,096 bytes.
@@ -24,18 +30,22 @@ package final class RegularExpression: @unchecked Sendable {
         "a pattern of \(pattern.utf8.count) bytes, at most \(Self.maximumPatternByteCount) are taken"
       )
     }
-    onig_set_parse_depth_limit(100)
-    var encodings: [OnigEncoding?] = unsafe [Self.utf8]
-    unsafe onig_initialize(&encodings, 1)
-    var regex: OnigRegex?
-    var info = unsafe OnigErrorInfo()
     let bytes = Array(pattern.utf8)
-    // The pointers live through the call, and onig_new keeps none of them.
-    let status = unsafe bytes.withUnsafeBufferPointer { text in
-      let start = text.baseAddress
-      return unsafe onig_new(
-        &regex, start, start.map { unsafe $0 + text.count }, OnigOptionType(ONIG_OPTION_NONE),
-        Self.utf8, Self.pythonSyntax, &info)
+    let (status, regex) = unsafe Self.compiling.withLock { _ in
+      onig_set_parse_depth_limit(100)
+      var encodings: [OnigEncoding?] = unsafe [Self.utf8]
+      unsafe onig_initialize(&encodings, 1)
+      var regex: OnigRegex?
+      var info = unsafe OnigErrorInfo()
+      // The pointers live through the call, and onig_new keeps none of them.
+      let status = unsafe bytes.withUnsafeBufferPointer { text in
+        let start = text.baseAddress
+        return unsafe onig_new(
+          &regex, start, start.map { unsafe $0 + text.count }, OnigOptionType(ONIG_OPTION_NONE),
+          Self.utf8, Self.pythonSyntax, &info)
+      }
+      nonisolated(unsafe) let result = unsafe regex
+      return unsafe (status, result)
     }
     guard status == ONIG_NORMAL, let regex = unsafe regex else {
       throw PeftoolError(.damaged, "'\(pattern.printable)' is no regular expression")
