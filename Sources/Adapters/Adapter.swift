@@ -43,7 +43,7 @@ package struct Adapter: Sendable {
   }
 
   /// The configuration's file name.
-  package static let configurationName = "adapter_config.json"
+  package static let configurationName = Checkpoint.adapterConfigName
 
   /// Opens an adapter's folder, or its file of tensors beside its configuration.
   ///

@@ -25,6 +25,9 @@ package struct Checkpoint: Sendable {
     case gguf
   }
 
+  /// The file that makes tensors an adapter's.
+  package static let adapterConfigName = "adapter_config.json"
+
   /// The path that the user gave.
   package let path: String
   /// Where the tensors are read from.
@@ -184,7 +187,7 @@ package struct CheckpointFile: Sendable {
 
   /// The path of `adapter_config.json`, where the tensors are an adapter's.
   package var adapterConfigPath: String? {
-    let config = Folder.path(Folder.parent(of: path), "adapter_config.json")
+    let config = Folder.path(Folder.parent(of: path), Checkpoint.adapterConfigName)
     let name = Folder.name(of: path)
     let isModel = ["model.safetensors", "pytorch_model"].contains(where: name.hasPrefix)
     return !isModel && kind != .gguf && Folder.exists(config) ? config : nil

@@ -145,26 +145,11 @@ package struct CheckpointLayout: Sendable {
   package init(
     sharding base: Checkpoint, _ items: [Item], maximumByteCount: Int
   ) throws(PeftoolError) {
-    var byteCounts: [Int] = []
-    for item in items {
-      byteCounts.append(try TensorInfo.byteCount(dtype: item.dtype, shape: item.shape))
-    }
-    let plan = ShardPlan(byteCounts: byteCounts, maximumByteCount: maximumByteCount)
-    var files: [File] = []
-    for (name, places) in zip(plan.fileNames, plan.shards) {
-      files.append(
-        try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
-    }
-    self.files = files
-    let parameters = base.indexMetadata?["total_parameters"].map { _ in
-      items.reduce(0) { $0 + $1.elementCount }
-    }
-    index =
-      files.count > 1
-      ? (
-        ShardPlan.indexName,
-        Array(plan.indexText(names: items.map(\.name), totalParameters: parameters).utf8)
-      ) : nil
+    try self.init(
+      spreading: items, maximumByteCount: maximumByteCount, metadata: base.writtenMetadata,
+      parameterCount: base.indexMetadata?["total_parameters"].map { _ in
+        items.reduce(0) { $0 + $1.elementCount }
+      })
   }
 
   /// A model as transformers saves it: shards of at most so many bytes, with the metadata
@@ -174,6 +159,15 @@ package struct CheckpointLayout: Sendable {
   package init(
     saving items: [Item], maximumByteCount: Int, parameterCount: Int
   ) throws(PeftoolError) {
+    try self.init(
+      spreading: items, maximumByteCount: maximumByteCount, metadata: [("format", "pt")],
+      parameterCount: parameterCount)
+  }
+
+  private init(
+    spreading items: [Item], maximumByteCount: Int, metadata: [(key: String, value: String)]?,
+    parameterCount: Int?
+  ) throws(PeftoolError) {
     var byteCounts: [Int] = []
     for item in items {
       byteCounts.append(try TensorInfo.byteCount(dtype: item.dtype, shape: item.shape))
@@ -181,8 +175,7 @@ package struct CheckpointLayout: Sendable {
     let plan = ShardPlan(byteCounts: byteCounts, maximumByteCount: maximumByteCount)
     var files: [File] = []
     for (name, places) in zip(plan.fileNames, plan.shards) {
-      files.append(
-        try File(name, items, places, order: .reference, metadata: [("format", "pt")]))
+      files.append(try File(name, items, places, order: .reference, metadata: metadata))
     }
     self.files = files
     let text = plan.indexText(names: items.map(\.name), totalParameters: parameterCount)

@@ -23,12 +23,16 @@ package struct StagedOutput: ~Copyable {
 
   /// Claims the name: what could go wrong later with it goes wrong now.
   ///
-  /// - Throws: `io` where something is there already and `force` is false, where that is nothing
-  ///   that `force` replaces, or where the folder cannot be written to.
-  package init(_ kind: Kind, at path: String, force: Bool) throws(PeftoolError) {
+  /// - Throws: `unsupported` where it is or holds one of the inputs; `io` where something is there
+  ///   already and `force` is false, where that is nothing that `force` replaces, or where the
+  ///   folder cannot be written to.
+  package init(
+    _ kind: Kind, at path: String, force: Bool, apartFrom inputs: [InputFile] = []
+  ) throws(PeftoolError) {
     self.path = Folder.trimmed(path)
     self.kind = kind
     isForced = force
+    try Self.refuseInputs(inputs, at: path)
     // These cannot be renamed to, and a temporary beside `.` would lie in it.
     guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
       throw PeftoolError(.io, "is no name for an output", path: path)
@@ -120,6 +124,17 @@ package struct StagedOutput: ~Copyable {
 
   private static func exists(_ path: String) -> PeftoolError {
     PeftoolError(.io, "exists already; --force replaces it", path: path)
+  }
+
+  /// Refuses an output that is an input, or a folder that holds one.
+  private static func refuseInputs(
+    _ inputs: [InputFile], at path: String
+  ) throws(PeftoolError) {
+    for input in inputs where Folder.contains(path, input.path) {
+      throw PeftoolError(
+        .unsupported, "is or holds the input \(input.path.printable): name another output",
+        path: path)
+    }
   }
 
   /// Refuses what is there without `force`, and with it whatever does not look like an output.

@@ -109,22 +109,18 @@ package struct Merge: Sendable {
       try verifyInputs()
       return summary
     case .file(let path):
-      try refuseInputs(at: path)
-      var output = try StagedOutput(.file, at: path, force: options.isForced)
+      var output = try StagedOutput(
+        .file, at: path, force: options.isForced, apartFrom: inputs.flatMap(\.files))
       let file = try output.createFile(byteCount: layout.byteCount)
       let summary = try write([file], options, progress)
       try verifyInputs()
       try output.commit()
       return summary
     case .directory(let path):
-      try refuseInputs(at: path)
-      var output = try StagedOutput(.directory, at: path, force: options.isForced)
-      var files: [OutputFile] = []
-      for file in layout.files {
-        files.append(try output.createFile(file.name, byteCount: file.byteCount))
-      }
-      if let index = layout.index { try output.write(index.text, to: index.name) }
-      try carryOtherFiles(into: &output)
+      var output = try StagedOutput(
+        .directory, at: path, force: options.isForced, apartFrom: inputs.flatMap(\.files))
+      let files = try output.createFiles(of: layout)
+      try output.carryOtherFiles(of: plan.base.checkpoint, config: plan.config)
       let summary = try write(files, options, progress)
       try verifyInputs()
       try output.commit()
@@ -132,35 +128,12 @@ package struct Merge: Sendable {
     }
   }
 
-  /// Copies what lies beside the base's tensors: configuration, tokenizer, licence and the like.
-  private func carryOtherFiles(into output: inout StagedOutput) throws(PeftoolError) {
-    guard let folder = plan.base.checkpoint.directory else { return }
-    // With a configuration of an adapter beside it, transformers takes the model for that adapter.
-    for name in plan.base.checkpoint.otherFiles where name != Adapter.configurationName {
-      if name == "config.json", let config = plan.config {
-        try output.write(Array((config.text(indent: 2) + "\n").utf8), to: name)
-        continue
-      }
-      let input = try InputFile(opening: Folder.path(folder, name))
-      let file = try output.createFile(name, byteCount: input.byteCount)
-      try file.copy(0..<input.byteCount, of: input, to: 0)
-      try input.verifyUnchanged()
-    }
+  private var inputs: [any TensorSource] {
+    ([plan.base.checkpoint] + plan.adapters.map(\.checkpoint)).map(\.source)
   }
 
   private func verifyInputs() throws(PeftoolError) {
-    try plan.base.checkpoint.source.verifyUnchanged()
-    for adapter in plan.adapters { try adapter.checkpoint.source.verifyUnchanged() }
-  }
-
-  /// Refuses an output that is an input, or a folder that holds one.
-  private func refuseInputs(at path: String) throws(PeftoolError) {
-    let checkpoints = [plan.base.checkpoint] + plan.adapters.map(\.checkpoint)
-    for input in checkpoints.flatMap(\.source.files) where Folder.contains(path, input.path) {
-      throw PeftoolError(
-        .unsupported, "is or holds the input \(input.path.printable): name another output",
-        path: path)
-    }
+    for input in inputs { try input.verifyUnchanged() }
   }
 }
 

@@ -110,20 +110,10 @@ struct Conversion: Sendable {
   func run(
     to path: String, isForced: Bool, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
-    for input in checkpoint.source.files where Folder.contains(path, input.path) {
-      throw PeftoolError(
-        .unsupported, "is or holds the input \(input.path.printable): name another output",
-        path: path)
-    }
-    var output = try StagedOutput(.directory, at: path, force: isForced)
-    var files: [OutputFile] = []
-    for file in layout.files {
-      files.append(try output.createFile(file.name, byteCount: file.byteCount))
-    }
-    if let index = layout.index { try output.write(index.text, to: index.name) }
-    for text in texts {
-      try output.write(Array((text.json.text(indent: 2) + "\n").utf8), to: text.name)
-    }
+    var output = try StagedOutput(
+      .directory, at: path, force: isForced, apartFrom: checkpoint.source.files)
+    let files = try output.createFiles(of: layout)
+    for text in texts { try output.write(text.json, to: text.name) }
     try write(files, threads: threads, progress)
     try checkpoint.source.verifyUnchanged()
     try output.commit()

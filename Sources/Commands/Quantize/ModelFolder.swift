@@ -18,28 +18,10 @@ struct ModelFolder {
   func write<Result>(
     to path: String, force: Bool, _ body: ([OutputFile]) throws(PeftoolError) -> Result
   ) throws(PeftoolError) -> Result {
-    for input in source.source.files where Folder.contains(path, input.path) {
-      throw PeftoolError(
-        .unsupported, "is or holds the input \(input.path.printable): name another output",
-        path: path)
-    }
-    var output = try StagedOutput(.directory, at: path, force: force)
-    var files: [OutputFile] = []
-    for file in layout.files {
-      files.append(try output.createFile(file.name, byteCount: file.byteCount))
-    }
-    if let index = layout.index { try output.write(index.text, to: index.name) }
-    for name in source.otherFiles {
-      guard let folder = source.directory else { break }
-      if name == "config.json", let config {
-        try output.write(Array((config.text(indent: 2) + "\n").utf8), to: name)
-        continue
-      }
-      let input = try InputFile(opening: Folder.path(folder, name))
-      let file = try output.createFile(name, byteCount: input.byteCount)
-      try file.copy(0..<input.byteCount, of: input, to: 0)
-      try input.verifyUnchanged()
-    }
+    var output = try StagedOutput(
+      .directory, at: path, force: force, apartFrom: source.source.files)
+    let files = try output.createFiles(of: layout)
+    try output.carryOtherFiles(of: source, config: config)
     let result = try body(files)
     try source.source.verifyUnchanged()
     try output.commit()

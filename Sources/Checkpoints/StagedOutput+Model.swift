@@ -1,0 +1,47 @@
+package import Files
+package import JSON
+
+// A model directory under construction.
+extension StagedOutput {
+  /// Creates the files of a layout, and writes its index.
+  ///
+  /// - Throws: as `createFile` and `write`.
+  package mutating func createFiles(
+    of layout: CheckpointLayout
+  ) throws(PeftoolError) -> [OutputFile] {
+    var files: [OutputFile] = []
+    for file in layout.files {
+      files.append(try createFile(file.name, byteCount: file.byteCount))
+    }
+    if let index = layout.index { try write(index.text, to: index.name) }
+    return files
+  }
+
+  /// Writes a JSON file as the libraries of the field do, with an indent of two.
+  ///
+  /// - Throws: as `write`.
+  package mutating func write(_ json: JSON, to name: String) throws(PeftoolError) {
+    try write(Array((json.text(indent: 2) + "\n").utf8), to: name)
+  }
+
+  /// Copies what lies beside a model's tensors: configuration, tokenizer, licence and the like.
+  ///
+  /// `config` takes the place of its `config.json`. A configuration of an adapter is left out:
+  /// with one beside it, transformers takes the model for that adapter.
+  /// - Throws: `io`, and `different` where a file changes meanwhile.
+  package mutating func carryOtherFiles(
+    of model: Checkpoint, config: JSON?
+  ) throws(PeftoolError) {
+    guard let folder = model.directory else { return }
+    for name in model.otherFiles where name != Checkpoint.adapterConfigName {
+      if name == "config.json", let config {
+        try write(config, to: name)
+        continue
+      }
+      let input = try InputFile(opening: Folder.path(folder, name))
+      let file = try createFile(name, byteCount: input.byteCount)
+      try file.copy(0..<input.byteCount, of: input, to: 0)
+      try input.verifyUnchanged()
+    }
+  }
+}
