@@ -13,15 +13,32 @@ package protocol TensorSource: Sendable {
   /// Text that stands beside the tensors: the pairs of `__metadata__` that all files have, or what
   /// a pickle holds besides tensors.
   var metadata: [(key: String, value: String)] { get }
-}
 
-extension TensorSource {
+  /// The bytes of a tensor as they lie in a file, whole and in row-major order; nil where they lie
+  /// otherwise, or are computed when they are read.
+  func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)?
+
   /// Fills `buffer` with the bytes of a range within a tensor.
   ///
   /// The range lies within `0..<tensor.byteCount` and is as long as the buffer. The bytes are those
-  /// of the elements in row-major order, however they lie in the file; where they lie otherwise, the
-  /// range holds whole elements.
+  /// of the elements in row-major order, however they lie in the file; where `place(of:)` is nil,
+  /// the range holds whole elements. Any thread may call it.
   /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
+  func read(
+    _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
+  ) throws(PeftoolError)
+
+  /// Looks at every file again: called after the last read and before a commit.
+  ///
+  /// - Throws: `different` where one was changed or replaced meanwhile.
+  func verifyUnchanged() throws(PeftoolError)
+}
+
+extension TensorSource {
+  package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
+    tensor.strides == nil ? (files[tensor.fileIndex], tensor.byteRange) : nil
+  }
+
   package func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError) {
@@ -29,43 +46,40 @@ extension TensorSource {
     precondition(
       range.lowerBound >= 0 && range.upperBound <= tensor.byteCount, "a range within the tensor")
     do throws(PeftoolError) {
-      if let strides = tensor.strides {
-        let width = tensor.dtype.bitCount / 8
-        precondition(range.lowerBound % width == 0 && range.count % width == 0, "whole elements")
-        var reading = StridedReading(tensor, strides: strides, in: files[tensor.fileIndex])
-        try reading.read(elementsFrom: range.lowerBound / width, into: &buffer)
+      guard let strides = tensor.strides else {
+        try files[tensor.fileIndex].read(
+          at: tensor.byteRange.lowerBound + range.lowerBound, into: &buffer)
         return
       }
-      try files[tensor.fileIndex].read(
-        at: tensor.byteRange.lowerBound + range.lowerBound, into: &buffer)
+      let width = tensor.dtype.bitCount / 8
+      precondition(range.lowerBound % width == 0 && range.count % width == 0, "whole elements")
+      var reading = StridedReading(tensor, strides: strides, in: files[tensor.fileIndex])
+      try reading.read(elementsFrom: range.lowerBound / width, into: &buffer)
     } catch {
       throw error.at(tensor: tensor.name)
     }
+  }
+
+  package func verifyUnchanged() throws(PeftoolError) {
+    for file in files { try file.verifyUnchanged() }
   }
 
   /// All bytes of a tensor, in an array of their own: for small ones.
   ///
   /// - Throws: `io` and `damaged` as `InputFile.read`, with the tensor's name.
   package func bytes(of tensor: TensorInfo) throws(PeftoolError) -> [UInt8] {
-    do throws(PeftoolError) {
-      if tensor.strides != nil {
-        var bytes = [UInt8](repeating: 0, count: tensor.byteCount)
-        var span = bytes.mutableSpan
-        // Any bit pattern is a UInt8.
-        var raw = unsafe span.mutableBytes
-        try read(tensor, bytes: 0..<tensor.byteCount, into: &raw)
-        return bytes
+    if let (file, range) = place(of: tensor) {
+      do throws(PeftoolError) {
+        return try file.bytes(range)
+      } catch {
+        throw error.at(tensor: tensor.name)
       }
-      return try files[tensor.fileIndex].bytes(tensor.byteRange)
-    } catch {
-      throw error.at(tensor: tensor.name)
     }
-  }
-
-  /// Looks at every file again: called after the last read and before a commit.
-  ///
-  /// - Throws: `different` where one was changed or replaced meanwhile.
-  package func verifyUnchanged() throws(PeftoolError) {
-    for file in files { try file.verifyUnchanged() }
+    var bytes = [UInt8](repeating: 0, count: tensor.byteCount)
+    var span = bytes.mutableSpan
+    // Any bit pattern is a UInt8.
+    var raw = unsafe span.mutableBytes
+    try read(tensor, bytes: 0..<tensor.byteCount, into: &raw)
+    return bytes
   }
 }

@@ -173,7 +173,9 @@ extension Merge {
       }
       for (item, byteRange) in file.tensors where !byteRange.isEmpty {
         let tensor = plan.tensors[item]
-        guard tensor.isCopy, tensor.base.info.strides == nil else {
+        guard tensor.isCopy,
+          let (input, range) = tensor.base.source.place(of: tensor.base.info)
+        else {
           flush()
           for (rows, offset) in blocks(of: tensor, at: byteRange.lowerBound) {
             steps.append(
@@ -183,8 +185,6 @@ extension Merge {
           }
           continue
         }
-        let input = tensor.base.source.files[tensor.base.info.fileIndex]
-        let range = tensor.base.info.byteRange
         if let run = copied, run.input === input, run.range.upperBound == range.lowerBound,
           run.offset + run.range.count == byteRange.lowerBound
         {

@@ -222,9 +222,7 @@ struct Quantize: Sendable {
     of stored: StoredTensor, as dtype: DType, file: Int, at offset: Int
   ) -> [Step] {
     guard stored.dtype != dtype else {
-      let input = stored.source.files[stored.info.fileIndex]
-      let range = stored.info.byteRange
-      guard stored.info.strides == nil else {
+      guard let (input, range) = stored.source.place(of: stored.info) else {
         let byteCount = stored.info.byteCount
         return stride(from: 0, to: byteCount, by: Self.copyByteCount).map {
           .gather(
