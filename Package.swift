@@ -51,7 +51,7 @@ let package = Package(
     module("Tensors", ["CKernels", "Files"]),
     module("LinearAlgebra", ["CLinux", "Files"]),
     module("Quantization", ["CKernels", "Tensors"]),
-    module("Checkpoints", ["Files", "JSON", "Tensors", "Quantization"]),
+    module("Checkpoints", ["Files", "JSON", "Tensors", "LinearAlgebra", "Quantization"]),
     module(
       "Adapters",
       ["Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "CKernels"]),

@@ -2,7 +2,6 @@ import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Synchronization
 import Tensors
 
 /// Carries out a `MergePlan` in one pass over the base.
@@ -139,64 +138,33 @@ package struct Merge: Sendable {
 
 // The pass.
 extension Merge {
-  /// A step of the work, in the order of the output's bytes.
-  private enum Step {
-    /// A file's header.
-    case header(file: Int)
-    /// Bytes that stay as they are.
-    case copy(InputFile, Range<Int>, file: Int, offset: Int)
-    /// Rows that stay as they are, but lie in another order in the input.
-    case gather(Range<Int>, tensor: Int, file: Int, offset: Int)
-    /// Rows of a tensor whose values change.
-    case rows(Range<Int>, tensor: Int, file: Int, offset: Int)
+  /// Rows of a tensor whose values change.
+  private struct Rows {
+    let rows: Range<Int>
+    let tensor: Int
+    let file: Int
+    let offset: Int
   }
 
   private static let blockByteCount = 1 << 20
-  private static let copyByteCount = 8 << 20
 
-  private var steps: [Step] {
-    var steps: [Step] = []
+  private var pass: OutputPass<Rows> {
+    var pass = OutputPass<Rows>()
     for (place, file) in layout.files.enumerated() {
-      steps.append(.header(file: place))
-      var copied: (input: InputFile, range: Range<Int>, offset: Int)?
-      func flush() {
-        guard let run = copied else { return }
-        var start = 0
-        while start < run.range.count {
-          let end = min(start + Self.copyByteCount, run.range.count)
-          let from = run.range.lowerBound
-          steps.append(
-            .copy(run.input, from + start..<from + end, file: place, offset: run.offset + start))
-          start = end
-        }
-        copied = nil
-      }
+      pass.append(file.header, to: place, at: 0)
       for (item, byteRange) in file.tensors where !byteRange.isEmpty {
         let tensor = plan.tensors[item]
-        guard tensor.isCopy,
-          let (input, range) = tensor.base.source.place(of: tensor.base.info)
-        else {
-          flush()
-          for (rows, offset) in blocks(of: tensor, at: byteRange.lowerBound) {
-            steps.append(
-              tensor.isCopy
-                ? .gather(rows, tensor: item, file: place, offset: offset)
-                : .rows(rows, tensor: item, file: place, offset: offset))
-          }
-          continue
-        }
-        if let run = copied, run.input === input, run.range.upperBound == range.lowerBound,
-          run.offset + run.range.count == byteRange.lowerBound
-        {
-          copied = (input, run.range.lowerBound..<range.upperBound, run.offset)
+        if tensor.isCopy {
+          pass.append(
+            copyOf: tensor.base.info, in: tensor.base.source, to: place, at: byteRange.lowerBound)
         } else {
-          flush()
-          copied = (input, range, byteRange.lowerBound)
+          for (rows, offset) in blocks(of: tensor, at: byteRange.lowerBound) {
+            pass.append(Rows(rows: rows, tensor: item, file: place, offset: offset))
+          }
         }
       }
-      flush()
     }
-    return steps
+    return pass
   }
 
   /// A tensor's rows cut into blocks, each with its offset in the output.
@@ -206,64 +174,44 @@ extension Merge {
     let rowByteCount = tensor.columnCount * tensor.dtype.bitCount / 8
     let baseRowByteCount = tensor.columnCount * tensor.base.dtype.bitCount / 8
     let rowCount = max(1, Self.blockByteCount / max(1, rowByteCount, baseRowByteCount))
-    return stride(from: 0, to: tensor.rowCount, by: rowCount).map { row in
-      (row..<min(row + rowCount, tensor.rowCount), offset + row * rowByteCount)
+    return (0..<tensor.rowCount).cut(into: rowCount).map { rows in
+      (rows, offset + rows.lowerBound * rowByteCount)
     }
   }
 
   private func write(
     _ files: [OutputFile], _ options: Options, _ progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> Summary {
-    let steps = steps
+    let pass = pass
     var blockCounts: [Int: Int] = [:]
-    for case .rows(_, let tensor, _, _) in steps { blockCounts[tensor, default: 0] += 1 }
+    for work in pass.works { blockCounts[work.tensor, default: 0] += 1 }
     let preparations = blockCounts.mapValues { Preparation(blockCount: $0) }
-    let results = Mutex<[Int: BlockResult]>([:])
-    try forEachBlock(
-      count: steps.count, threads: options.threads ?? availableProcessorCount
-    ) { (queue, current) throws(PeftoolError) in
-      var worker = MergeWorker(plan, allowsNonfinite: options.allowsNonfinite)
-      do throws(PeftoolError) {
-        while let step = queue.next() {
-          current = step
-          switch steps[step] {
-          case .header(let file):
-            let header = layout.files[file].header
-            // Any bytes may be read as bytes.
-            try unsafe files[file].write(header.span.bytes, at: 0)
-          case .copy(let input, let range, let file, let offset):
-            try files[file].copy(range, of: input, to: offset)
-            progress(range.count)
-          case .gather(let rows, let tensor, let file, let offset):
-            progress(try worker.gather(rows, of: tensor, into: files[file], at: offset))
-          case .rows(let rows, let tensor, let file, let offset):
-            guard let preparation = preparations[tensor] else { continue }
-            let result = try worker.merge(
-              rows, of: tensor, preparation, into: files[file], at: offset)
-            results.withLock { $0[step] = result }
-            progress(result.byteCount)
-          }
+    let results = try pass.run(
+      into: files, threads: options.threads ?? availableProcessorCount, progress: progress,
+      worker: { MergeWorker(plan, allowsNonfinite: options.allowsNonfinite) },
+      perform: { (worker, work) throws(PeftoolError) -> BlockResult in
+        guard let preparation = preparations[work.tensor] else {
+          preconditionFailure("every tensor with rows has a preparation")
         }
-      } catch {
-        for file in files { file.abandon() }
-        throw error
-      }
-    }
-    return summary(steps, results.withLock { $0 })
+        let result = try worker.merge(
+          work.rows, of: work.tensor, preparation, into: files[work.file], at: work.offset)
+        progress(result.byteCount)
+        return result
+      })
+    return summary(pass.works, results)
   }
 
   /// Sums up in the order of the output, so that the figures do not depend on the threads.
-  private func summary(_ steps: [Step], _ results: [Int: BlockResult]) -> Summary {
+  private func summary(_ works: [Rows], _ results: [BlockResult]) -> Summary {
     var summary = Summary()
     summary.tensorCount = plan.tensors.count
     summary.changedCount = plan.tensors.count(where: \.isChanged)
     summary.byteCount = layout.byteCount
     var sums: [Int: TileSums] = [:]
-    for (place, step) in steps.enumerated() {
-      guard case .rows(_, let tensor, _, _) = step, let result = results[place] else { continue }
+    for (work, result) in zip(works, results) {
       summary.nonfiniteCount += result.nonfiniteCount
-      guard !plan.tensors[tensor].changes.isEmpty else { continue }
-      sums[tensor, default: TileSums()] += result.sums
+      guard !plan.tensors[work.tensor].changes.isEmpty else { continue }
+      sums[work.tensor, default: TileSums()] += result.sums
     }
     for (place, tensor) in plan.tensors.enumerated() {
       guard let sum = sums[place] else { continue }

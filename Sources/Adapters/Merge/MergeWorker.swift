@@ -72,28 +72,6 @@ struct MergeWorker: ~Copyable {
     return result
   }
 
-  /// Copies rows that do not lie in row-major order.
-  ///
-  /// - Returns: their bytes.
-  /// - Throws: `io`, `damaged`.
-  mutating func gather(
-    _ rows: Range<Int>, of place: Int, into file: OutputFile, at offset: Int
-  ) throws(PeftoolError) -> Int {
-    let base = plan.tensors[place].base
-    let rowByteCount = base.columnCount * base.dtype.bitCount / 8
-    let byteCount = rows.count * rowByteCount
-    if input.byteCount < byteCount { input = Block(byteCount: byteCount) }
-    var read = input.mutableBytes(byteCount)
-    let start = rows.lowerBound * rowByteCount
-    do throws(PeftoolError) {
-      try base.source.read(base.info, bytes: start..<start + byteCount, into: &read)
-    } catch {
-      throw base.at(error)
-    }
-    try file.write(input.bytes(byteCount), at: offset)
-    return byteCount
-  }
-
   /// Reads a block, merges it tile by tile, and leaves the result in the output buffer.
   private static func merge<R: Real>(
     _ rows: Range<Int>, of prepared: PreparedTensor<R>, _ tile: inout Tile<R>,
