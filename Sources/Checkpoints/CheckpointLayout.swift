@@ -54,10 +54,11 @@ package struct CheckpointLayout: Sendable {
   ///
   /// Where a file's tensors keep names, dtypes and shapes it keeps its header byte for byte, and
   /// the index likewise. Files of another format than safetensors get the names that safetensors
-  /// would have, and the reference library's order. The items are in the order of the base, added ones behind their anchors.
+  /// would have, and the reference library's order; so do those of a view. The items are in the
+  /// order of the base, added ones behind their anchors.
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(keeping base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
-    guard base.format == .safetensors else {
+    guard base.format == .safetensors, !base.isView else {
       (files, index) = try Self.translation(of: base, items)
       return
     }
@@ -97,20 +98,21 @@ package struct CheckpointLayout: Sendable {
     }
   }
 
-  /// A safetensors file for each file of a base that has none.
+  /// A safetensors file for each file of a base that has none of these tensors in safetensors.
   private static func translation(
     of base: Checkpoint, _ items: [Item]
   ) throws(PeftoolError) -> ([File], (name: String, text: [UInt8])?) {
-    let sharded = base.source as? ShardedTorch
-    let names = sharded.map { safetensorsNames($0.shardNames) } ?? [ShardPlan.singleName]
+    let names =
+      base.sharded?.shardNames ?? base.shardedTorch.map { safetensorsNames($0.shardNames) }
+      ?? [ShardPlan.singleName]
     var files: [File] = []
     for (fileIndex, name) in names.enumerated() {
       let places = items.indices.filter { items[$0].fileIndex == fileIndex }
       files.append(
         try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
     }
-    let index = sharded.map { sharded in
-      (ShardPlan.indexName, indexText(sharded.index.metadata, items, files))
+    let index = base.indexMetadata.map { metadata in
+      (ShardPlan.indexName, indexText(metadata, items, files))
     }
     return (files, index)
   }
@@ -227,7 +229,7 @@ extension Checkpoint {
 
   /// The `metadata` of the base's index.
   fileprivate var indexMetadata: JSON? {
-    sharded?.indexMetadata ?? (source as? ShardedTorch)?.index.metadata
+    sharded?.indexMetadata ?? shardedTorch?.index.metadata
   }
 
   /// The name that the only file gets in a folder.

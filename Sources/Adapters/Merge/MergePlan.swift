@@ -13,6 +13,8 @@ package struct MergePlan: Sendable {
     package var rounding = Rounding.once
     /// The dtype of all floating tensors that are written; nil keeps each tensor's own.
     package var dtype: DType?
+    /// The base's tensors whose changed values are kept in f32: those that are quantized next.
+    package var singles: Set<ExactName> = []
     /// Whether an adapter whose base was changed at its start is merged all the same.
     package var allowsMutatedBase = false
 
@@ -216,9 +218,13 @@ private struct TensorPlanner {
       changes.append(.init(change: change, weight: weight))
     }
     let baseDType = tensor.stored.dtype
+    let isSingle =
+      isOwn || !changes.isEmpty
+      ? options.singles.contains(ExactName(tensor.stored.info.name)) : false
+    let dtype = isSingle ? .f32 : options.dtype ?? baseDType
     tensors.append(
       OutputTensor(
-        name: tensor.name, dtype: baseDType.isComputable ? options.dtype ?? baseDType : baseDType,
+        name: tensor.name, dtype: baseDType.isComputable ? dtype : baseDType,
         base: base, baseDType: baseDType, isOwn: isOwn, changes: changes,
         fileIndex: tensor.stored.info.fileIndex))
   }
