@@ -27,6 +27,8 @@ package struct Checkpoint: Sendable {
 
   /// The file that makes tensors an adapter's.
   package static let adapterConfigName = "adapter_config.json"
+  /// The file of an adapter's tensors.
+  static let adapterName = "adapter_model.safetensors"
 
   /// The path that the user gave.
   package let path: String
@@ -242,7 +244,7 @@ package struct CheckpointFile: Sendable {
     let names = try Folder.names(in: folder)
     let model = "model.safetensors"
     let index = "model.safetensors.index.json"
-    let adapter = "adapter_model.safetensors"
+    let adapter = Checkpoint.adapterName
     let models = [model, index, "pytorch_model.bin", "pytorch_model.bin.index.json"]
     let adapters = [adapter, "adapter_model.bin"]
     let known = preferringAdapter ? adapters + models : models + adapters

@@ -104,7 +104,7 @@ package struct CheckpointLayout: Sendable {
   ) throws(PeftoolError) -> ([File], (name: String, text: [UInt8])?) {
     let names =
       base.sharded?.shardNames ?? base.shardedTorch.map { safetensorsNames($0.shardNames) }
-      ?? [ShardPlan.singleName]
+      ?? [base.newFileName]
     var files: [File] = []
     for (fileIndex, name) in names.enumerated() {
       let places = items.indices.filter { items[$0].fileIndex == fileIndex }
@@ -135,7 +135,7 @@ package struct CheckpointLayout: Sendable {
   package init(single base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
     files = [
       try File(
-        ShardPlan.singleName, items, Array(items.indices), order: .reference,
+        base.newFileName, items, Array(items.indices), order: .reference,
         metadata: base.writtenMetadata)
     ]
     index = nil
@@ -234,7 +234,12 @@ extension Checkpoint {
 
   /// The name that the only file gets in a folder.
   fileprivate var singleFileName: String {
-    directory == nil ? ShardPlan.singleName : Folder.name(of: source.path)
+    directory == nil ? newFileName : Folder.name(of: source.path)
+  }
+
+  /// The name that the libraries of the field look for.
+  fileprivate var newFileName: String {
+    isAdapter ? Checkpoint.adapterName : ShardPlan.singleName
   }
 }
 

@@ -13,7 +13,10 @@ package struct MergePlan: Sendable {
     package var rounding = Rounding.once
     /// The dtype of all floating tensors that are written; nil keeps each tensor's own.
     package var dtype: DType?
-    /// The base's tensors whose changed values are kept in f32: those that are quantized next.
+    /// The base's tensors that are quantized next: sums of low-rank changes are kept in f32 for it.
+    ///
+    /// DoRA's products are rounded to the tensor's dtype all the same, as PEFT does
+    /// (`DoraLinearVariant.merge_safe`).
     package var singles: Set<ExactName> = []
     /// Whether an adapter whose base was changed at its start is merged all the same.
     package var allowsMutatedBase = false
@@ -218,9 +221,12 @@ private struct TensorPlanner {
       changes.append(.init(change: change, weight: weight))
     }
     let baseDType = tensor.stored.dtype
-    let isSingle =
-      isOwn || !changes.isEmpty
-      ? options.singles.contains(ExactName(tensor.stored.info.name)) : false
+    let isSum =
+      !isOwn && !changes.isEmpty
+      && changes.allSatisfy { change in
+        if case .lowRank = change.change.update { true } else { false }
+      }
+    let isSingle = isSum && options.singles.contains(ExactName(tensor.stored.info.name))
     let dtype = isSingle ? .f32 : options.dtype ?? baseDType
     tensors.append(
       OutputTensor(

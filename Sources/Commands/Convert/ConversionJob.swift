@@ -77,7 +77,7 @@ struct ConversionJob: Sendable {
     of checkpoint: Checkpoint, _ items: [CheckpointLayout.Item],
     to destination: ModelOutput.Destination, keepsFiles: Bool, shardByteCount: Int?
   ) throws(PeftoolError) -> CheckpointLayout {
-    guard case .directory = destination else {
+    guard case .directory = destination, !checkpoint.isAdapter else {
       return keepsFiles && checkpoint.kind == .file
         ? try CheckpointLayout(keeping: checkpoint, items)
         : try CheckpointLayout(single: checkpoint, items)

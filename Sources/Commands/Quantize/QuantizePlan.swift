@@ -136,9 +136,8 @@ struct QuantizePlan: Sendable {
   /// Plans to quantize a merged model as its base was.
   ///
   /// Weights that no adapter changes keep their codes; the others are coded with the settings that
-  /// they had, from the sums as they are, without being rounded to the type that the weight is said
-  /// to have had: so PEFT does (`Linear4bit.merge` in `tuners/lora/bnb.py`), but for that type,
-  /// which becomes float32 with it.
+  /// they had, from the numbers of `MergePlan.Options.singles`: as PEFT does (`Linear4bit.merge` in
+  /// `tuners/lora/bnb.py`), but that a weight stays one of its type, where PEFT's becomes float32.
   /// - Parameters:
   ///   - merged: the merge into the base's dequantized view.
   ///   - base: the quantized base.
