@@ -81,7 +81,9 @@ private let dora = Repository.sample("adapters/dora")
     // The codes of the weights that task-a has, their scales and the like.
     #expect(names.contains("model.layers.0.self_attn.q_proj.weight"))
     #expect(
-      names.allSatisfy { $0.contains("q_proj") || $0.contains("v_proj") || $0.contains("down_proj") })
+      names.allSatisfy {
+        $0.contains("q_proj") || $0.contains("v_proj") || $0.contains("down_proj")
+      })
   }
 
   @Test func aWeightOfZeroLeavesTheCodes() throws {
