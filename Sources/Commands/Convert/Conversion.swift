@@ -179,7 +179,7 @@ extension Conversion {
     var bytes = Block(byteCount: source.byteCount(of: count))
     try checkpoint.source.read(tensor.source, elements: elements, as: source, into: &bytes)
     if let headRowCount = tensor.interleavedRowCount {
-      let rowByteCount = source.byteCount(of: tensor.rowElementCount)
+      let rowByteCount = source.byteCount(of: tensor.source.rowElementCount)
       var apart = Block(byteCount: bytes.byteCount)
       bytes.deinterleave(rows: headRowCount, rowByteCount: rowByteCount, into: &apart)
       bytes = apart
@@ -214,37 +214,8 @@ extension Conversion {
 }
 
 extension TranslatedTensor {
-  /// The elements of a row, of a vector one.
-  var rowElementCount: Int { source.shape.dropFirst().reduce(1, *) }
-
   /// The elements that are read together: a block's, or a head's where its rows change places.
   var unitElementCount: Int {
-    interleavedRowCount.map { $0 * rowElementCount } ?? source.dtype.blockElementCount
-  }
-}
-
-extension Block {
-  /// Puts the even rows of each head before its odd ones: row 2i becomes row i, and row 2i + 1 row
-  /// i + rows / 2.
-  ///
-  /// llama.cpp's converter has done the opposite, because ggml turns neighbouring rows and
-  /// transformers the two halves of a head.
-  fileprivate func deinterleave(rows: Int, rowByteCount: Int, into other: inout Block) {
-    let headByteCount = rows * rowByteCount
-    var written = other.mutableBytes(byteCount)
-    let read = bytes(byteCount)
-    for head in stride(from: 0, to: byteCount - headByteCount + 1, by: headByteCount) {
-      for row in 0..<rows {
-        let from = head + row * rowByteCount
-        let to = head + (row / 2 + row % 2 * (rows / 2)) * rowByteCount
-        // Both ranges lie inside a head, and heads inside both blocks.
-        unsafe read.withUnsafeBytes { read in
-          unsafe written.withUnsafeMutableBytes { written in
-            unsafe UnsafeMutableRawBufferPointer(rebasing: written[to..<to + rowByteCount])
-              .copyMemory(from: UnsafeRawBufferPointer(rebasing: read[from..<from + rowByteCount]))
-          }
-        }
-      }
-    }
+    interleavedRowCount.map { $0 * source.rowElementCount } ?? source.dtype.blockElementCount
   }
 }
