@@ -10,15 +10,17 @@ import Tensors
 struct ConvertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert",
-    abstract: "Makes a Hugging Face model directory of a GGUF model.",
+    abstract: "Makes a Hugging Face model directory of a GGUF model, or the other way round.",
     discussion: """
-      Writes safetensors, config.json, generation_config.json, tokenizer.json and \
+      Of a GGUF model it makes a directory: safetensors, config.json, generation_config.json, tokenizer.json and \
       tokenizer_config.json with the chat template, so that transformers, PEFT and merge take the \
       model. Llama, Mistral, Qwen2 and Qwen3 are known, with the byte-level tokenizers of GPT-2, \
       SmolLM, Llama 3, Qwen and Mistral (Tekken), and SentencePiece.
 
         peftool convert model.gguf -o model
         peftool convert model.gguf -o model --dtype bf16
+        peftool convert model -o model.gguf
+        peftool convert model -o model.gguf --dtype q8_0
 
       All of ggml's types are read; quantized tensors get the numbers that ggml computes, bit for \
       bit, in f32, rounded once to --dtype. Without --dtype the matrices' own F16 or BF16 is kept, \
@@ -29,19 +31,29 @@ struct ConvertCommand: ParsableCommand {
       tokenizer cuts text is not in the file: it is taken from the models that its name \
       (tokenizer.ggml.pre) stands for, and an unknown name is an error. Formats/gguf.md has the \
       names of tensors and settings.
+
+      Of a model directory it makes a file where OUT ends in .gguf, as llama.cpp's converter does: \
+      matrices as --dtype, which is the model's own BF16 or F16 if left out, and F16 for another; \
+      vectors as F32; rows that have no whole blocks as F16. Blocks are coded as the Python package \
+      gguf codes them. The directory needs config.json and tokenizer.json; a way of cutting text \
+      that llama.cpp has no name for that peftool knows is an error.
       """)
 
   @Argument(
-    help: "A .gguf file, or a folder with one model in GGUF.",
+    help: "A .gguf file, a folder with one model in GGUF, or a Hugging Face model directory.",
     completion: .file(extensions: ["gguf"]))
   var path: String
 
   @Option(
-    name: .shortAndLong, help: ArgumentHelp("Where the directory goes.", valueName: "out"),
+    name: .shortAndLong,
+    help: ArgumentHelp("Where the directory or, with .gguf, the file goes.", valueName: "out"),
     completion: .directory)
   var output: String
 
-  @Option(help: ArgumentHelp("Write all tensors so: f32, f16 or bf16.", valueName: "dtype"))
+  @Option(
+    help: ArgumentHelp(
+      "Write tensors so: f32, f16 or bf16; in GGUF q8_0, q4_0, q4_1, q5_0 and q5_1, too.",
+      valueName: "dtype"))
   var dtype: WrittenDType?
 
   @Option(
@@ -67,6 +79,11 @@ struct ConvertCommand: ParsableCommand {
   /// The dtypes that weights are written as.
   enum WrittenDType: String, ExpressibleByArgument, CaseIterable {
     case f32, f16, bf16
+    case q8v0 = "q8_0"
+    case q4v0 = "q4_0"
+    case q4v1 = "q4_1"
+    case q5v0 = "q5_0"
+    case q5v1 = "q5_1"
 
     init?(argument: String) {
       let names = ["float32": Self.f32, "float16": .f16, "bfloat16": .bf16]
@@ -80,6 +97,11 @@ struct ConvertCommand: ParsableCommand {
       case .f32: .f32
       case .f16: .f16
       case .bf16: .bf16
+      case .q8v0: .q8v0
+      case .q4v0: .q4v0
+      case .q4v1: .q4v1
+      case .q5v0: .q5v0
+      case .q5v1: .q5v1
       }
     }
   }
@@ -96,43 +118,67 @@ struct ConvertCommand: ParsableCommand {
   func run() throws {
     let start = monotonicSeconds()
     let checkpoint = try Checkpoint(opening: path)
-    let conversion = try Conversion(
-      checkpoint, dtype: dtype?.dtype, shardByteCount: shardSize ?? Self.shardByteCount)
-    let progress = ProgressLine(
-      "converting", totalByteCount: conversion.byteCount, isQuiet: quiet)
-    try conversion.run(
-      to: output, isForced: force, threads: threads ?? availableProcessorCount
-    ) { progress.advance(by: $0) }
-    progress.finish()
-    let seconds = monotonicSeconds() - start
-    if json {
-      try StandardOutput.print(report(conversion, seconds).text(indent: 2) + "\n")
-    } else if !quiet {
-      try StandardOutput.print(text(conversion, seconds))
+    let threads = threads ?? availableProcessorCount
+    if output.hasSuffix(".gguf") {
+      let writing = try GGUFWriting(checkpoint, dtype: dtype?.dtype)
+      let progress = ProgressLine("converting", totalByteCount: writing.byteCount, isQuiet: quiet)
+      try writing.run(to: output, isForced: force, threads: threads) { progress.advance(by: $0) }
+      progress.finish()
+      try print(
+        Result(
+          tensorCount: writing.tensorCount, dtype: writing.dtype, byteCount: writing.byteCount,
+          notes: writing.notes), monotonicSeconds() - start)
+    } else {
+      let conversion = try Conversion(
+        checkpoint, dtype: dtype?.dtype, shardByteCount: shardSize ?? Self.shardByteCount)
+      let progress = ProgressLine(
+        "converting", totalByteCount: conversion.byteCount, isQuiet: quiet)
+      try conversion.run(to: output, isForced: force, threads: threads) {
+        progress.advance(by: $0)
+      }
+      progress.finish()
+      try print(
+        Result(
+          tensorCount: conversion.tensorCount, dtype: conversion.dtype,
+          byteCount: conversion.byteCount, notes: conversion.notes), monotonicSeconds() - start)
     }
   }
 
-  private func text(_ conversion: Conversion, _ seconds: Double) -> String {
+  /// What a conversion has come to.
+  private struct Result {
+    let tensorCount: Int
+    let dtype: DType
+    let byteCount: Int
+    let notes: [String]
+  }
+
+  private func print(_ result: Result, _ seconds: Double) throws {
+    if json {
+      try StandardOutput.print(report(result, seconds).text(indent: 2) + "\n")
+    } else if !quiet {
+      try StandardOutput.print(text(result, seconds))
+    }
+  }
+
+  private func text(_ result: Result, _ seconds: Double) -> String {
     var facts = Facts()
     facts.append("model", path.printable)
+    facts.append("tensors", "\(result.tensorCount.groupedText), as \(result.dtype.rawValue)")
+    for note in result.notes { facts.append("note", note) }
     facts.append(
-      "tensors", "\(conversion.tensorCount.groupedText), as \(conversion.dtype.rawValue)")
-    for note in conversion.notes { facts.append("note", note) }
-    facts.append(
-      "written",
-      "\(output.printable): \(conversion.byteCount.byteText) in \(seconds.durationText)")
+      "written", "\(output.printable): \(result.byteCount.byteText) in \(seconds.durationText)")
     return facts.text(width: StandardOutput.width)
   }
 
-  private func report(_ conversion: Conversion, _ seconds: Double) -> JSON {
+  private func report(_ result: Result, _ seconds: Double) -> JSON {
     .object([
       .init("output", .string(output)),
       .init("model", .string(path)),
-      .init("tensors", .number(conversion.tensorCount)),
-      .init("dtype", .string(conversion.dtype.rawValue)),
-      .init("bytes", .number(conversion.byteCount)),
+      .init("tensors", .number(result.tensorCount)),
+      .init("dtype", .string(result.dtype.rawValue)),
+      .init("bytes", .number(result.byteCount)),
       .init("seconds", .number(seconds)),
-      .init("notes", .array(conversion.notes.map(JSON.string))),
+      .init("notes", .array(result.notes.map(JSON.string))),
     ])
   }
 }
