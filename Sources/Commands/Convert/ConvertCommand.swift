@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Checkpoints
 import Files
@@ -21,6 +22,7 @@ struct ConvertCommand: ParsableCommand {
         peftool convert model.gguf -o model --dtype bf16
         peftool convert model -o model.gguf
         peftool convert model -o model.gguf --dtype q8_0
+        peftool convert adapter -o adapter.gguf --base model
 
       All of ggml's types are read; quantized tensors get the numbers that ggml computes, bit for \
       bit, in f32, rounded once to --dtype. Without --dtype the matrices' own F16 or BF16 is kept, \
@@ -37,10 +39,14 @@ struct ConvertCommand: ParsableCommand {
       vectors as F32; rows that have no whole blocks as F16. Blocks are coded as the Python package \
       gguf codes them. The directory needs config.json and tokenizer.json; a way of cutting text \
       that llama.cpp has no name for that peftool knows is an error.
+
+      Of a LoRA adapter it makes a file for llama.cpp's --lora, in F32 unless --dtype says f16, \
+      bf16 or q8_0. rsLoRA, alpha_pattern and rank_pattern become part of alpha and of the \
+      tensors. What such a file cannot hold is an error: DoRA, biases, and whole tensors.
       """)
 
   @Argument(
-    help: "A .gguf file, a folder with one model in GGUF, or a Hugging Face model directory.",
+    help: "A .gguf file, a folder with one model in GGUF, a model directory, or an adapter.",
     completion: .file(extensions: ["gguf"]))
   var path: String
 
@@ -55,6 +61,12 @@ struct ConvertCommand: ParsableCommand {
       "Write tensors so: f32, f16 or bf16; in GGUF q8_0, q4_0, q4_1, q5_0 and q5_1, too.",
       valueName: "dtype"))
   var dtype: WrittenDType?
+
+  @Option(
+    help: ArgumentHelp(
+      "For an adapter: the folder of its base, of which config.json is read.", valueName: "model"),
+    completion: .directory)
+  var base: String?
 
   @Option(
     help: ArgumentHelp(
@@ -120,7 +132,10 @@ struct ConvertCommand: ParsableCommand {
     let checkpoint = try Checkpoint(opening: path)
     let threads = threads ?? availableProcessorCount
     if output.hasSuffix(".gguf") {
-      let writing = try GGUFWriting(checkpoint, dtype: dtype?.dtype)
+      let writing =
+        try checkpoint.isAdapter
+        ? GGUFWriting(Adapter(opening: path), base: base, dtype: dtype?.dtype)
+        : GGUFWriting(checkpoint, dtype: dtype?.dtype)
       let progress = ProgressLine("converting", totalByteCount: writing.byteCount, isQuiet: quiet)
       try writing.run(to: output, isForced: force, threads: threads) { progress.advance(by: $0) }
       progress.finish()

@@ -5,19 +5,11 @@ import JSON
 
 // A model directory on its way into a GGUF file.
 extension GGUFArchitecture {
-  /// Reads a model's `config.json` and looks at the tensors' names.
+  /// Reads a model's `config.json`; what is missing is what transformers takes then.
   ///
-  /// What is missing is what transformers takes then.
+  /// - Parameter hasOutput: whether the output has a tensor of its own, where the configuration
+  ///   does not tell.
   /// - Throws: `unsupported` for a model that is none of the families or is quantized, `damaged`.
-  init(config: JSON, _ model: Checkpoint) throws(PeftoolError) {
-    try self.init(
-      config: config, hasOutput: model["lm_head.weight"] != nil)
-  }
-
-  /// Reads a model's `config.json`; `hasOutput` tells whether the output has a tensor of its own,
-  /// where the configuration does not.
-  ///
-  /// - Throws: as `init(config:_:)`.
   init(config: JSON, hasOutput: Bool) throws(PeftoolError) {
     guard case .object = config else { throw config.unfit("the configuration", "an object") }
     family = try Self.family(config)

@@ -17,6 +17,9 @@ enum GGUFTensors {
   /// Factors for the frequencies of positions, which `config.json` tells in other words.
   static let ropeFactors = "rope_freqs.weight"
 
+  /// No model has more layers; what is asked for without tensors to compare with ends here.
+  static let maximumLayerCount = 10_000
+
   /// A tensor that there must be.
   struct Place {
     /// The name in GGUF.

@@ -4,24 +4,24 @@ import JSON
 import Reports
 import Tensors
 
-/// A Hugging Face directory made a GGUF file: the mirror of `Conversion`.
+/// A Hugging Face directory, or an adapter, made a GGUF file: the mirror of `Conversion`.
 ///
 /// Peak memory: the tokenizer, and what `GGUFOutput` takes.
 struct GGUFWriting: Sendable {
-  private let checkpoint: Checkpoint
-  private let output: GGUFOutput
+  let source: any TensorSource
+  let output: GGUFOutput
   /// The type of the matrices, where their rows have whole blocks.
   let dtype: DType
   /// What the user should know.
-  private(set) var notes: [String] = []
+  var notes: [String] = []
 
-  /// Plans the conversion; of the tensors nothing is read.
+  /// Plans the conversion of a model; of the tensors nothing is read.
   ///
   /// - Parameter dtype: what matrices are written as; nil takes the first matrix's BF16 or F16, and
   ///   F16 where it has neither.
   /// - Throws: `unsupported`, `different` and `damaged` with the path.
   init(_ checkpoint: Checkpoint, dtype: DType?) throws(PeftoolError) {
-    self.checkpoint = checkpoint
+    source = checkpoint.source
     guard let folder = checkpoint.directory, let config = try checkpoint.config else {
       throw PeftoolError(
         .unsupported, "has no config.json beside its tensors: no model directory",
@@ -30,7 +30,8 @@ struct GGUFWriting: Sendable {
     let configPath = Folder.path(folder, "config.json")
     let architecture: GGUFArchitecture
     do throws(PeftoolError) {
-      architecture = try GGUFArchitecture(config: config, checkpoint)
+      architecture = try GGUFArchitecture(
+        config: config, hasOutput: checkpoint["lm_head.weight"] != nil)
     } catch {
       throw error.at(path: configPath)
     }
@@ -149,7 +150,7 @@ struct GGUFWriting: Sendable {
     to path: String, isForced: Bool, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
     try output.run(
-      to: path, apartFrom: [checkpoint.source], isForced: isForced, threads: threads,
+      to: path, apartFrom: [source], isForced: isForced, threads: threads,
       progress: progress)
   }
 }

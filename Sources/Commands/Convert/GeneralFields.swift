@@ -38,7 +38,7 @@ enum GeneralFields {
       (
         "size_label",
         first(\.sizeLabel)
-          ?? (parameterCount == 0 ? nil : ModelName.sizeLabel(abs(parameterCount)))
+          ?? (parameterCount > 0 ? ModelName.sizeLabel(parameterCount) : nil)
       ),
     ]
     return try sampling(generation)
