@@ -24,12 +24,16 @@ struct TokenizerFile {
     let isSpecial: Bool
   }
 
-  /// Twice the largest that a model is known to have; those of a megabyte are large.
-  private static let maximumByteCount = 64 << 20
-  private static let maximumValueCount = 8_000_000
+  /// Twice what Llama 3 and Mistral Nemo have, the largest of the families.
+  private static let maximumByteCount = 32 << 20
+  private static let maximumValueCount = 2_000_000
+  /// For all members but the vocabulary, the merges and the added tokens, which are small.
+  private static let smallLimits = JSON.Limits(
+    byteCount: 4 << 20, valueCount: 100_000, depth: maximumDepth)
   private static let maximumDepth = 64
   /// No model has a larger vocabulary.
-  static let maximumTokenCount = 4_000_000
+  static let maximumTokenCount = 1_000_000
+  private static let maximumAddedTokenCount = 100_000
 
   /// Reads a file.
   ///
@@ -67,6 +71,11 @@ struct TokenizerFile {
       case "model": try found.readModel(&reader, bytes)
       case "added_tokens":
         try reader.readArray { (reader) throws(PeftoolError) in
+          guard found.addedTokens.count < Self.maximumAddedTokenCount else {
+            throw PeftoolError(
+              .unsupported,
+              "has more than \(Self.maximumAddedTokenCount) added tokens", offset: reader.offset)
+          }
           found.addedTokens.append(try AddedToken(Self.tree(&reader, bytes)))
         }
       default: found.members[key] = try Self.tree(&reader, bytes)
@@ -100,6 +109,10 @@ struct TokenizerFile {
               .damaged,
               "the number of token \"\(token.printable)\" is none from 0 to "
                 + "\(Self.maximumTokenCount - 1)", offset: offset)
+          }
+          guard found.vocabulary.count < Self.maximumTokenCount else {
+            throw PeftoolError(
+              .unsupported, "has more than \(Self.maximumTokenCount) tokens", offset: offset)
           }
           found.vocabulary.append((token, id))
         }
@@ -143,7 +156,7 @@ struct TokenizerFile {
   ) throws(PeftoolError) -> JSON {
     let start = reader.offset
     try reader.skip(isStrict: true)
-    return try JSON(parsing: Array(bytes[start..<reader.offset]))
+    return try JSON(parsing: Array(bytes[start..<reader.offset]), limits: smallLimits)
   }
 }
 
