@@ -64,7 +64,8 @@ def make_types():
 def hard_rows():
     """Rows of two blocks: plain, tiny, huge, with halves of steps, and zeros."""
     random = np.random.default_rng(5)
-    rows = [random.standard_normal((8, 64)) * 10.0**scale for scale in (-44, -38, -20, -2, 0, 3, 37)]
+    scales = (-44, -38, -20, -2, 0, 3, 37)
+    rows = [random.standard_normal((8, 64)) * 10.0**scale for scale in scales]
     for largest in (-127, 127, -8, -16, 15, 31):
         halves = random.integers(-2 * abs(largest), 2 * abs(largest) + 1, (2, 64)) / 2
         halves[:, ::16] = largest

@@ -17,7 +17,9 @@ package struct GGUFLayout: Sendable {
     package let shape: [Int]
 
     package init(name: String, dtype: DType, shape: [Int]) {
-      (self.name, self.dtype, self.shape) = (name, dtype, shape)
+      self.name = name
+      self.dtype = dtype
+      self.shape = shape
     }
   }
 

@@ -22,7 +22,7 @@ struct ConvertCommand: ParsableCommand {
         peftool convert model.gguf -o model --dtype bf16
         peftool convert model -o model.gguf
         peftool convert model -o model.gguf --dtype q8_0
-        peftool convert adapter -o adapter.gguf --base model
+        peftool convert my-adapter -o adapter.gguf --base Llama-3.2-1B
 
       All of ggml's types are read; quantized tensors get the numbers that ggml computes, bit for \
       bit, in f32, rounded once to --dtype. Without --dtype the matrices' own F16 or BF16 is kept, \
