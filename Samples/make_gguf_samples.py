@@ -8,6 +8,8 @@ Files of the same bytes on every run:
     types.safetensors      their values, as the package computes them
     tiny-NAME.gguf         a model of two layers, one a family, with a tokenizer
     parts-0000N-of-00003   tiny-llama.gguf in three files
+    quantized.gguf         numbers in F32, and what the package makes of them in each type that it
+                           and peftool write
 """
 
 import pathlib
@@ -57,6 +59,28 @@ def make_types():
     close(writer)
     save_file(values, OUT / "types.safetensors")
     (OUT / "types.safetensors").chmod(0o644)
+
+
+def hard_rows():
+    """Rows of two blocks: plain, tiny, huge, with halves of steps, and zeros."""
+    random = np.random.default_rng(5)
+    scales = (-44, -38, -20, -2, 0, 3, 37)
+    rows = [random.standard_normal((8, 64)) * 10.0**scale for scale in scales]
+    for largest in (-127, 127, -8, -16, 15, 31):
+        halves = random.integers(-2 * abs(largest), 2 * abs(largest) + 1, (2, 64)) / 2
+        halves[:, ::16] = largest
+        rows.append(halves * 0.125)
+    return np.concatenate([*rows, np.zeros((1, 64))]).astype(np.float32)
+
+
+def make_quantized():
+    values = hard_rows()
+    writer = gguf.GGUFWriter(OUT / "quantized.gguf", "llama")
+    writer.add_tensor("values", values)
+    for kind in (TYPES.F16, TYPES.BF16, TYPES.Q8_0, TYPES.Q4_0, TYPES.Q4_1, TYPES.Q5_0, TYPES.Q5_1):
+        with np.errstate(all="ignore"):
+            writer.add_tensor(kind.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    close(writer)
 
 
 def close(writer):
@@ -208,6 +232,7 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     make_types()
+    make_quantized()
     make_model("llama", "llama", lambda w: add_bpe_tokenizer(w, "smollm"))
     make_model("llama3", "llama", lambda w: add_bpe_tokenizer(w, "llama-bpe"), scaling=True,
                tied=True, kind=TYPES.F16)

@@ -18,6 +18,9 @@ extension DType {
   /// Whether elements come in blocks that only make sense whole; no dtype of safetensors does.
   package var isBlock: Bool { block != nil }
 
+  /// The types of blocks that peftool writes.
+  package static let quantizable: [DType] = [.q8v0, .q4v0, .q4v1, .q5v0, .q5v1]
+
   /// The elements of a block; 1 where there are none.
   package var blockElementCount: Int { block?.elementCount ?? 1 }
 
@@ -25,6 +28,20 @@ extension DType {
   package func byteCount(of count: Int) -> Int {
     guard let block else { return count * bitCount / 8 }
     return count / block.elementCount * block.byteCount
+  }
+
+  /// How many of the blocks of `count` elements have a scale that is NaN or infinite, in one of
+  /// the `quantizable` types: those whose numbers were, or were too large.
+  package func nonfiniteBlockCount(_ bytes: RawSpan, count: Int) -> Int {
+    guard let block, Self.quantizable.contains(self) else {
+      preconditionFailure("\(self) is not written")
+    }
+    precondition(bytes.byteCount >= byteCount(of: count))
+    // The kernel reads the blocks that have been counted.
+    return unsafe bytes.withUnsafeBytes {
+      unsafe pef_count_nonfinite_blocks(
+        block.kernel, $0.baseAddress, count / block.elementCount)
+    }
   }
 
   /// The layout; nil for a dtype of safetensors.
@@ -91,6 +108,30 @@ extension Real {
             }
           }
         }
+      }
+    }
+  }
+}
+
+extension Float {
+  /// Writes the first `count` elements: narrowed with one rounding, or as blocks, which they fill.
+  ///
+  /// Blocks have the bytes of the Python package gguf; the dtype is computable, or one of
+  /// `quantizable`.
+  package static func write(
+    _ values: Span<Float>, _ dtype: DType, into bytes: inout MutableRawSpan, count: Int
+  ) {
+    guard let block = dtype.block else {
+      narrow(values, dtype, into: &bytes, count: count)
+      return
+    }
+    precondition(DType.quantizable.contains(dtype) && count % block.elementCount == 0)
+    precondition(bytes.byteCount >= dtype.byteCount(of: count) && values.count >= count)
+    // The kernel reads and writes whole blocks: no more than the elements and bytes counted above.
+    unsafe values.withUnsafeBufferPointer { from in
+      unsafe bytes.withUnsafeMutableBytes {
+        unsafe pef_quantize_f32(
+          block.kernel, from.baseAddress, $0.baseAddress, count / block.elementCount)
       }
     }
   }

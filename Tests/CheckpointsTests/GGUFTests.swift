@@ -66,6 +66,32 @@ private func sample(_ name: String) -> String {
     #expect(array("numbers")?.strings == nil)
   }
 
+  @Test func numbersAreQuantizedAsThePackageDoes() throws {
+    let file = try GGUFFile(opening: sample("quantized.gguf"))
+    let source = try #require(file.tensors.first)
+    let values = floats(try file.bytes(of: source))
+    #expect(file.tensors.count == 8)
+    for tensor in file.tensors.dropFirst() {
+      #expect(try file.bytes(of: tensor) == coded(values, tensor.dtype), "\(tensor.name)")
+    }
+  }
+
+  private func floats(_ bytes: [UInt8]) -> [Float] {
+    let count = bytes.count / 4
+    var values = [Float](repeating: 0, count: count)
+    var span = values.mutableSpan
+    Float.read(bytes.span.bytes, .f32, into: &span, count: count)
+    return values
+  }
+
+  private func coded(_ values: [Float], _ dtype: DType) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: dtype.byteCount(of: values.count))
+    var span = bytes.mutableSpan
+    var raw = span.mutableBytes
+    Float.write(values.span, dtype, into: &raw, count: values.count)
+    return bytes
+  }
+
   @Test func anAlignmentOfTheFilesOwn() throws {
     var file = GGUFBytes()
     file.alignment = 8

@@ -47,6 +47,14 @@ def write(path, tensors, rng, high=lambda name: WEIGHTS):
             file.write(numbers(dtype, shape, rng, high(name)))
 
 
+def tokenizer(**model):
+    """A `tokenizer.json` of three tokens."""
+    return {
+        "added_tokens": [{"id": 3, "content": "<s>", "special": True}], "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]} | model}
+
+
 class Model:
     """A base of `shards` files in `folder/base`, with `folder/lora` and `folder/dora`."""
 
@@ -71,7 +79,8 @@ class Model:
         for layer in range(self.layers):
             for module, rows, columns in self._linear(layer).values():
                 tensors.append((f"{module}.weight", "BF16", (rows, columns)))
-            tensors.append((f"model.layers.{layer}.input_layernorm.weight", "BF16", (self.hidden,)))
+            for norm in ("input_layernorm", "post_attention_layernorm"):
+                tensors.append((f"model.layers.{layer}.{norm}.weight", "BF16", (self.hidden,)))
         tensors.append(("model.norm.weight", "BF16", (self.hidden,)))
         tensors.append(("lm_head.weight", "BF16", (self.vocabulary, self.hidden)))
 
@@ -93,9 +102,11 @@ class Model:
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16",
             "hidden_size": self.hidden, "intermediate_size": self.inner,
             "num_hidden_layers": self.layers, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "vocab_size": self.vocabulary, "tie_word_embeddings": False}
+            "max_position_embeddings": 128, "vocab_size": self.vocabulary,
+            "tie_word_embeddings": False}
         (self.base / "config.json").write_text(json.dumps(config, indent=2))
         (self.base / "generation_config.json").write_text('{"bos_token_id": 1}\n')
+        (self.base / "tokenizer.json").write_text(json.dumps(tokenizer()))
 
     def _write_adapter(self, folder, targets, use_dora, rank=4):
         tensors = []

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 
-from faults import NOBODY, Lab, Output, calls, peftool, row, traced
+from faults import KINDS, NOBODY, Lab, Output, calls, peftool, row, traced
 
 PAGE = os.sysconf("SC_PAGESIZE")
 FULL = "No space left on device"
@@ -33,7 +33,7 @@ def tmpfs(byte_count):
 @row(7, "disk full: tmpfs of 1 to 99 % of the output, and one page short")
 def full(row):
     model = Lab.large() if not row.short else Lab.small()
-    for kind in ("folder", "file"):
+    for kind in KINDS:
         with Output(model, kind) as out:
             peftool(*out.merge)
             # tmpfs counts whole pages.
@@ -57,7 +57,7 @@ def full(row):
 
 @row(7, "disk full while replacing with --force")
 def full_with_force(row):
-    for kind in ("folder", "file"):
+    for kind in KINDS:
         with Output(Lab.large(), kind, old=True) as whole:
             old_size = sum(path.stat().st_size for path in whole.parent.rglob("*"))
         with tmpfs(old_size + Lab.large().byte_count // 2) as disk:

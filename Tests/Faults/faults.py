@@ -327,14 +327,27 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+# What is written: a merged model as a folder or a file, and a base converted to GGUF.
+NAMES = {"folder": "out", "file": "out.safetensors", "gguf": "out.gguf"}
+KINDS = list(NAMES)
+
+
+def writing(model, kind, adapter, path):
+    """The arguments that write an output; of two adapters they write two."""
+    if kind == "gguf":
+        dtype = {"lora": "bf16", "dora": "q8_0"}[adapter]
+        return ["convert", model.base, "-o", path, "--dtype", dtype, "--quiet"]
+    return ["merge", model.base, getattr(model, adapter), "-o", path, "--quiet"]
+
+
 class Output:
-    """A fresh folder for one output, `kind` 'folder' or 'file'; gone when the `with` ends."""
+    """A fresh folder for one output of a kind of `KINDS`; gone when the `with` ends."""
 
     def __init__(self, model, kind, adapter="lora", old=False, parent=None):
         self.model, self.kind, self.adapter, self.is_old = model, kind, adapter, old
         self.parent = Path(parent or tempfile.mkdtemp(dir=Lab.folder))
         self.keeps_parent = parent is not None
-        self.path = self.parent / ("out" if kind == "folder" else "out.safetensors")
+        self.path = self.parent / NAMES[kind]
         self.reference = Lab.reference(model, kind, adapter)
         if old:
             self.old_source, self.old = Lab.old(kind)
@@ -362,10 +375,10 @@ class Output:
 
     @property
     def merge(self):
-        """The arguments of the merge that writes it."""
+        """The arguments of the merge, or of the conversion, that writes it."""
         force = ["--force"] if self.is_old else []
-        return ["merge", self.model.base, getattr(self.model, self.adapter), "-o", self.path,
-                "--quiet", *force]
+        *first, quiet = writing(self.model, self.kind, self.adapter, self.path)
+        return [*first, *force, quiet]
 
     @property
     def state(self):
@@ -461,10 +474,10 @@ class Lab:
         if key not in cls.references:
             folder = cls.folder / f"reference-{len(cls.references)}"
             folder.mkdir(exist_ok=True)  # There after a failure.
-            path = folder / ("out" if kind == "folder" else "out.safetensors")
-            run = peftool("merge", model.base, getattr(model, adapter), "-o", path, "--quiet")
+            path = folder / NAMES[kind]
+            run = peftool(*writing(model, kind, adapter, path))
             if run.status != 0:
-                raise RuntimeError(f"an undisturbed merge failed: {run}")
+                raise RuntimeError(f"an undisturbed run failed: {run}")
             cls.seconds[key] = run.seconds
             cls.references[key] = path, contents(path)
         return cls.references[key]

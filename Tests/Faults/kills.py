@@ -3,7 +3,7 @@
 import random
 from signal import SIGKILL
 
-from faults import Lab, Output, peftool, remove, row, signalled, traced
+from faults import KINDS, Lab, Output, peftool, remove, row, signalled, traced
 
 CHANGING = ["openat", "mkdir", "mkdirat", "fallocate", "ftruncate", "pwrite64", "write",
             "copy_file_range", "sync_file_range", "fsync", "fdatasync", "rename", "renameat",
@@ -45,7 +45,7 @@ def at_each_call(check, out, names, most):
 @row(3, "kill -9 at random")
 def randomly(row):
     killed = 0
-    for kind in ("folder", "file"):
+    for kind in KINDS:
         with Output(Lab.large(), kind) as out:
             killed += at_random(row.check, out, row.count(100, 8), kind)
     row.note(f"{killed} killed")
@@ -53,7 +53,7 @@ def randomly(row):
 
 @row(4, "kill -9 at each system call that changes files")
 def systematically(row):
-    for kind in ("folder", "file"):
+    for kind in KINDS:
         with Output(Lab.small(), kind) as out:
             at_each_call(row.check, out, SHORT if row.short else CHANGING, row.count(1000, 3))
 
@@ -61,7 +61,7 @@ def systematically(row):
 @row(5, "kill -9 while replacing with --force")
 def replacing(row):
     killed = 0
-    for kind in ("folder", "file"):
+    for kind in KINDS:
         with Output(Lab.large(), kind, old=True) as out:
             killed += at_random(row.check, out, row.count(50, 4), kind)
         with Output(Lab.small(), kind, old=True) as out:

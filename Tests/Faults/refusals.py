@@ -5,7 +5,7 @@ import os
 import shutil
 import struct
 
-from checkpoints import header
+from checkpoints import header, tokenizer
 from faults import NOBODY, Lab, Output, peftool, row, write_in_child
 
 # A refusal takes less than a second on a free machine, as the notes show; on a busy one time says
@@ -213,6 +213,49 @@ def bad_index(row):
             for arguments in (["inspect", folder],
                               ["merge", folder, Lab.small().lora, "-o", out.path]):
                 check_refusal(row, f"{arguments[0]}, {name}", peftool(*arguments), out)
+
+
+def bad_tokenizers():
+    """Name → what makes the text of a `tokenizer.json`; some are as large as one may be."""
+    def text(**changes):
+        return json.dumps(tokenizer() | changes)
+
+    return {
+        "an empty file": lambda: "",
+        "no model": lambda: text(model={}),
+        "a number for a vocabulary": lambda: json.dumps(tokenizer(vocab=4)),
+        "an id of 2^62": lambda: json.dumps(tokenizer(vocab={"a": 1 << 62})),
+        "an id below 0": lambda: json.dumps(tokenizer(vocab={"a": -1})),
+        "a merge of three": lambda: json.dumps(tokenizer(merges=["a b c"])),
+        "nesting": lambda: text(normalizer=None)[:-1] + ', "x": ' + "[" * 5_000_000,
+        "an unknown pre_tokenizer": lambda: text(pre_tokenizer={"type": "Whitespace"}),
+        "a name with control characters": lambda: json.dumps(
+            tokenizer(vocab={"\x1b[2J\u202e": 1 << 40})),
+        "33 MB of spaces": lambda: " " * (33 << 20),
+        "31 MB of spaces": lambda: " " * (31 << 20),
+        "a million tokens": lambda: json.dumps(
+            tokenizer(vocab={f"t{n}": n for n in range(1_000_000)})),
+        "two million tokens": lambda: json.dumps(
+            tokenizer(vocab={f"t{n}": 0 for n in range(2_000_000)})),
+        "600,000 merges": lambda: json.dumps(tokenizer(merges=[["a", "b"]] * 600_000, vocab={})),
+        "200,000 added tokens": lambda: text(added_tokens=[{"id": 9, "content": "x"}] * 200_000),
+        "a million normalizers": lambda: text(normalizer=[{}] * 1_000_000),
+    }
+
+
+@row(27, "bad tokenizers: refused soon, in 100 MB, one line")
+def bad_tokenizer(row):
+    folder = Lab.folder / "bad-tokenizer"
+    shutil.copytree(Lab.small().base, folder)
+    seconds, sizes = [], []
+    with Output(Lab.small(), "gguf") as out:
+        for name, make in bad_tokenizers().items():
+            write_in_child(folder / "tokenizer.json", make)
+            run = peftool("convert", folder, "-o", out.path, "--quiet")
+            check_refusal(row, name, run, out)
+            seconds.append(run.seconds)
+            sizes.append(run.peak_bytes)
+    row.note(f"slowest {max(seconds):.2f} s, largest {max(sizes) >> 20} MB")
 
 
 @row(27, "no files: fifos, devices, loops, nothing at all")

@@ -102,6 +102,14 @@ def build_variant(folder, architecture):
     )
 
 
+def build_variants(folder):
+    """The same kernels for each kind of processor that this machine can stand in for."""
+    with open("/proc/cpuinfo") as file:
+        flags = set(next(line for line in file if line.startswith("flags")).split())
+    found = [("x86-64", set()), ("x86-64-v3", {"avx2", "fma"}), ("x86-64-v4", {"avx512vl"})]
+    return [build_variant(folder, name) for name, needs in found if needs <= flags]
+
+
 def build_twins(folder):
     source = folder / "twins.c"
     source.write_text(TWINS)

@@ -33,6 +33,11 @@ def library(tmp_path_factory):
     return kernels.build(tmp_path_factory.mktemp("kernels")).library
 
 
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    return kernels.build_variants(tmp_path_factory.mktemp("variants"))
+
+
 def dequantize(library, name, blocks):
     count = blocks.shape[0]
     out = np.empty((count, gguf.GGML_QUANT_SIZES[TYPES[name]][0]), np.float32)
@@ -70,6 +75,54 @@ def test_every_scale_has_the_packages_values(library, name):
         with np.errstate(all="ignore"):
             expected = gguf.quants.dequantize(blocks, TYPES[name])
         assert_bits_equal(dequantize(library, name, blocks), expected)
+
+
+QUANTIZABLE = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+
+
+def quantize(library, name, values):
+    out = np.empty((values.shape[0], gguf.GGML_QUANT_SIZES[TYPES[name]][1]), np.uint8)
+    library.pef_quantize_f32(
+        BLOCKS.index(name), kernels.pointer(values), kernels.pointer(out),
+        kernels.size(values.shape[0]))
+    return out
+
+
+def blocks_of_numbers():
+    random = np.random.default_rng(0)
+    n = 20_000
+    normal = random.standard_normal((n, 32))
+    yield normal
+    yield normal * np.exp(random.uniform(-105, 85, (n, 1)))
+    # Halves of steps.
+    yield random.integers(-8, 9, (n, 32)) / random.choice([1, 2, 4, 8, 127], (n, 1))
+    yield random.integers(-127, 128, (n, 32)) * random.choice(2.0 ** np.arange(-40, 40), (n, 1)) / 2
+    yield random.integers(0, 2**32, (n, 32), np.uint32).view(np.float32)
+    rare = random.random((n, 32))
+    yield np.select([rare < 0.02, rare < 0.04, rare < 0.06], [np.nan, np.inf, -np.inf], normal)
+    yield np.zeros((4, 32))
+
+
+@pytest.mark.parametrize("name", QUANTIZABLE)
+def test_blocks_are_quantized_as_the_package_does(library, variants, name):
+    """Every byte, but for the bits of a NaN and for the sign of a minimum of 0."""
+    for values in blocks_of_numbers():
+        with np.errstate(all="ignore"):
+            values = np.ascontiguousarray(values.astype(np.float32))
+            expected = gguf.quants.quantize(values, TYPES[name])
+        found = quantize(library, name, values)
+        for variant in variants:
+            assert quantize(variant.library, name, values).tobytes() == found.tobytes()
+        floats = 4 if name.endswith("_1") else 2
+        halves, wanted = (b[:, :floats].copy().view(np.float16) for b in (found, expected))
+        same = (halves.view(np.uint16) == wanted.view(np.uint16)) | (
+            np.isnan(halves) & np.isnan(wanted))
+        if name.endswith("_1"):
+            # numpy's minimum of 0 and -0 is the processor's.
+            both = (values == 0).any(1) & (np.signbit(values) & (values == 0)).any(1)
+            same[:, 1] |= both & (halves[:, 1] == 0) & (wanted[:, 1] == 0)
+        assert same.all()
+        assert (found[:, floats:] == expected[:, floats:]).all()
 
 
 def test_sizes_are_the_packages(peftool):

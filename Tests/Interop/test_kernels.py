@@ -30,12 +30,7 @@ def twins(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory):
-    """The same kernels for each kind of processor that this machine can stand in for."""
-    folder = tmp_path_factory.mktemp("variants")
-    with open("/proc/cpuinfo") as file:
-        flags = set(next(line for line in file if line.startswith("flags")).split())
-    found = [("x86-64", set()), ("x86-64-v3", {"avx2", "fma"}), ("x86-64-v4", {"avx512vl"})]
-    return [kernels.build_variant(folder, name) for name, needs in found if needs <= flags]
+    return kernels.build_variants(tmp_path_factory.mktemp("variants"))
 
 
 def patterns(dtype):

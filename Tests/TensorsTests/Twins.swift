@@ -82,3 +82,13 @@ extension Real {
     return bytes
   }
 }
+
+extension Float {
+  static func written(_ values: [Float], _ dtype: DType) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0xEE, count: dtype.byteCount(of: values.count))
+    var span = bytes.mutableSpan
+    var raw = span.mutableBytes
+    write(values.span, dtype, into: &raw, count: values.count)
+    return bytes
+  }
+}

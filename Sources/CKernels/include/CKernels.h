@@ -63,6 +63,16 @@ enum pef_block_type {
 /// package gguf. NaN stays NaN.
 void pef_dequantize_f32(enum pef_block_type type, const void *from, float *to, size_t count);
 
+/// Codes `count` blocks of 32 elements as Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0; nothing for other types.
+/// The bytes are those of the Python package gguf 0.19, but for the bits of a NaN, and for the sign
+/// of a minimum of 0 in a block that has both zeros, which numpy leaves to the processor: here it
+/// is the first one's.
+void pef_quantize_f32(enum pef_block_type type, const float *from, void *to, size_t count);
+
+/// How many blocks of these types have a scale or a minimum that is NaN or infinite: a block coded
+/// by pef_quantize_f32 has, where one of its elements was, or was too large.
+size_t pef_count_nonfinite_blocks(enum pef_block_type type, const void *from, size_t count);
+
 /// How many elements are NaN or infinite.
 size_t pef_count_nonfinite(enum pef_dtype dtype, const void *from, size_t count);
 

@@ -316,7 +316,7 @@ package struct GGUFHeader: Sendable {
 
 extension Int {
   /// The next multiple of a power of two.
-  fileprivate func padded(to alignment: Int) throws(PeftoolError) -> Int {
+  func padded(to alignment: Int) throws(PeftoolError) -> Int {
     let (sum, overflow) = addingReportingOverflow(alignment - 1)
     guard !overflow else {
       throw PeftoolError(.damaged, "ends past 2^63 bytes, more than a file can have")

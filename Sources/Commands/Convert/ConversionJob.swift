@@ -4,7 +4,7 @@ import JSON
 import Reports
 import Tensors
 
-/// What `convert` does with a checkpoint: the tensors that it writes, and what lies beside them.
+/// A checkpoint written in safetensors: the tensors, and what lies beside them.
 struct ConversionJob: Sendable {
   let conversion: Conversion
   let companions: Companions
@@ -90,49 +90,29 @@ struct ConversionJob: Sendable {
   }
 }
 
-/// What a conversion has done, in words and as JSON.
-struct ConversionReport {
-  let job: ConversionJob
-  let input: String
-  let output: String
-  let seconds: Double
+extension ConversionJob: ConvertJob {
+  var byteCount: Int { conversion.byteCount }
 
-  /// The dtype of all floating tensors; nil where they have several.
-  private var dtype: DType? {
-    let dtypes = Set(job.conversion.tensors.map(\.dtype).filter(\.isComputable))
-    return dtypes.count == 1 ? dtypes.first : nil
-  }
-
-  /// The summary for a person.
-  func text(width: Int) -> String {
-    var facts = Facts()
-    facts.append("from", input.printable)
-    let convertedCount = job.conversion.tensors.count { !$0.isCopy }
-    facts.append(
-      "tensors",
-      job.conversion.tensors.count.groupedText
-        + (dtype.map { ", as \($0.rawValue)" } ?? "")
-        + (convertedCount == 0 ? "" : "; \(convertedCount.groupedText) converted"))
-    for note in job.notes { facts.append("note", note) }
-    let byteCount = job.conversion.byteCount
-    facts.append(
-      "written",
-      "\(output == "-" ? "standard output" : output.printable): \(byteCount.byteText) in "
-        + "\(seconds.durationText) (\((Double(byteCount) / seconds).rateText))")
-    return facts.text(width: width)
-  }
-
-  /// The summary for a program; `Formats/json-output.md` describes it.
-  var json: JSON {
-    .object([
-      .init("output", .string(output)),
-      .init("model", .string(input)),
-      .init("tensors", .number(job.conversion.tensors.count)),
-      .init("converted", .number(job.conversion.tensors.count { !$0.isCopy })),
-      .init("dtype", dtype.map { .string($0.rawValue) } ?? .null),
-      .init("bytes", .number(job.conversion.byteCount)),
-      .init("seconds", .number(seconds)),
-      .init("notes", .array(job.notes.map(JSON.string))),
-    ])
+  func run(
+    force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> ConvertSummary {
+    try conversion.run(
+      force: force, threads: threads, progress: progress, companions: companions.write)
+    let count = conversion.tensors.count
+    let convertedCount = conversion.tensors.count { !$0.isCopy }
+    let dtypes = Set(conversion.tensors.map(\.dtype).filter(\.isComputable))
+    let dtype = dtypes.count == 1 ? dtypes.first : nil
+    return ConvertSummary(
+      facts: [
+        (
+          "tensors",
+          count.groupedText + (dtype.map { ", as \($0.rawValue)" } ?? "")
+            + (convertedCount == 0 ? "" : "; \(convertedCount.groupedText) converted")
+        )
+      ],
+      members: [
+        .init("tensors", .number(count)), .init("converted", .number(convertedCount)),
+        .init("dtype", dtype.map { .string($0.rawValue) } ?? .null),
+      ], byteCount: byteCount, notes: notes)
   }
 }

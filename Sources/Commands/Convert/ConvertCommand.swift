@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Checkpoints
 import Files
@@ -13,15 +14,18 @@ struct ConvertCommand: ParsableCommand {
     commandName: "convert",
     abstract: "Converts checkpoints between formats, dtypes and numbers of files.",
     discussion: """
-      IN is a model in safetensors, PyTorch files or GGUF. OUT is a directory, one file where it \
-      ends in .safetensors, or - for a safetensors stream to standard output. It is whole or \
-      absent, whatever happens, and the same bytes for any number of threads.
+      IN is a model in safetensors, PyTorch files or GGUF, or an adapter. OUT is a directory, one \
+      file where it ends in .safetensors or .gguf, or - for a safetensors stream to standard \
+      output. It is whole or absent, whatever happens, and the same bytes for any number of \
+      threads.
 
-        peftool convert model.gguf -o model --dtype bf16
         peftool convert pytorch_model.bin -o model.safetensors
         peftool convert model -o smaller --dtype f16 --shard-size 2GB
         peftool convert model -o text --include 'language_model.*' \\
           --rename '^language_model\\.=model.'
+        peftool convert model.gguf -o model --dtype bf16
+        peftool convert model -o model.gguf --dtype q8_0
+        peftool convert my-adapter -o adapter.gguf --base Llama-3.2-1B
 
       --dtype converts all floating tensors, each number rounded once to the nearest; one that the \
       dtype does not hold is an error, or with --saturate becomes the largest that it holds. NaN \
@@ -38,16 +42,25 @@ struct ConvertCommand: ParsableCommand {
       --dtype. Without --dtype the matrices' own F16 or BF16 is kept, and F32 written for quantized \
       ones. Of a model in several files any of them may be named.
 
-      The rows of attn_q and attn_k, which llama.cpp keeps in another order, are put back. Where a \
-      tokenizer cuts text is not in the file: it is taken from the models that its name \
-      (tokenizer.ggml.pre) stands for, and an unknown name is an error. Formats/gguf.md has the \
+      Where OUT ends in .gguf a model directory of these families becomes a file as llama.cpp's \
+      converter makes it: matrices as --dtype (f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1), \
+      which is the model's own BF16 or F16 if left out, and F16 for another; vectors as F32; rows \
+      that have no whole blocks as F16. Blocks are coded as the Python package gguf codes them. \
+      The directory needs config.json and tokenizer.json. The rows of q_proj and k_proj, which \
+      llama.cpp keeps in another order, change places, and back when a file is read. A way of \
+      cutting text that peftool or llama.cpp has no name for is an error. Formats/gguf.md has the \
       names of tensors and settings.
+
+      Of a LoRA adapter it makes a file for llama.cpp's --lora, in F32 unless --dtype says f16, \
+      bf16 or q8_0. rsLoRA, alpha_pattern and rank_pattern become part of alpha and of the \
+      tensors. What such a file cannot hold is an error: DoRA, biases, and whole tensors.
 
       Formats/json-output.md describes what --json prints.
       """)
 
   @Argument(
-    help: ArgumentHelp("The model: a directory, a file of tensors or an index.", valueName: "in"),
+    help: ArgumentHelp(
+      "A model or an adapter: a directory, a file of tensors or an index.", valueName: "in"),
     completion: .file())
   var input: String
 
@@ -58,7 +71,8 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Write floating tensors so: f32, f16, bf16, f8_e4m3, f8_e5m2 or f64.", valueName: "dtype"))
+      "Write floating tensors so: f32, f16, bf16, f8_e4m3, f8_e5m2 or f64; in GGUF also q8_0, "
+        + "q4_0, q4_1, q5_0 or q5_1.", valueName: "dtype"))
   var dtype: WrittenDType?
 
   @Flag(help: "Take the largest number of a dtype for one that is too large for it.")
@@ -76,34 +90,62 @@ struct ConvertCommand: ParsableCommand {
       valueName: "regex=template"))
   var rename: [String] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "For an adapter: the directory of its base, of which config.json is read.",
+      valueName: "model"),
+    completion: .directory)
+  var base: String?
+
   @OptionGroup var writing: WritingOptions
 
-  private static let shardByteCount = 5_000_000_000
-
   func validate() throws {
-    try destination.validate("convert", shardSize: writing.shardSize)
     if saturate, dtype == nil { throw ValidationError("--saturate goes with --dtype") }
+    if isGGUF {
+      let isSelection = !include.isEmpty || !exclude.isEmpty || !rename.isEmpty
+      if isSelection || saturate || writing.shardSize != nil {
+        throw ValidationError(
+          "--include, --exclude, --rename, --saturate and --shard-size are for safetensors: a GGUF "
+            + "file holds a whole model")
+      }
+      return
+    }
+    if let dtype, dtype.dtype.isBlock {
+      throw ValidationError("--dtype \(dtype.dtype.rawValue) is for an output that ends in .gguf")
+    }
+    if base != nil { throw ValidationError("--base goes with an output that ends in .gguf") }
+    try destination.validate("convert", shardSize: writing.shardSize)
   }
 
   func run() throws {
     let start = monotonicSeconds()
-    let checkpoint = try Checkpoint(opening: input)
-    let job = try job(checkpoint)
+    let job = try job(Checkpoint(opening: input))
     let progress = ProgressLine(
-      "converting", totalByteCount: job.conversion.byteCount, isQuiet: writing.quiet)
-    try job.conversion.run(
-      force: writing.force, threads: writing.threads, progress: { progress.advance(by: $0) },
-      companions: job.companions.write)
+      "converting", totalByteCount: job.byteCount, isQuiet: writing.quiet)
+    let summary = try job.run(force: writing.force, threads: writing.threads) {
+      progress.advance(by: $0)
+    }
     progress.finish()
-    let report = ConversionReport(
-      job: job, input: input, output: output, seconds: monotonicSeconds() - start)
+    let report = ConvertReport(
+      summary: summary, input: input, output: output, seconds: monotonicSeconds() - start)
     try writing.report(
       to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
   }
 
+  private var isGGUF: Bool { output.hasSuffix(".gguf") }
   private var destination: ModelOutput.Destination { .init(argument: output) }
 
-  private func job(_ checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {
+  /// What is to be done, by what the input is and what the output is called.
+  private func job(_ checkpoint: Checkpoint) throws(PeftoolError) -> any ConvertJob {
+    guard isGGUF else { return try conversion(of: checkpoint) }
+    let writing =
+      try checkpoint.isAdapter
+      ? GGUFWriting(Adapter(opening: input), base: base, dtype: dtype?.dtype)
+      : GGUFWriting(checkpoint, dtype: dtype?.dtype)
+    return GGUFJob(writing: writing, path: output)
+  }
+
+  private func conversion(of checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {
     var options = CheckpointSelection.Options()
     options.dtype = dtype?.dtype
     for glob in include { options.include.append(try Glob(glob)) }
@@ -121,11 +163,13 @@ struct WrittenDType: ExpressibleByArgument {
 
   init?(argument: String) {
     let name = argument.lowercased()
-    let names: [DType] = [.f64, .f32, .f16, .bf16, .f8E4M3, .f8E5M2]
+    let names: [DType] = [.f64, .f32, .f16, .bf16, .f8E4M3, .f8E5M2] + DType.quantizable
     let found = names.first { $0.rawValue.lowercased() == name || $0.torchName == name }
     guard let found else { return nil }
     dtype = found
   }
 
-  static var allValueStrings: [String] { ["f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f64"] }
+  static var allValueStrings: [String] {
+    ["f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f64", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"]
+  }
 }

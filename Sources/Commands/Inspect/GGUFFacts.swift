@@ -34,8 +34,23 @@ extension GGUFFile {
   /// What `inspect` tells of a GGUF model only.
   func append(to facts: inout Facts) {
     facts.append("name", header["general.name"]?.summary.printable)
+    facts.append("adapter", adapterText)
     facts.append("quantization", quantizationText)
     facts.append("tokenizer", tokenizerText)
+  }
+
+  /// Of an adapter in llama.cpp's form: its method, alpha, ranks and the number of its modules.
+  private var adapterText: String? {
+    guard header["general.type"]?.text == "adapter" else { return nil }
+    let method = header["adapter.type"]?.summary.printable ?? "of an unknown kind"
+    let alpha = header["adapter.lora.alpha"]?.summary.printable
+    let pairs = tensors.filter { $0.name.hasSuffix(".lora_b") }
+    let ranks = Set(pairs.compactMap(\.shape.last)).sorted()
+    return [
+      method, alpha.map { "alpha \($0)" },
+      ranks.isEmpty ? nil : "rank \(ranks.map(String.init).joined(separator: ", "))",
+      pairs.count.text(of: "module"),
+    ].compactMap(\.self).joined(separator: ", ")
   }
 
   /// llama.cpp's name for the mixture, and what it comes to.

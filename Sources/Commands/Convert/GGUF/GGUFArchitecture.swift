@@ -1,16 +1,19 @@
 import Checkpoints
 import Files
-import Glibc
 import JSON
 import Tensors
 
-/// What a GGUF model of the Llama family is in transformers' words: the sizes in `config.json`.
+/// What a model of the Llama family is: its sizes and settings, in the metadata of a GGUF file and
+/// in `config.json`.
 ///
 /// Everything that the tensors can contradict is compared with them.
 struct GGUFArchitecture {
   /// The families that `convert` knows.
-  enum Family: String {
+  enum Family: String, CaseIterable {
     case llama, mistral, qwen2, qwen3
+
+    /// llama.cpp's name for the architecture; a Mistral is a Llama to it.
+    var architecture: String { self == .mistral ? "llama" : rawValue }
 
     var className: String {
       switch self {
@@ -43,11 +46,15 @@ struct GGUFArchitecture {
   let hasAttentionBias: Bool
   /// Whether the three matrices of the feed-forward part have biases.
   let hasInnerBias: Bool
-  private let contextLength: Int
-  private let epsilon: String
-  private let ropeBase: String
-  private let ropeScaling: JSON
-  private let slidingWindow: JSON?
+  let contextLength: Int
+  /// A number as JSON has it.
+  let epsilon: String
+  /// A number as JSON has it.
+  let ropeBase: String
+  let ropeScaling: RopeScaling
+  let slidingWindow: Int?
+  /// Whether the size of a head is a setting of its own.
+  let namesHeadSize: Bool
 
   /// Reads the metadata and looks at the tensors' names and shapes.
   ///
@@ -85,10 +92,10 @@ struct GGUFArchitecture {
     // llama.cpp's own default.
     let base = try metadata.number(own("rope.freq_base")) ?? (10000, "10000.0")
     ropeBase = base.text
-    ropeScaling = try RopeScaling(metadata)
-      .json(factors: ropeFactors, base: base.value, headSize: headSize)
-    let window = own("attention.sliding_window")
-    slidingWindow = try metadata.int(window).map { .number($0) }
+    ropeScaling = try RopeScaling(
+      metadata, factors: ropeFactors, base: base.value, headSize: headSize)
+    slidingWindow = try metadata.int(own("attention.sliding_window"))
+    namesHeadSize = true
   }
 
   /// The family; of a Mistral its name alone tells, as llama.cpp takes it for a Llama.
@@ -144,96 +151,20 @@ struct GGUFArchitecture {
       .init("max_position_embeddings", .number(contextLength)),
       .init("rms_norm_eps", .number(epsilon)),
       .init("rope_theta", .number(ropeBase)),
-      .init("rope_scaling", ropeScaling),
+      .init("rope_scaling", ropeScaling.json),
       .init("tie_word_embeddings", .bool(isTied)),
     ]
     switch family {
     case .llama:
       members.append(.init("attention_bias", .bool(hasAttentionBias)))
       members.append(.init("mlp_bias", .bool(hasInnerBias)))
-    case .mistral: members.append(.init("sliding_window", slidingWindow ?? .null))
+    case .mistral:
+      members.append(.init("sliding_window", slidingWindow.map(JSON.number) ?? .null))
     case .qwen2: break
     case .qwen3: members.append(.init("attention_bias", .bool(false)))
     }
     members += tokens.ids
     members.append(.init("torch_dtype", .string(dtype)))
     return .object(members)
-  }
-}
-
-/// `rope_scaling` out of the metadata, and out of the factors that stand for Llama 3's.
-struct RopeScaling {
-  private var members: [JSON.Member] = []
-
-  init(_ metadata: GGUFMetadata) throws(PeftoolError) {
-    let prefix = metadata.own("rope.scaling.")
-    let known = ["type", "factor", "original_context_length", "finetuned"]
-    for pair in metadata.header.metadata where pair.key.hasPrefix(prefix) {
-      guard known.contains(String(pair.key.dropFirst(prefix.count))) else {
-        throw PeftoolError(
-          .unsupported, "\(pair.key.printable) has no place in config.json that peftool knows")
-      }
-    }
-    let type = try metadata.text(prefix + "type") ?? "none"
-    guard type != "none" else { return }
-    guard type == "linear" || type == "yarn" else {
-      throw PeftoolError(
-        .unsupported, "\(prefix)type is \(type.printable), expected none, linear or yarn")
-    }
-    guard let factor = try metadata.number(prefix + "factor") else {
-      throw PeftoolError(.damaged, "has no \(prefix)factor")
-    }
-    members = [.init("rope_type", .string(type)), .init("factor", .number(factor.text))]
-    if let length = try metadata.int(prefix + "original_context_length"), type == "yarn" {
-      members.append(.init("original_max_position_embeddings", .number(length)))
-    }
-  }
-
-  /// The value for `config.json`; null where positions are not scaled.
-  func json(factors: [Float]?, base: Double, headSize: Int) throws(PeftoolError) -> JSON {
-    guard let factors, factors.contains(where: { $0 != 1 }) else {
-      return members.isEmpty ? .null : .object(members)
-    }
-    guard members.isEmpty else {
-      throw PeftoolError(
-        .unsupported, "has both rope.scaling and factors for frequencies",
-        tensor: GGUFTensors.ropeFactors)
-    }
-    // llama.cpp's converter has worked the settings out to a factor for each frequency; those of
-    // every Llama 3 but the two numbers that are looked for are 1 and 4.
-    guard let largest = factors.max(), largest.isFinite, factors.count == headSize / 2 else {
-      throw Self.unknown
-    }
-    for exponent in 4...24 {
-      let length = Double(1 << exponent)
-      let expected = Self.llama3(
-        factor: Double(largest), length: length, base: base, headSize: headSize)
-      let fits = zip(factors, expected).allSatisfy { abs(Double($0) - $1) <= 1e-5 * $1 }
-      guard fits else { continue }
-      return .object([
-        .init("rope_type", .string("llama3")), .init("factor", .number(Double(largest))),
-        .init("low_freq_factor", .number(1.0)), .init("high_freq_factor", .number(4.0)),
-        .init("original_max_position_embeddings", .number(1 << exponent)),
-      ])
-    }
-    throw Self.unknown
-  }
-
-  private static let unknown = PeftoolError(
-    .unsupported, "these factors for frequencies are none of Llama 3's scaling",
-    tensor: GGUFTensors.ropeFactors)
-
-  /// What Llama 3 divides each frequency by: nothing for short waves, `factor` for waves longer
-  /// than the original context, and in between a mixture.
-  private static func llama3(
-    factor: Double, length: Double, base: Double, headSize: Int
-  ) -> [Double] {
-    stride(from: 0, to: headSize, by: 2).map { place in
-      let wave = 2 * Double.pi * pow(base, Double(place) / Double(headSize))
-      if wave < length / 4 { return 1 }
-      if wave > length { return factor }
-      let share = (length / wave - 1) / 3
-      return 1 / ((1 - share) / factor + share)
-    }
   }
 }

@@ -38,7 +38,8 @@ struct GGUFMetadata {
     return size
   }
 
-  private static let largestSize = 1 << 31
+  /// The largest size that any model has, and more.
+  static let largestSize = 1 << 31
 
   /// A number as JSON, with the fewest digits that give it back in its own precision.
   func number(_ key: String) throws(PeftoolError) -> (value: Double, text: String)? {

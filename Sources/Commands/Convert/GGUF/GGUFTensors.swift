@@ -12,14 +12,23 @@ struct TranslatedTensor {
   let interleavedRowCount: Int?
 }
 
-/// The tensors of a GGUF model of the Llama family, under transformers' names.
+/// The tensors of a model of the Llama family, under llama.cpp's names and under transformers'.
 enum GGUFTensors {
   /// Factors for the frequencies of positions, which `config.json` tells in other words.
   static let ropeFactors = "rope_freqs.weight"
 
-  private struct Expected {
+  /// No model has more layers; what is asked for without tensors to compare with ends here.
+  static let maximumLayerCount = 10_000
+
+  /// A tensor that there must be.
+  struct Place {
+    /// The name in GGUF.
+    let gguf: String
+    /// The name in transformers.
     let name: String
     let shape: [Int]
+    /// The rows of a head whose two halves lie interleaved in GGUF; nil where rows keep their
+    /// places.
     var interleavedRowCount: Int?
   }
 
@@ -35,8 +44,8 @@ enum GGUFTensors {
         .different,
         "has \(model.tensors.count) tensors, too few for \(architecture.layerCount) layers")
     }
-    var expected: [ExactName: Expected] = [:]
-    for (name, tensor) in expectations(architecture) { expected[ExactName(name)] = tensor }
+    var expected: [ExactName: Place] = [:]
+    for place in places(architecture) { expected[ExactName(place.gguf)] = place }
     var translated: [TranslatedTensor] = []
     for tensor in model.tensors where tensor.name != ropeFactors {
       guard let target = expected.removeValue(forKey: ExactName(tensor.name)) else {
@@ -65,17 +74,17 @@ enum GGUFTensors {
     return translated
   }
 
-  /// What there must be, by the names in GGUF.
-  private static func expectations(_ model: GGUFArchitecture) -> [(String, Expected)] {
+  /// What there must be.
+  static func places(_ model: GGUFArchitecture) -> [Place] {
     let (hidden, inner) = (model.hiddenSize, model.innerSize)
     let (queries, keys) = (
       model.headCount * model.headSize, model.keyValueHeadCount * model.headSize
     )
     let interleaved = model.family.interleavesHeads ? model.headSize : nil
-    var expected: [(String, Expected)] = []
-    func add(_ from: String, _ to: String, _ shape: [Int], interleaved: Int? = nil) {
-      expected.append(
-        (from, Expected(name: to, shape: shape, interleavedRowCount: interleaved)))
+    var places: [Place] = []
+    func add(_ gguf: String, _ name: String, _ shape: [Int], interleaved: Int? = nil) {
+      places.append(
+        Place(gguf: gguf, name: name, shape: shape, interleavedRowCount: interleaved))
     }
     add("token_embd.weight", "model.embed_tokens.weight", [model.vocabularySize, hidden])
     add("output_norm.weight", "model.norm.weight", [hidden])
@@ -110,6 +119,6 @@ enum GGUFTensors {
       module("ffn_up", "mlp.up_proj", [inner, hidden], hasBias: model.hasInnerBias)
       module("ffn_down", "mlp.down_proj", [hidden, inner], hasBias: model.hasInnerBias)
     }
-    return expected
+    return places
   }
 }

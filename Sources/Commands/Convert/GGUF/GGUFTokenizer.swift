@@ -8,7 +8,7 @@ import JSON
 /// which the file only names, is what the named models' own `tokenizer.json` has.
 struct GGUFTokenizer {
   /// llama.cpp's kinds of tokens.
-  private enum Kind: Int {
+  enum Kind: Int {
     case normal = 1, unknown, control, userDefined, unused, byte
   }
 
@@ -19,7 +19,8 @@ struct GGUFTokenizer {
   private let preTokenizer: PreTokenizer
   let special: SpecialTokens
 
-  private static let prefix = "tokenizer.ggml."
+  /// What the keys of tokenizers begin with.
+  static let prefix = "tokenizer.ggml."
 
   /// Reads the tokenizer's metadata.
   ///

@@ -41,22 +41,3 @@ struct HeadOrderSource: TensorSource {
     apart.copy(range.lowerBound - first..<range.upperBound - first, into: &buffer)
   }
 }
-
-extension Block {
-  /// Puts the even rows of each head before its odd ones.
-  fileprivate borrowing func deinterleave(
-    rows: Int, rowByteCount: Int, into other: inout Block
-  ) {
-    let headByteCount = rows * rowByteCount
-    var written = other.mutableBytes(byteCount)
-    let read = bytes(byteCount)
-    for head in stride(from: 0, to: byteCount - headByteCount + 1, by: headByteCount) {
-      for row in 0..<rows {
-        let from = head + row * rowByteCount
-        let to = head + (row / 2 + row % 2 * (rows / 2)) * rowByteCount
-        var target = written._mutatingExtracting(to..<to + rowByteCount)
-        target.copy(read.extracting(from..<from + rowByteCount))
-      }
-    }
-  }
-}

@@ -3,6 +3,8 @@ import JSON
 
 /// How a byte-level tokenizer cuts text before it merges: llama.cpp's names for it.
 struct PreTokenizer {
+  /// The name, of several that mean the same the one that was given.
+  let name: String
   /// Whether a piece that is a token stays whole whatever the merges say.
   let ignoresMerges: Bool
   /// Whether llama.cpp puts `bos` before a text where the file does not say.
@@ -42,8 +44,57 @@ struct PreTokenizer {
     }
     // Qwen's own tokenizer.json composes letters and accents; llama.cpp leaves them as they are.
     normalizer = name == "qwen2" ? .object([.init("type", .string("NFC"))]) : .null
+    self.name = name
     self.ignoresMerges = ignoresMerges
     self.addsBOS = addsBOS
+  }
+
+  /// The names that are given to a tokenizer that is recognised.
+  private static let written = [
+    "gpt-2", "smollm", "llama-bpe", "tekken", "qwen2", "deepseek-r1-qwen",
+  ]
+
+  /// Recognises a `tokenizer.json` by its members `normalizer`, `pre_tokenizer` and
+  /// `model.ignore_merges`.
+  ///
+  /// llama.cpp's converter goes by the tokens of one long text, and so by the vocabulary, too.
+  /// - Throws: `unsupported` for a way of cutting that none of the names stands for.
+  init(normalizer: JSON, cutting: JSON, ignoresMerges: Bool) throws(PeftoolError) {
+    let (normalizer, cutting) = (Self.plain(normalizer), Self.plain(cutting))
+    for name in Self.written {
+      let known = try PreTokenizer(name)
+      guard Self.plain(known.normalizer) == normalizer, Self.plain(known.json) == cutting,
+        known.ignoresMerges == ignoresMerges
+      else { continue }
+      self = known
+      return
+    }
+    throw PeftoolError(
+      .unsupported,
+      "its normalizer, pre_tokenizer and ignore_merges are those of no way of cutting text that "
+        + "peftool has a llama.cpp name for; it knows \(Self.written.joined(separator: ", "))")
+  }
+
+  /// A value without what makes no difference to tokens: the order of members, defaults, offsets,
+  /// and sequences of one.
+  private static func plain(_ json: JSON) -> JSON {
+    switch json {
+    case .object(let members):
+      let type = json["type"]
+      for key in ["pretokenizers", "normalizers"] {
+        guard type == .string("Sequence"), case .array(let steps) = json[key], steps.count == 1
+        else { continue }
+        return plain(steps[0])
+      }
+      var left = members.filter { $0.key != "trim_offsets" }
+      if type == .string("ByteLevel"), json["use_regex"] == nil {
+        left.append(.init("use_regex", .bool(true)))
+      }
+      return .object(
+        left.map { .init($0.key, plain($0.value)) }.sorted { $0.key.precedesByBytes($1.key) })
+    case .array(let elements): return .array(elements.map(plain))
+    default: return json
+    }
   }
 
   private static func byteLevel(cuts: Bool) -> JSON {
