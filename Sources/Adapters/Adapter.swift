@@ -77,7 +77,8 @@ package struct Adapter: Sendable {
     modules.reduce(0) { $0 + $1.parts.values.reduce(0) { $0 + $1.elementCount } }
   }
 
-  private static func folder(of path: String) throws(PeftoolError) -> String {
+  /// The folder that an adapter's path stands for: itself, or its only sub-folder with an adapter.
+  static func folder(of path: String) throws(PeftoolError) -> String {
     guard Folder.isFolder(path), !Folder.exists(Folder.path(path, configurationName)) else {
       return path
     }
