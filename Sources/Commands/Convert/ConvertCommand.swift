@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Checkpoints
 import Files
@@ -84,16 +85,44 @@ struct ConvertCommand: ParsableCommand {
     }
   }
 
+  @Option(
+    help: ArgumentHelp(
+      "Convert an adapter instead, to the format peft, mlx or kohya.", valueName: "format"))
+  var to: AdapterFormat?
+
+  @Option(
+    help: ArgumentHelp("The model that the adapter was made for.", valueName: "model"),
+    completion: .file())
+  var base: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "What kohya's names of modules begin with, such as lora_te.", valueName: "prefix"))
+  var prefix: String?
+
   private static let maximumThreadCount = 1024
   private static let shardByteCount = 5_000_000_000
 
   func validate() throws {
+    if to == nil, base != nil || prefix != nil {
+      throw ValidationError("--base and --prefix are for adapters, which --to converts")
+    }
+    if to != nil, dtype != nil || shardSize != nil {
+      throw ValidationError("--dtype and --shard-size are for models: an adapter keeps its dtypes")
+    }
+    if let prefix, prefix.isEmpty || prefix.contains(".") {
+      throw ValidationError("--prefix is '\(prefix)', expected a name without dots")
+    }
     if let threads, !(1...Self.maximumThreadCount).contains(threads) {
       throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
     }
   }
 
   func run() throws {
+    if let to {
+      try convertAdapter(to: to)
+      return
+    }
     let start = monotonicSeconds()
     let checkpoint = try Checkpoint(opening: path)
     let conversion = try Conversion(
