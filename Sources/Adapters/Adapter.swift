@@ -53,6 +53,9 @@ package struct Adapter: Sendable {
   package init(opening path: String, renaming: [Renaming] = []) throws(PeftoolError) {
     let folder = try Self.folder(of: path)
     let checkpoint = try Checkpoint(opening: folder, preferringAdapter: true)
+    if let format = try AdapterFormat(of: checkpoint), format != .peft {
+      throw format.refusal(path: path)
+    }
     guard let json = try checkpoint.adapterConfig, let place = checkpoint.adapterConfigPath else {
       throw PeftoolError(
         .unsupported, "has no \(Self.configurationName) beside its tensors: no adapter", path: path)

@@ -1,6 +1,6 @@
 package import Checkpoints
 package import Files
-import JSON
+package import JSON
 import Tensors
 
 /// The formats that low-rank adapters are kept in, each read to a `LowRankAdapter` and written from
@@ -34,12 +34,18 @@ package enum AdapterFormat: String, CaseIterable, Sendable {
       return
     }
     guard let config = try checkpoint.adapterConfig else { return nil }
-    if config["peft_type"] != nil {
-      self = .peft
-    } else if MLXAdapter.isConfiguration(config) {
-      self = .mlx
-    } else {
+    guard let format = Self.allCases.first(where: { $0.isConfiguration(config) }) else {
       return nil
+    }
+    self = format
+  }
+
+  /// Whether an `adapter_config.json` is of this format.
+  package func isConfiguration(_ config: JSON) -> Bool {
+    switch self {
+    case .peft: config["peft_type"] != nil
+    case .mlx: MLXAdapter.isConfiguration(config)
+    case .kohya: false
     }
   }
 
