@@ -11,7 +11,7 @@ import Tensors
 struct ConvertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert",
-    abstract: "Makes a Hugging Face model directory of a GGUF model.",
+    abstract: "Makes a Hugging Face model directory of a GGUF model, or converts an adapter.",
     discussion: """
       Writes safetensors, config.json, generation_config.json, tokenizer.json and \
       tokenizer_config.json with the chat template, so that transformers, PEFT and merge take the \
@@ -30,15 +30,28 @@ struct ConvertCommand: ParsableCommand {
       tokenizer cuts text is not in the file: it is taken from the models that its name \
       (tokenizer.ggml.pre) stands for, and an unknown name is an error. Formats/gguf.md has the \
       names of tensors and settings.
+
+      With --to an adapter of PEFT, mlx-lm, or kohya's scripts and LyCORIS is made one of another \
+      of these formats. What it is the content decides; for mlx-lm and PEFT a folder is written, \
+      for kohya a file. Dtypes stay, the merged weights are the same, and what the other format \
+      has no counterpart for is an error.
+
+        peftool convert my-adapter -o for-mlx --to mlx
+        peftool convert my-adapter -o kohya.safetensors --to kohya --prefix lora_te
+        peftool convert kohya-adapter.safetensors -o for-peft --to peft --base Llama-3.2-1B
+
+      kohya's names have '_' for '.': --base tells which is which, where the words of CLIP's, \
+      diffusers' and Llama's names do not. --prefix is what names begin with, and chooses one of \
+      a file's networks. Formats/mlx-adapter.md and Formats/kohya-adapter.md have the mapping.
       """)
 
   @Argument(
-    help: "A .gguf file, or a folder with one model in GGUF.",
-    completion: .file(extensions: ["gguf"]))
+    help: "A .gguf file, a folder with one model in GGUF, or with --to an adapter.",
+    completion: .file())
   var path: String
 
   @Option(
-    name: .shortAndLong, help: ArgumentHelp("Where the directory goes.", valueName: "out"),
+    name: .shortAndLong, help: ArgumentHelp("Where the directory or the file goes.", valueName: "out"),
     completion: .directory)
   var output: String
 
