@@ -54,7 +54,10 @@ let package = Package(
     module("Checkpoints", ["Files", "JSON", "Tensors", "LinearAlgebra", "Quantization"]),
     module(
       "Adapters",
-      ["Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Checkpoints", "CKernels"]),
+      [
+        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
+        "CKernels",
+      ]),
     module("Reports"),
     module(
       "Commands",

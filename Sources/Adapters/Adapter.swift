@@ -53,6 +53,9 @@ package struct Adapter: Sendable {
   package init(opening path: String, renaming: [Renaming] = []) throws(PeftoolError) {
     let folder = try Self.folder(of: path)
     let checkpoint = try Checkpoint(opening: folder, preferringAdapter: true)
+    if let format = try AdapterFormat(of: checkpoint), format != .peft {
+      throw format.refusal(path: path)
+    }
     guard let json = try checkpoint.adapterConfig, let place = checkpoint.adapterConfigPath else {
       throw PeftoolError(
         .unsupported, "has no \(Self.configurationName) beside its tensors: no adapter", path: path)
@@ -77,7 +80,8 @@ package struct Adapter: Sendable {
     modules.reduce(0) { $0 + $1.parts.values.reduce(0) { $0 + $1.elementCount } }
   }
 
-  private static func folder(of path: String) throws(PeftoolError) -> String {
+  /// The folder that an adapter's path stands for: itself, or its only sub-folder with an adapter.
+  static func folder(of path: String) throws(PeftoolError) -> String {
     guard Folder.isFolder(path), !Folder.exists(Folder.path(path, configurationName)) else {
       return path
     }

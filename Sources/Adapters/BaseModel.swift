@@ -131,6 +131,11 @@ package struct BaseModel: Sendable {
     outputNames.contains(module.lastComponent(after: "."))
   }
 
+  /// Whether a module's path is that of an input embedding.
+  static func isInputEmbedding(_ module: String) -> Bool {
+    inputNames.contains(module.lastComponent(after: "."))
+  }
+
   private static func embedding(_ tensors: [Tensor], _ names: [String]) -> Tensor? {
     for name in names {
       let found = tensors.first {

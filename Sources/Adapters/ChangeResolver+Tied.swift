@@ -44,7 +44,7 @@ extension ChangeResolver {
   }
 
   /// Whether two tensors have the same elements, a block of each in memory at a time.
-  private static func areEqual(
+  static func areEqual(
     _ a: StoredTensor, _ b: StoredTensor
   ) throws(PeftoolError) -> Bool {
     guard a.shape == b.shape, a.dtype == b.dtype else { return false }

@@ -39,6 +39,15 @@ package struct ModuleNames: Sendable {
     return spellings
   }
 
+  /// The paths that a module may have in the running model, by its path in the file, which is the
+  /// first of them: `spellings` the other way round.
+  static func modelPaths(of module: String) -> [String] {
+    [module]
+      + prefixes.compactMap { from, to in
+        module.hasPrefix(to) ? from + module.dropFirst(to.count) : nil
+      }
+  }
+
   /// A module's parameter in the base; nil where there is none.
   package func tensor(_ module: String, _ parameter: String) -> BaseModel.Tensor? {
     for spelling in spellings(of: module) {

@@ -88,9 +88,10 @@ package struct Checkpoint: Sendable {
   ///
   /// In a folder the first of these counts: `model.safetensors`, `model.safetensors.index.json`,
   /// `pytorch_model.bin`, `pytorch_model.bin.index.json` (the order in which transformers looks),
-  /// `adapter_model.safetensors`, `adapter_model.bin`, the only `*.safetensors.index.json`, the only
+  /// `adapter_model.safetensors`, `adapter_model.bin`, `adapters.safetensors` (mlx-lm's), the only
+  /// `*.safetensors.index.json`, the only
   /// `*.safetensors`, the only `*.bin.index.json`, the only `*.bin`, `*.pt` or `*.pth`,
-  /// the only GGUF model. With `preferringAdapter` the adapter's two come first.
+  /// the only GGUF model. With `preferringAdapter` the adapter's three come first.
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
   package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
@@ -246,7 +247,7 @@ package struct CheckpointFile: Sendable {
     let index = "model.safetensors.index.json"
     let adapter = Checkpoint.adapterName
     let models = [model, index, "pytorch_model.bin", "pytorch_model.bin.index.json"]
-    let adapters = [adapter, "adapter_model.bin"]
+    let adapters = [adapter, "adapter_model.bin", "adapters.safetensors"]
     let known = preferringAdapter ? adapters + models : models + adapters
     if let name = known.first(where: names.contains) {
       try self.init(file: Folder.path(folder, name))

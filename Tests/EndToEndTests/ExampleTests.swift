@@ -57,6 +57,7 @@ private let standIns = [
   "merged.safetensors": "merged/lora.safetensors",
   "expected": "bases/llama-bf16",
   "quantized": "quantized/llama-nf4-double",
+  "kohya-adapter.safetensors": "kohya/dora.safetensors",
 ]
 
 @Suite struct ExampleTests {

@@ -55,6 +55,19 @@ struct ConvertCommand: ParsableCommand {
       bf16 or q8_0. rsLoRA, alpha_pattern and rank_pattern become part of alpha and of the \
       tensors. What such a file cannot hold is an error: DoRA, biases, and whole tensors.
 
+      With --to an adapter of PEFT, mlx-lm, or kohya's scripts and LyCORIS is made one of another \
+      of these formats. What it is the content decides; for mlx-lm and PEFT a folder is written, \
+      for kohya a file. Dtypes stay, the merged weights are the same, and what the other format \
+      has no counterpart for is an error.
+
+        peftool convert my-adapter -o for-mlx --to mlx
+        peftool convert my-adapter -o kohya.safetensors --to kohya --prefix lora_te
+        peftool convert kohya-adapter.safetensors -o for-peft --to peft --base Llama-3.2-1B
+
+      kohya's names have '_' for '.': --base tells which is which, where the words of CLIP's, \
+      diffusers' and Llama's names do not. --prefix is what names begin with, and chooses one of \
+      a file's networks. Formats/mlx-adapter.md and Formats/kohya-adapter.md have the mapping.
+
       Formats/json-output.md describes what --json prints.
       """)
 
@@ -92,17 +105,39 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "For an adapter: the directory of its base, of which config.json is read.",
+      "The model that an adapter was made for; for GGUF its directory, of which config.json is read.",
       valueName: "model"),
-    completion: .directory)
+    completion: .file())
   var base: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Make an adapter one of another format: peft, mlx or kohya.", valueName: "format"))
+  var to: AdapterFormat?
+
+  @Option(
+    help: ArgumentHelp(
+      "What kohya's names of modules begin with, such as lora_te.", valueName: "prefix"))
+  var prefix: String?
 
   @OptionGroup var writing: WritingOptions
 
   func validate() throws {
     if saturate, dtype == nil { throw ValidationError("--saturate goes with --dtype") }
+    if to == nil, prefix != nil { throw ValidationError("--prefix goes with --to") }
+    if let prefix, prefix.isEmpty || prefix.contains(".") {
+      throw ValidationError("--prefix is '\(prefix.printable)', expected a name without dots")
+    }
+    let isSelection = !include.isEmpty || !exclude.isEmpty || !rename.isEmpty
+    if to != nil {
+      if isSelection || dtype != nil || writing.shardSize != nil {
+        throw ValidationError(
+          "--to goes without --dtype, --shard-size, --include, --exclude and --rename: an adapter "
+            + "keeps its dtypes and all of its tensors")
+      }
+      return
+    }
     if isGGUF {
-      let isSelection = !include.isEmpty || !exclude.isEmpty || !rename.isEmpty
       if isSelection || saturate || writing.shardSize != nil {
         throw ValidationError(
           "--include, --exclude, --rename, --saturate and --shard-size are for safetensors: a GGUF "
@@ -113,13 +148,13 @@ struct ConvertCommand: ParsableCommand {
     if let dtype, dtype.dtype.isBlock {
       throw ValidationError("--dtype \(dtype.dtype.rawValue) is for an output that ends in .gguf")
     }
-    if base != nil { throw ValidationError("--base goes with an output that ends in .gguf") }
+    if base != nil { throw ValidationError("--base goes with --to, or an output that ends in .gguf") }
     try destination.validate("convert", shardSize: writing.shardSize)
   }
 
   func run() throws {
     let start = monotonicSeconds()
-    let job = try job(Checkpoint(opening: input))
+    let job = try job()
     let progress = ProgressLine(
       "converting", totalByteCount: job.byteCount, isQuiet: writing.quiet)
     let summary = try job.run(force: writing.force, threads: writing.threads) {
@@ -136,7 +171,11 @@ struct ConvertCommand: ParsableCommand {
   private var destination: ModelOutput.Destination { .init(argument: output) }
 
   /// What is to be done, by what the input is and what the output is called.
-  private func job(_ checkpoint: Checkpoint) throws(PeftoolError) -> any ConvertJob {
+  private func job() throws(PeftoolError) -> any ConvertJob {
+    if let to {
+      return try AdapterJob(input, to: output, to, base: base, prefix: prefix)
+    }
+    let checkpoint = try Checkpoint(opening: input)
     guard isGGUF else { return try conversion(of: checkpoint) }
     let writing =
       try checkpoint.isAdapter

@@ -108,7 +108,7 @@ struct AdapterFacts {
     facts.append("adapter", methodText)
     facts.append("made for", json["base_model_name_or_path"]?.asString?.printable)
     facts.append("task", json["task_type"]?.asString?.printable)
-    facts.append("rank", countsText(modules.compactMap(\.rank)) { "\($0)" })
+    facts.append("rank", modules.compactMap(\.rank).countsText { "\($0)" })
     facts.append("alpha", alphaText)
     facts.append("scaling", scalingText)
     for key in ["rank_pattern", "alpha_pattern"] { facts.append(key, patternText(key)) }
@@ -140,19 +140,9 @@ struct AdapterFacts {
 
   private var scalingText: String? {
     guard let configuration else { return nil }
-    return countsText(modules.compactMap(\.scaling)) { $0.measureText }.map {
+    return modules.compactMap(\.scaling).countsText(\.measureText).map {
       $0 + (configuration.usesRSLoRA ? " (alpha / √rank)" : " (alpha / rank)")
     }
-  }
-
-  /// One value alone, several with the number of modules that have each, the most frequent first.
-  private func countsText<Value: Hashable & Comparable>(
-    _ values: [Value], _ text: (Value) -> String
-  ) -> String? {
-    let counts = Dictionary(grouping: values) { $0 }.mapValues(\.count)
-    guard counts.count > 1 else { return counts.first.map { text($0.key) } }
-    return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
-      .map { "\(text($0.key)) (\($0.value.text(of: "module")))" }.joined(separator: ", ")
   }
 
   private func patternText(_ key: String) -> String? {
@@ -256,5 +246,15 @@ struct AdapterFacts {
       .init("refusal", refusal.map { .string($0.reason) } ?? .null),
       .init("config", json),
     ])
+  }
+}
+
+extension Array where Element: Hashable & Comparable {
+  /// One value alone, several with the number of modules that have each, the most frequent first.
+  func countsText(_ text: (Element) -> String) -> String? {
+    let counts = Dictionary(grouping: self) { $0 }.mapValues(\.count)
+    guard counts.count > 1 else { return counts.first.map { text($0.key) } }
+    return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+      .map { "\(text($0.key)) (\($0.value.text(of: "module")))" }.joined(separator: ", ")
   }
 }

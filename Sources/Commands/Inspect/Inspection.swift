@@ -16,6 +16,8 @@ struct Inspection {
   let pattern: Glob?
   let model: ModelFacts?
   let adapter: AdapterFacts?
+  /// An adapter of another format than PEFT's.
+  let foreign: ForeignAdapterFacts?
   /// For each of `tensors`, where statistics were asked for; nil for a dtype without numbers.
   var statistics: [ElementStatistics?]?
   /// The parameters of the base that the user named.
@@ -36,12 +38,16 @@ struct Inspection {
         .different, "no tensor's name matches '\(pattern.pattern.printable)'", path: checkpoint.path
       )
     }
-    adapter = try checkpoint.adapterConfig.map { AdapterFacts($0, tensors: checkpoint.tensors) }
+    foreign = try ForeignAdapterFacts(checkpoint)
+    adapter =
+      foreign == nil
+      ? try checkpoint.adapterConfig.map { AdapterFacts($0, tensors: checkpoint.tensors) } : nil
     model =
       if let gguf = checkpoint.gguf {
         ModelFacts(gguf)
       } else {
-        adapter == nil ? try checkpoint.config.map { ModelFacts($0) } : nil
+        adapter == nil && foreign == nil
+          ? try checkpoint.config.map { ModelFacts($0) } : nil
       }
   }
 
@@ -69,6 +75,7 @@ extension Inspection {
     facts.append("path", checkpoint.path.printable)
     facts.append("format", formatText)
     adapter?.append(to: &facts)
+    foreign?.append(to: &facts)
     facts.append("model", model?.sentence)
     checkpoint.gguf?.append(to: &facts)
     facts.append("parameters", parametersText)
@@ -194,7 +201,7 @@ extension Inspection {
   var report: JSON {
     .object([
       .init("path", .string(checkpoint.path)),
-      .init("kind", .string(adapter == nil ? "model" : "adapter")),
+      .init("kind", .string(adapter == nil && foreign == nil ? "model" : "adapter")),
       .init("format", .string(checkpoint.format.rawValue)),
       .init(
         "files",
@@ -218,7 +225,7 @@ extension Inspection {
         "metadata",
         .object(checkpoint.source.metadata.map { .init($0.key, .string($0.value)) })),
       .init("model", model?.json ?? .null),
-      .init("adapter", adapter?.report ?? .null),
+      .init("adapter", adapter?.report ?? foreign?.report ?? .null),
       .init("baseParameters", baseParameterCount.map { .number($0) } ?? .null),
       .init("tensors", .array(tensors.indices.map(tensorReport))),
     ])

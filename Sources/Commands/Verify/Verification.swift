@@ -193,9 +193,14 @@ struct Verification: Sendable {
     let configuration: AdapterConfiguration
     do throws(PeftoolError) {
       let json = try JSON(opening: configPath)
+      // Headers that cannot be read hide what the pairs lack.
+      guard !AdapterFormat.mlx.isConfiguration(json) else {
+        checked.append(Adapter.configurationName)
+        if faults.isEmpty { try checkMLXAdapter(base: base) }
+        return
+      }
       configuration = try AdapterConfiguration(json)
       checked.append(Adapter.configurationName)
-      // Headers that cannot be read hide what the pairs lack.
       guard faults.isEmpty else { return }
       let audit = AdapterAudit(configuration, json, source.tensors)
       faults += audit.faults.map { $0.at(path: source.path) }
@@ -210,6 +215,13 @@ struct Verification: Sendable {
       return
     }
     if let base { try checkFit(configuration, base: base) }
+  }
+
+  /// Whether `convert` takes an adapter of mlx-lm, with a base also whether that has its modules.
+  private func checkMLXAdapter(base: String?) throws(PeftoolError) {
+    let model: BaseModel? =
+      if let base { try BaseModel(try Checkpoint(opening: base)) } else { nil }
+    _ = try AdapterFormat.read(path, AdapterFormat.Hints(base: model, prefix: nil))
   }
 
   /// Whether every module of the adapter is found in the base and fits it.

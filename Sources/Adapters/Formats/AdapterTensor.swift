@@ -1,0 +1,132 @@
+import Checkpoints
+import Files
+import Quantization
+import Tensors
+
+/// A tensor of an adapter on its way from one format to another: where it lies, and what is done
+/// with it.
+struct AdapterTensor: Sendable {
+  /// Where its values are.
+  let stored: StoredTensor
+  /// The shape that it has in the end.
+  private(set) var shape: [Int]
+  private var edits: [Edit] = []
+
+  private enum Edit: Equatable {
+    /// The matrix turned around.
+    case transpose
+    /// A product in f64, rounded once to f32.
+    case multiply(Double)
+    /// Rows of zeros at the end.
+    case appendRows(Int)
+  }
+
+  init(_ info: TensorInfo, in source: any TensorSource) {
+    stored = StoredTensor(info, in: source)
+    shape = info.shape
+  }
+
+  /// The dtype that it has in the end.
+  var dtype: DType {
+    let isMultiplied = edits.contains {
+      if case .multiply = $0 { true } else { false }
+    }
+    return isMultiplied ? .f32 : stored.dtype
+  }
+
+  /// Whether its bytes are those that are stored.
+  var isCopy: Bool { edits.isEmpty }
+
+  /// The matrix turned around.
+  func transposed() -> AdapterTensor {
+    var copy = self
+    copy.shape = shape.reversed()
+    if copy.edits.last == .transpose {
+      copy.edits.removeLast()
+    } else {
+      copy.edits.append(.transpose)
+    }
+    return copy
+  }
+
+  /// The same elements in another shape.
+  func reshaped(_ shape: [Int]) -> AdapterTensor {
+    var copy = self
+    copy.shape = shape
+    return copy
+  }
+
+  /// Each element times a factor, in f32; with a factor of 1 the elements themselves.
+  func multiplied(by factor: Double) -> AdapterTensor {
+    var copy = self
+    copy.edits.append(.multiply(factor))
+    return copy
+  }
+
+  /// As many rows, with zeros at the end where there are fewer.
+  func padded(toRows rows: Int) -> AdapterTensor {
+    guard rows > shape[0] else { return self }
+    var copy = self
+    copy.edits.append(.appendRows(rows - shape[0]))
+    copy.shape[0] = rows
+    return copy
+  }
+
+  /// Its bytes in the end, all of them: an adapter's tensors are small.
+  ///
+  /// - Throws: `io`, `damaged` where the file is cut short or a value is NaN or infinite, and
+  ///   `different` where a product is too large for f32.
+  func bytes() throws(PeftoolError) -> [UInt8] {
+    var bytes = try stored.source.bytes(of: stored.info)
+    // Any bit pattern is an element.
+    try unsafe Self.check(bytes.span.bytes, stored)
+    var (rows, columns, dtype) = (stored.rowCount, stored.columnCount, stored.dtype)
+    for edit in edits {
+      switch edit {
+      case .transpose:
+        var turned = [UInt8](repeating: 0, count: bytes.count)
+        var span = turned.mutableSpan
+        // As above.
+        var raw = unsafe span.mutableBytes
+        unsafe Transposition.transpose(
+          bytes.span.bytes, rows: rows, columns: columns, elementByteCount: dtype.bitCount / 8,
+          into: &raw)
+        (bytes, rows, columns) = (turned, columns, rows)
+      case .multiply(let factor):
+        bytes = try multiply(bytes, dtype, by: factor, count: rows * columns)
+        dtype = .f32
+      case .appendRows(let count):
+        bytes += repeatElement(0, count: count * columns * (dtype.bitCount / 8))
+        rows += count
+      }
+    }
+    return bytes
+  }
+
+  private func multiply(
+    _ bytes: [UInt8], _ dtype: DType, by factor: Double, count: Int
+  ) throws(PeftoolError) -> [UInt8] {
+    var values = [Double](repeating: 0, count: count)
+    var span = values.mutableSpan
+    // Any bit pattern is an element.
+    unsafe Double.widen(bytes.span.bytes, dtype, into: &span, count: count)
+    Double.scale(&span, at: 0, by: factor, count: count)
+    var product = [UInt8](repeating: 0, count: count * 4)
+    var writable = product.mutableSpan
+    var raw = unsafe writable.mutableBytes
+    Double.narrow(values.span, .f32, into: &raw, count: count)
+    guard unsafe DType.f32.nonfiniteCount(product.span.bytes, count: count) == 0 else {
+      throw stored.at(
+        PeftoolError(.different, "times \(factor) is too large for F32"))
+    }
+    return product
+  }
+
+  /// Refuses values that are not finite.
+  static func check(_ bytes: RawSpan, _ stored: StoredTensor) throws(PeftoolError) {
+    let count = bytes.byteCount / max(1, stored.dtype.bitCount / 8)
+    guard stored.dtype.nonfiniteCount(bytes, count: count) == 0 else {
+      throw stored.at(PeftoolError(.damaged, "has NaN or infinite values"))
+    }
+  }
+}

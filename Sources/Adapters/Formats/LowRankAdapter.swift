@@ -1,0 +1,141 @@
+import Checkpoints
+package import Files
+import Tensors
+
+/// An adapter of low-rank pairs, whatever the format that it lies in: what all formats share.
+///
+/// W' = W + s·B·A for each module, or (m / ‖W + s·B·A‖) · (W + s·B·A) with the norm of each output.
+package struct LowRankAdapter: Sendable {
+  /// One module's pair.
+  package struct Module: Sendable {
+    /// The module's path in the running model.
+    package let path: String
+    /// What layer it is.
+    package let kind: Kind
+    /// A, (rank, in…).
+    let a: AdapterTensor
+    /// B, (out, rank…).
+    let b: AdapterTensor
+    /// DoRA's m, (out).
+    let magnitude: AdapterTensor?
+    /// The factor s.
+    package let scaling: Double
+    /// s times the rank, as far as the format knows it without a rounding of its own.
+    let alpha: Double
+
+    /// The rows of A.
+    package var rank: Int { a.shape[0] }
+    /// The rows of B.
+    var outputCount: Int { b.shape[0] }
+    /// The tensors that it has.
+    var parts: [AdapterTensor] { [a, b] + (magnitude.map { [$0] } ?? []) }
+  }
+
+  /// The layers that have pairs.
+  package enum Kind: String, Sendable {
+    /// W (out, in).
+    case linear
+    /// W (in, out), in for the vocabulary.
+    case embedding
+    /// W (out, in, k…).
+    case convolution
+  }
+
+  /// The modules in the order of the file.
+  package let modules: [Module]
+  /// Whether each module has a magnitude.
+  package let usesDoRA: Bool
+  /// The model that it was made for, by name.
+  package var baseName: String?
+  /// PEFT's `task_type`, where the format tells it.
+  var task: String?
+  /// What the user should know of what was read.
+  package var notes: [String] = []
+
+  /// Puts modules together.
+  ///
+  /// - Throws: `unsupported` where some have magnitudes and others not, and `damaged` where there
+  ///   are none.
+  init(_ modules: [Module]) throws(PeftoolError) {
+    guard let first = modules.first else {
+      throw PeftoolError(.damaged, "an adapter without tensors")
+    }
+    usesDoRA = first.magnitude != nil
+    for module in modules where (module.magnitude != nil) != usesDoRA {
+      let (with, without) = usesDoRA ? (first, module) : (module, first)
+      throw PeftoolError(
+        .unsupported,
+        "\(with.path.printable) has a magnitude (DoRA) and \(without.path.printable) has none, "
+          + "expected it of all modules or of none")
+    }
+    self.modules = modules
+  }
+
+  /// The bytes that it is read from.
+  package var files: [InputFile] {
+    var files: [InputFile] = []
+    for source in modules.flatMap(\.parts).map(\.stored.source) {
+      for file in source.files where !files.contains(where: { $0 === file }) { files.append(file) }
+    }
+    return files
+  }
+
+  /// The parameters of all modules.
+  package var parameterCount: Int {
+    modules.flatMap(\.parts).reduce(0) { $0 + $1.stored.info.elementCount }
+  }
+
+  /// Looks for every module in a base.
+  ///
+  /// - Throws: `different` with the nearest names where one is not there.
+  func checkModules(in base: BaseModel) throws(PeftoolError) {
+    let names = ModuleNames(base)
+    for module in modules where names.tensor(module.path, "weight") == nil {
+      throw PeftoolError(
+        .different,
+        "the base has no module \(module.path.printable); nearest: "
+          + names.nearest(to: "\(module.path).weight").map(\.printable).joined(separator: ", "))
+    }
+  }
+}
+
+extension LowRankAdapter.Module {
+  /// Puts a pair together and checks that its shapes fit each other.
+  ///
+  /// - Throws: `damaged` with the tensor's name.
+  init(
+    _ path: String, kind: LowRankAdapter.Kind? = nil, a: AdapterTensor, b: AdapterTensor,
+    magnitude: AdapterTensor?,
+    scaling: (_ rank: Int) throws(PeftoolError) -> (Double, alpha: Double)
+  ) throws(PeftoolError) {
+    self.path = path
+    self.kind = kind ?? (a.shape.count > 2 ? .convolution : .linear)
+    for tensor in [a, b] {
+      guard tensor.shape.count >= 2, tensor.stored.info.elementCount > 0 else {
+        throw tensor.stored.at(
+          PeftoolError(
+            .damaged, "has shape \(tensor.stored.shape.shapeText), expected a matrix of the pair"))
+      }
+    }
+    guard b.shape.count == a.shape.count, b.shape[1] == a.shape[0],
+      b.shape.dropFirst(2).allSatisfy({ $0 == 1 })
+    else {
+      throw b.stored.at(
+        PeftoolError(
+          .damaged,
+          "has shape \(b.stored.shape.shapeText), which does not fit "
+            + "'\(a.stored.info.name.printable)' of \(a.stored.shape.shapeText)"))
+    }
+    if let magnitude, magnitude.stored.info.elementCount != b.shape[0] {
+      throw magnitude.stored.at(
+        PeftoolError(
+          .damaged,
+          "has shape \(magnitude.stored.shape.shapeText), expected a number for each of the "
+            + "\(b.shape[0]) outputs"))
+    }
+    self.a = a
+    self.b = b
+    self.magnitude = magnitude?.reshaped([b.shape[0]])
+    (self.scaling, alpha) = try scaling(a.shape[0])
+  }
+}

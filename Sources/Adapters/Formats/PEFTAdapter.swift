@@ -1,0 +1,223 @@
+import Checkpoints
+import Files
+import JSON
+import Tensors
+
+/// PEFT's adapters: `adapter_config.json` and `adapter_model.safetensors`.
+enum PEFTAdapter {
+  private static let version = "0.21.2"
+
+  /// Reads an adapter whose every tensor belongs to a low-rank pair.
+  ///
+  /// - Throws: as `Adapter`, and `unsupported` for what other formats do not have.
+  static func read(
+    _ path: String, _ hints: AdapterFormat.Hints
+  ) throws(PeftoolError) -> LowRankAdapter {
+    let adapter = try Adapter(opening: path)
+    do throws(PeftoolError) {
+      try check(adapter.configuration)
+    } catch {
+      throw error.at(path: adapter.checkpoint.adapterConfigPath)
+    }
+    var modules: [LowRankAdapter.Module] = []
+    var notes: [String] = []
+    for module in adapter.modules {
+      if try isSavedEmbedding(module, of: adapter, base: hints.base) {
+        notes.append(
+          "\(module.path.printable) is saved whole, the same as in the base: left out")
+        continue
+      }
+      modules.append(try pair(module, of: adapter))
+    }
+    var result = try LowRankAdapter(modules)
+    guard result.usesDoRA == adapter.configuration.usesDoRA else {
+      throw PeftoolError(
+        .damaged,
+        "use_dora is \(adapter.configuration.usesDoRA), but there "
+          + (result.usesDoRA ? "are magnitudes" : "is no magnitude"), path: path)
+    }
+    result.baseName = adapter.configuration.baseName
+    result.notes = notes
+    return result
+  }
+
+  private static let wayOut = "'peftool merge' folds it into its base"
+
+  private static func check(_ configuration: AdapterConfiguration) throws(PeftoolError) {
+    func refuse(_ what: String) -> PeftoolError {
+      PeftoolError(.unsupported, "\(what), which no other format has; \(wayOut)")
+    }
+    guard configuration.method == .lora else {
+      throw refuse("is of \(configuration.method.name)")
+    }
+    if let start = configuration.baseMutation {
+      throw PeftoolError(
+        .unsupported,
+        "init_lora_weights is \"\(start.printable)\", which changed the base when training began; "
+          + "save_pretrained with path_initial_model_for_weight_conversion makes an adapter for "
+          + "the base as it was")
+    }
+    if !configuration.layerReplication.isEmpty { throw refuse("has layer_replication") }
+    if !configuration.targetParameters.isEmpty { throw refuse("has target_parameters") }
+  }
+
+  private static func pair(
+    _ module: Adapter.Module, of adapter: Adapter
+  ) throws(PeftoolError) -> LowRankAdapter.Module {
+    let source = adapter.checkpoint.source
+    let factors = Set<AdapterKey.Part>([.loraA, .loraB, .embeddingA, .embeddingB, .magnitude])
+    // PEFT's MultiheadAttention adds the change of what it wraps twice.
+    let isNested = module.depth > 0 || module.path.contains(".base_layer.")
+    for (part, tensor) in module.parts.sorted(by: { $0.value.name.precedesByBytes($1.value.name) })
+    where isNested || !factors.contains(part) {
+      throw StoredTensor(tensor, in: source).at(
+        PeftoolError(
+          .unsupported,
+          "has no counterpart in other formats, expected lora_A, lora_B and magnitudes only; "
+            + wayOut))
+    }
+    let isEmbedding = module.parts[.embeddingA] != nil || module.parts[.embeddingB] != nil
+    let expectedCount = module.parts[.magnitude] == nil ? 2 : 3
+    guard let a = module.parts[isEmbedding ? .embeddingA : .loraA],
+      let b = module.parts[isEmbedding ? .embeddingB : .loraB],
+      module.parts.count == expectedCount
+    else {
+      throw PeftoolError(
+        .damaged, "module \(module.path.printable) has not both of a pair", path: source.path)
+    }
+    let configuration = adapter.configuration
+    if isEmbedding, configuration.ensuresWeightTying {
+      throw PeftoolError(
+        .unsupported,
+        "ensure_weight_tying makes the change of \(module.path.printable) at both ends, which no "
+          + "other format has; \(wayOut)", path: source.path)
+    }
+    return try LowRankAdapter.Module(
+      module.path, kind: isEmbedding ? .embedding : nil, a: AdapterTensor(a, in: source),
+      b: AdapterTensor(b, in: source),
+      magnitude: module.parts[.magnitude].map { AdapterTensor($0, in: source) }
+    ) { (rank) throws(PeftoolError) in
+      let expected = try configuration.rank(of: module.path)
+      guard rank == expected else {
+        throw StoredTensor(a, in: source).at(
+          PeftoolError(.different, "has rank \(rank), the configuration says \(expected)"))
+      }
+      let scaling = try configuration.scaling(of: module.path, keptRank: rank)
+      // Without rsLoRA the configuration's own number, to which no rounding is added.
+      let alpha =
+        configuration.usesRSLoRA
+        ? scaling * Double(rank)
+        : try configuration.alphaPatterns.firstValue(for: module.path) ?? configuration.alpha
+      return (scaling, alpha)
+    }
+  }
+
+  /// Whether a module is an embedding that PEFT saved whole beside the pair, unchanged.
+  ///
+  /// - Throws: `unsupported` where no base tells, `different` where it is not the base's.
+  private static func isSavedEmbedding(
+    _ module: Adapter.Module, of adapter: Adapter, base: BaseModel?
+  ) throws(PeftoolError) -> Bool {
+    guard module.parts.count == 1, let info = module.parts[.own("weight")], module.depth == 1 else {
+      return false
+    }
+    let stored = adapter.stored(info)
+    guard let base else {
+      throw stored.at(
+        PeftoolError(
+          .unsupported,
+          "is an embedding saved whole, which other formats do not have; --base MODEL shows "
+            + "whether it is the base's, and then it is left out"))
+    }
+    guard let own = ModuleNames(base).tensor(module.path, "weight")?.stored,
+      try ChangeResolver.areEqual(stored, own)
+    else {
+      throw stored.at(
+        PeftoolError(
+          .different, "is not the base's embedding, and other formats do not save it; \(wayOut)"))
+    }
+    return true
+  }
+
+  /// The files that PEFT loads.
+  static func files(for adapter: LowRankAdapter) -> AdapterFiles {
+    var items: [AdapterFiles.Item] = []
+    for module in adapter.modules {
+      let path = AdapterKey.prefix + module.path
+      let isEmbedding = module.kind == .embedding
+      items.append(.init(path + (isEmbedding ? ".lora_embedding_A" : ".lora_A.weight"), module.a))
+      items.append(.init(path + (isEmbedding ? ".lora_embedding_B" : ".lora_B.weight"), module.b))
+      if let magnitude = module.magnitude {
+        let shape =
+          module.kind == .convolution
+          ? [1, module.outputCount] + Array(repeating: 1, count: module.a.shape.count - 2)
+          : [module.outputCount]
+        items.append(.init(path + ".lora_magnitude_vector", magnitude.reshaped(shape)))
+      }
+    }
+    return AdapterFiles(
+      folder: items, fileName: "adapter_model.safetensors", metadata: [("format", "pt")],
+      configuration: configuration(of: adapter), indent: 2)
+  }
+
+  /// Every key that PEFT 0.21.2 saves.
+  private static func configuration(of adapter: LowRankAdapter) -> JSON {
+    let modules = adapter.modules
+    let rank = modules.map(\.rank).mostFrequent ?? 8
+    let alpha = modules.map(\.alpha).mostFrequent ?? 8
+    func pattern(_ values: [(String, JSON)]) -> JSON {
+      .object(values.map { .init("^" + $0.0.escapedForRegularExpressions, $0.1) })
+    }
+    let ranks = modules.filter { $0.rank != rank }.map { ($0.path, JSON.number($0.rank)) }
+    let alphas = modules.filter { $0.alpha != alpha }.map { ($0.path, JSON.plainNumber($0.alpha)) }
+    let targets = modules.map(\.path).sorted { $0.precedesByBytes($1) }
+    let string: (String?) -> JSON = { $0.map(JSON.string) ?? .null }
+    var members: [(String, JSON)] = [
+      ("alpha_pattern", pattern(alphas)), ("auto_mapping", .null),
+      ("base_model_name_or_path", string(adapter.baseName)), ("bias", .string("none")),
+      ("ensure_weight_tying", .bool(false)), ("fan_in_fan_out", .bool(false)),
+      ("inference_mode", .bool(true)), ("init_lora_weights", .bool(true)),
+      ("loftq_config", .object([])), ("lora_alpha", .plainNumber(alpha)),
+      ("lora_bias", .bool(false)), ("lora_dropout", .number("0.0")),
+      ("megatron_core", .string("megatron.core")), ("peft_type", .string("LORA")),
+      ("peft_version", .string(version)), ("qalora_group_size", .number(16)),
+      ("r", .number(rank)), ("rank_pattern", pattern(ranks)),
+      ("target_modules", .array(targets.map(JSON.string))), ("task_type", string(adapter.task)),
+      ("use_dora", .bool(adapter.usesDoRA)), ("use_qalora", .bool(false)),
+      ("use_rslora", .bool(false)),
+    ]
+    for key in [
+      "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "exclude_modules",
+      "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
+      "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config", "revision",
+      "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
+    ] { members.append((key, .null)) }
+    return .object(members.map { .init($0.0, $0.1) })
+  }
+}
+
+extension String {
+  /// A regular expression that matches this text alone.
+  fileprivate var escapedForRegularExpressions: String {
+    reduce(into: "") { text, character in
+      if !character.isLetter, !character.isNumber, character != "_" { text.append("\\") }
+      text.append(character)
+    }
+  }
+}
+
+extension JSON {
+  /// A whole number without a point, where it is one that every reader takes for exact.
+  static func plainNumber(_ value: Double) -> JSON {
+    value == value.rounded() && abs(value) < 1e15 ? .number(Int(value)) : .number(value)
+  }
+}
+
+extension Array where Element: Hashable {
+  /// The value that is there most often, of several the first.
+  var mostFrequent: Element? {
+    let counts = reduce(into: [Element: Int]()) { $0[$1, default: 0] += 1 }
+    let largest = counts.values.max()
+    return first { counts[$0] == largest }
+  }
+}
