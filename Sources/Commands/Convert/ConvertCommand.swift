@@ -105,7 +105,7 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The model that an adapter was made for; for GGUF its directory, of which config.json is read.",
+      "The model that an adapter was made for; for GGUF its directory, whose config.json is read.",
       valueName: "model"),
     completion: .file())
   var base: String?

@@ -38,6 +38,18 @@ struct MergeCommand: ParsableCommand {
       An adapter on one end of tied embeddings unties them: both are written, and \
       tie_word_embeddings becomes false. PEFT leaves them tied, and its result is wrong.
 
+      A BASE that bitsandbytes has quantized (NF4, FP4, LLM.int8) is merged into as what its codes \
+      stand for, and the result is a model in 16 or 32 bits; with --quantize, of BASE's type, the \
+      weights that change are quantized again with their own settings, as PEFT's merge does, and \
+      the others keep their codes. Of a BASE in 16 or 32 bits --quantize quantizes the merged \
+      model, which is `merge` and `quantize` in one. Which one to choose for an adapter that was \
+      trained on NF4 (QLoRA):
+
+        merge NF4 ADAPTER                      what the adapter has seen, but for one rounding
+        merge BASE ADAPTER --simulate nf4      the same, from the original
+        merge BASE ADAPTER                     a better base, but not the one it was trained on
+        merge NF4 ADAPTER --quantize nf4       small; loses some of the adapter's fine changes
+
       Formats/json-output.md describes what --json prints.
       """)
 
