@@ -51,7 +51,8 @@ struct ConvertCommand: ParsableCommand {
   var path: String
 
   @Option(
-    name: .shortAndLong, help: ArgumentHelp("Where the directory or the file goes.", valueName: "out"),
+    name: .shortAndLong,
+    help: ArgumentHelp("Where the directory or the file goes.", valueName: "out"),
     completion: .directory)
   var output: String
 
