@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes Samples/mlx and Samples/kohya: adapters of Samples/adapters as mlx-lm and LyCORIS save them.
+"""Makes Samples/mlx and Samples/kohya: some of Samples/adapters as mlx-lm and LyCORIS save them.
 
 Runs in the environment of Tests/Interop/requirements.txt; the same bytes each time.
 """

@@ -44,10 +44,10 @@ struct Conversions {
     _ path: String, to format: AdapterFormat, base: String? = nil, prefix: String? = nil
   ) throws -> String {
     do {
-      _ = try convert(path, to: format, base: base, prefix: prefix)
+      _ = try convert(path, to: format, base: base, prefix: prefix, output: "refused")
       return "converted"
     } catch let error as PeftoolError {
-      #expect(!Folder.exists(scratch.path("out")))
+      #expect(!Folder.exists(scratch.path("refused")))
       return error.description
     }
   }
@@ -119,7 +119,10 @@ struct Conversions {
 
   @Test(arguments: ["mlx-adapter.md", "kohya-adapter.md"])
   func everyTestThatThePageNamesIsThere(page: String) throws {
-    let source = try String(contentsOf: URL(fileURLWithPath: #filePath), encoding: .utf8)
+    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+    let source = try ["AdapterConversionTests.swift", "KohyaAdapterTests.swift"].map {
+      try String(contentsOf: folder.appendingPathComponent($0), encoding: .utf8)
+    }.joined()
     let names = try Self.page(page).matches(of: /\(`([a-z][A-Za-z]{15,})`\)/).map(\.output.1)
     #expect(names.count > 2)
     for name in names { #expect(source.contains("func \(name)("), "\(name)") }
@@ -140,11 +143,9 @@ struct Conversions {
     #expect(b.values == conversions.transposed(values[1].values, rows: 3))
     #expect(try conversions.config(out).double(at: "lora_parameters", "scale") == 1.5)
     let back = try conversions.convert(out, to: .peft, output: "back").path
-    let before = try InputFile(opening: scratch.path("adapter/adapter_model.safetensors"))
     for (name, tensor) in try conversions.tensors(adapter) {
       #expect(try conversions.tensors(back)[name]?.values == tensor.values, "\(name)")
     }
-    #expect(before.byteCount > 0)
     #expect(try conversions.config(back).int(at: "lora_alpha") == 3)
   }
 

@@ -54,8 +54,8 @@ enum KohyaAdapter {
       var adapter = try LowRankAdapter(pairs)
       if chosen.count < modules.count {
         adapter.notes.append(
-          "\(modules.count - chosen.count) modules of other prefixes than \(prefix.printable) are "
-            + "left out: a conversion each")
+          "left out, of other prefixes than \(prefix.printable): \(modules.count - chosen.count) of "
+            + "\(modules.count) modules; a conversion for each prefix")
       }
       if adapter.usesDoRA { adapter.notes.append(epsilonNote) }
       return adapter
