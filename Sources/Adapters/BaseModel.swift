@@ -38,9 +38,7 @@ package struct BaseModel: Sendable {
   ///   a GGUF model and an adapter, `different` where `replication` names a layer that is not there.
   package init(_ checkpoint: Checkpoint, replication: [Range<Int>] = []) throws(PeftoolError) {
     self.checkpoint = checkpoint
-    let folder = Folder.parent(of: checkpoint.source.path)
-    let configPath = Folder.path(folder, "config.json")
-    config = Folder.exists(configPath) ? try JSON(opening: configPath) : nil
+    config = try checkpoint.nearbyConfig
     do throws(PeftoolError) {
       try Self.check(checkpoint, config)
     } catch {

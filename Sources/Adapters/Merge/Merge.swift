@@ -88,7 +88,7 @@ package struct Merge: Sendable {
   /// Whether a `config.json` is written with the tensors.
   package var writesConfig: Bool {
     guard case .directory = destination else { return false }
-    return plan.base.checkpoint.directory != nil
+    return plan.base.checkpoint.hasOtherFiles
   }
 
   /// The bytes of the safetensors files that will be written.
