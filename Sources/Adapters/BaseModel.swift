@@ -38,7 +38,7 @@ package struct BaseModel: Sendable {
   ///   a GGUF model and an adapter, `different` where `replication` names a layer that is not there.
   package init(_ checkpoint: Checkpoint, replication: [Range<Int>] = []) throws(PeftoolError) {
     self.checkpoint = checkpoint
-    config = try checkpoint.nearbyConfig
+    config = try checkpoint.modelConfig
     do throws(PeftoolError) {
       try Self.check(checkpoint, config)
     } catch {

@@ -29,11 +29,15 @@ package struct Checkpoint: Sendable {
 
   /// The file that makes tensors an adapter's.
   package static let adapterConfigName = "adapter_config.json"
+  /// The file of an adapter's tensors.
+  static let adapterName = "adapter_model.safetensors"
 
   /// The path that the user gave.
   package let path: String
   /// Where the tensors are read from.
-  package let source: any TensorSource
+  package private(set) var source: any TensorSource
+  /// The files that hold them: `source` itself, or what it is computed from.
+  private let stored: any TensorSource
   /// Whether that is one file or several.
   package let kind: Kind
   /// The checkpoint's folder, where the path is one or is an index; nil for a single file.
@@ -50,8 +54,12 @@ package struct Checkpoint: Sendable {
   /// Another format's, or a second index. They are not carried along, since they would not fit what
   /// is written.
   package let otherWeights: [String]
+  /// Whether the tensors are computed from those in the files when they are read.
+  package private(set) var isView = false
 
-  private let places: [ExactName: Int]
+  private var places: [ExactName: Int] = [:]
+  /// What stands in for `config.json`, where the tensors are a view.
+  private var viewConfig: JSON?
 
   /// All tensors, in the source's order.
   package var tensors: [TensorInfo] { source.tensors }
@@ -59,7 +67,7 @@ package struct Checkpoint: Sendable {
   package var isAdapter: Bool { adapterConfigPath != nil }
   /// How the files are built.
   package var format: Format {
-    switch source {
+    switch stored {
     case is TorchFile, is ShardedTorch: .torch
     case is GGUFFile: .gguf
     case is PackedFile: .packed
@@ -67,14 +75,16 @@ package struct Checkpoint: Sendable {
     }
   }
   /// The one file, where it is safetensors.
-  package var singleFile: SafetensorsFile? { source as? SafetensorsFile }
+  package var singleFile: SafetensorsFile? { stored as? SafetensorsFile }
   /// The shards with their index, where they are safetensors.
-  package var sharded: ShardedSafetensors? { source as? ShardedSafetensors }
+  package var sharded: ShardedSafetensors? { stored as? ShardedSafetensors }
+  /// The shards with their index, where they are PyTorch's.
+  package var shardedTorch: ShardedTorch? { stored as? ShardedTorch }
   /// The GGUF model, where it is one, in however many files.
-  package var gguf: GGUFFile? { source as? GGUFFile }
+  package var gguf: GGUFFile? { stored as? GGUFFile }
 
   /// The packed file, where it is one.
-  package var packed: PackedFile? { source as? PackedFile }
+  package var packed: PackedFile? { stored as? PackedFile }
   /// Whether files lie with the tensors that are carried along.
   package var hasOtherFiles: Bool { directory != nil || packed != nil }
 
@@ -99,19 +109,20 @@ package struct Checkpoint: Sendable {
     let found = try CheckpointFile(at: path, preferringAdapter: preferringAdapter)
     self.path = path
     switch found.kind {
-    case .file: source = try openTensorFile(found.file, base: base)
-    case .gguf: source = try GGUFFile(found.file)
+    case .file: stored = try openTensorFile(found.file, base: base)
+    case .gguf: stored = try GGUFFile(found.file)
     case .sharded:
       let index = try ShardIndex(reading: found.file)
       let shards = try index.openShards()
       // The first tells what all are.
       if let first = shards.first, try FileSignature(of: first) == .torch {
-        source = try ShardedTorch(index, shards: shards)
+        stored = try ShardedTorch(index, shards: shards)
       } else {
-        source = try ShardedSafetensors(index, shards: shards)
+        stored = try ShardedSafetensors(index, shards: shards)
       }
     }
-    let packed = source as? PackedFile
+    source = stored
+    let packed = stored as? PackedFile
     kind = packed?.contents.index == nil ? found.kind : .sharded
 
     let folder = Folder.parent(of: found.path)
@@ -141,20 +152,40 @@ package struct Checkpoint: Sendable {
       otherFiles = []
       otherWeights = []
     }
-    var places: [ExactName: Int] = [:]
+    findTensors()
+  }
+
+  private mutating func findTensors() {
+    places.removeAll(keepingCapacity: true)
     places.reserveCapacity(source.tensors.count)
     for (place, tensor) in source.tensors.enumerated() { places[ExactName(tensor.name)] = place }
-    self.places = places
+  }
+
+  /// The same checkpoint with tensors that are computed from its own, and another `config.json`.
+  package func viewed(through source: any TensorSource, config: JSON?) -> Checkpoint {
+    var view = self
+    view.source = source
+    view.isView = true
+    view.viewConfig = config
+    view.findTensors()
+    return view
   }
 
   /// The folder's `config.json`, or a packed file's, read at each call; nil where there is none.
   ///
   /// - Throws: `io`, and `damaged` where it is no JSON.
   package var config: JSON? {
+    get throws(PeftoolError) { hasOtherFiles ? try modelConfig : nil }
+  }
+
+  /// The `config.json` beside the tensors, also where the path is that of a single file.
+  ///
+  /// - Throws: as `config`.
+  package var modelConfig: JSON? {
     get throws(PeftoolError) {
-      if let packed { return try packed.json("config.json") }
-      guard let directory else { return nil }
-      let path = Folder.path(directory, "config.json")
+      if isView { return viewConfig }
+      if let packed, let config = try packed.json("config.json") { return config }
+      let path = Folder.path(Folder.parent(of: source.path), "config.json")
       return Folder.exists(path) ? try JSON(opening: path) : nil
     }
   }
@@ -256,7 +287,7 @@ package struct CheckpointFile: Sendable {
     let names = try Folder.names(in: folder)
     let model = "model.safetensors"
     let index = "model.safetensors.index.json"
-    let adapter = "adapter_model.safetensors"
+    let adapter = Checkpoint.adapterName
     let models = [model, index, "pytorch_model.bin", "pytorch_model.bin.index.json"]
     let adapters = [adapter, "adapter_model.bin"]
     let known = preferringAdapter ? adapters + models : models + adapters

@@ -54,10 +54,11 @@ package struct CheckpointLayout: Sendable {
   ///
   /// Where a file's tensors keep names, dtypes and shapes it keeps its header byte for byte, and
   /// the index likewise. Files of another format than safetensors get the names that safetensors
-  /// would have, and the reference library's order. The items are in the order of the base, added ones behind their anchors.
+  /// would have, and the reference library's order; so do those of a view. The items are in the
+  /// order of the base, added ones behind their anchors.
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(keeping base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
-    let sources = base.safetensorsFiles
+    let sources = base.isView ? [] : base.safetensorsFiles
     guard !sources.isEmpty else {
       (files, index) = try Self.translation(of: base, items)
       return
@@ -97,20 +98,22 @@ package struct CheckpointLayout: Sendable {
     }
   }
 
-  /// A safetensors file for each file of a base that has none.
+  /// A safetensors file for each file of a base that has none of these tensors in safetensors.
   private static func translation(
     of base: Checkpoint, _ items: [Item]
   ) throws(PeftoolError) -> ([File], (name: String, text: [UInt8])?) {
-    let sharded = base.source as? ShardedTorch
-    let names = sharded.map { safetensorsNames($0.shardNames) } ?? [ShardPlan.singleName]
+    let kept = base.safetensorsFiles.map(\.name)
+    let names =
+      kept.isEmpty
+      ? base.shardedTorch.map { safetensorsNames($0.shardNames) } ?? [base.newFileName] : kept
     var files: [File] = []
     for (fileIndex, name) in names.enumerated() {
       let places = items.indices.filter { items[$0].fileIndex == fileIndex }
       files.append(
         try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
     }
-    let index = sharded.map { sharded in
-      (ShardPlan.indexName, indexText(sharded.index.metadata, items, files))
+    let index = try base.indexMetadata.map { metadata in
+      (ShardPlan.indexName, indexText(metadata, items, files))
     }
     return (files, index)
   }
@@ -133,7 +136,7 @@ package struct CheckpointLayout: Sendable {
   package init(single base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
     files = [
       try File(
-        ShardPlan.singleName, items, Array(items.indices), order: .reference,
+        base.newFileName, items, Array(items.indices), order: .reference,
         metadata: base.writtenMetadata)
     ]
     index = nil
@@ -248,13 +251,18 @@ extension Checkpoint {
   /// The `metadata` of the base's index.
   fileprivate var indexMetadata: JSON? {
     get throws(PeftoolError) {
-      try safetensorsIndex?.metadata ?? (source as? ShardedTorch)?.index.metadata
+      try safetensorsIndex?.metadata ?? shardedTorch?.index.metadata
     }
   }
 
   /// The name that the only file gets in a folder.
   fileprivate var singleFileName: String {
-    directory == nil ? ShardPlan.singleName : Folder.name(of: source.path)
+    directory == nil ? newFileName : Folder.name(of: source.path)
+  }
+
+  /// The name that the libraries of the field look for.
+  fileprivate var newFileName: String {
+    isAdapter ? Checkpoint.adapterName : ShardPlan.singleName
   }
 }
 

@@ -26,13 +26,14 @@ extension StagedOutput {
 
   /// Copies what lies beside a model's tensors: configuration, tokenizer, licence and the like.
   ///
-  /// `config` takes the place of its `config.json`. A configuration of an adapter is left out:
-  /// with one beside it, transformers takes the model for that adapter.
+  /// `config` takes the place of its `config.json`. A configuration of an adapter is left out where
+  /// the tensors are not its own: with one beside it, transformers takes a model for that adapter.
   /// - Throws: `io`, and `different` where a file changes meanwhile.
   package mutating func carryOtherFiles(
     of model: Checkpoint, config: JSON?
   ) throws(PeftoolError) {
-    for name in model.otherFiles where name != Checkpoint.adapterConfigName {
+    for name in model.otherFiles
+    where model.isAdapter || name != Checkpoint.adapterConfigName {
       if name == "config.json", let config {
         try write(config, to: name)
         continue

@@ -2,7 +2,8 @@
 ///
 /// Aligned to 64 bytes, so that it can hold any element type. Its bytes start as zeros.
 @safe
-package struct Block: ~Copyable {
+package struct Block: ~Copyable, @unchecked Sendable {
+  // Who writes has the one owner to itself, so that any thread may have it.
   private let memory: UnsafeMutableRawBufferPointer
 
   /// Room for `byteCount` bytes.
@@ -12,6 +13,11 @@ package struct Block: ~Copyable {
   }
 
   deinit { unsafe memory.deallocate() }
+
+  /// Makes room for so many bytes, whose values do not matter.
+  package mutating func reserve(_ byteCount: Int) {
+    if self.byteCount < byteCount { self = Block(byteCount: byteCount) }
+  }
 
   /// The bytes there is room for.
   package var byteCount: Int { unsafe memory.count }

@@ -9,8 +9,8 @@ import Synchronization
 @safe
 package final class RegularExpression: @unchecked Sendable {
   // Written once in init; Oniguruma only reads it afterwards.
-  private let compiled: OnigRegex
-  private let pattern: String
+  let compiled: OnigRegex
+  let pattern: String
 
   private static let maximumPatternByteCount = 4096
   private static let maximumRetryCount: UInt = 10_000
@@ -61,25 +61,31 @@ package final class RegularExpression: @unchecked Sendable {
   /// - Throws: `unsupported` where the match takes too many steps.
   package func matchesStart(of text: String) throws(PeftoolError) -> Bool {
     let bytes = Array(text.utf8)
+    return try unsafe matching { parameters in
+      // The pointers live through the call, and onig_match keeps none of them.
+      unsafe bytes.withUnsafeBufferPointer { text in
+        let start = text.baseAddress
+        let end = unsafe start.map { unsafe $0 + text.count }
+        return unsafe onig_match_with_param(
+          compiled, start, end, start, nil, OnigOptionType(ONIG_OPTION_NONE), parameters)
+      }
+    } >= 0
+  }
+
+  /// Does a match with a cap on its steps; the result is Oniguruma's, negative for no match.
+  func matching(_ match: (OpaquePointer) -> Int32) throws(PeftoolError) -> Int32 {
     guard let parameters = unsafe onig_new_match_param() else {
       throw PeftoolError(.io, "no memory to match '\(pattern.printable)'")
     }
     defer { unsafe onig_free_match_param(parameters) }
     unsafe onig_initialize_match_param(parameters)
     unsafe onig_set_retry_limit_in_match_of_match_param(parameters, Self.maximumRetryCount)
-    // The pointers live through the call, and onig_match keeps none of them.
-    let status = unsafe bytes.withUnsafeBufferPointer { text in
-      let start = text.baseAddress
-      let end = unsafe start.map { unsafe $0 + text.count }
-      return unsafe onig_match_with_param(
-        compiled, start, end, start, nil, OnigOptionType(ONIG_OPTION_NONE), parameters)
-    }
-    if status >= 0 { return true }
-    guard status == ONIG_MISMATCH else {
+    let status = unsafe match(parameters)
+    guard status >= 0 || status == ONIG_MISMATCH else {
       throw PeftoolError(
         .unsupported, "matching '\(pattern.printable)' takes too many steps")
     }
-    return false
+    return status
   }
 
   // Two constants of Oniguruma's that C spells as macros over its globals, which it never changes.

@@ -7,6 +7,19 @@ extension DType {
   /// Whether arithmetic on it is done in f64: where f32 would be no wider than the result.
   package var isWide: Bool { self == .f64 || self == .f32 }
 
+  /// The largest finite number of a computable dtype; f64's for f64.
+  package var largestFinite: Double? {
+    switch self {
+    case .f64: .greatestFiniteMagnitude
+    case .f32: Double(Float.greatestFiniteMagnitude)
+    case .f16: 65504
+    case .bf16: 0x1.FEp127
+    case .f8E4M3: 448
+    case .f8E5M2: 57344
+    default: nil
+    }
+  }
+
   var kernel: pef_dtype? {
     switch self {
     case .f64: PEF_F64

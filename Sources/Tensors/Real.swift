@@ -13,7 +13,8 @@ extension Float: Real {
   /// The kernels that compute in f32.
   package static let kernels = unsafe RealKernels<Float>(
     widen: pef_widen_f32, narrow: pef_narrow_f32, lowRank: pef_lowrank_f32, add: pef_add_f32,
-    multiply: pef_multiply_f32, scale: pef_scale_f32, addChange: pef_add_change_f32,
+    multiply: pef_multiply_f32, scale: pef_scale_f32, clamp: pef_clamp_f32,
+    addChange: pef_add_change_f32,
     sumOfSquares: pef_sum_squares_f32, sumOfSquaredChange: pef_sum_squared_change_f32,
     addSquares: pef_add_squares_f32, statistics: pef_statistics_f32, compare: pef_compare_f32)
 }
@@ -22,7 +23,8 @@ extension Double: Real {
   /// The kernels that compute in f64.
   package static let kernels = unsafe RealKernels<Double>(
     widen: pef_widen_f64, narrow: pef_narrow_f64, lowRank: pef_lowrank_f64, add: pef_add_f64,
-    multiply: pef_multiply_f64, scale: pef_scale_f64, addChange: pef_add_change_f64,
+    multiply: pef_multiply_f64, scale: pef_scale_f64, clamp: pef_clamp_f64,
+    addChange: pef_add_change_f64,
     sumOfSquares: pef_sum_squares_f64, sumOfSquaredChange: pef_sum_squared_change_f64,
     addSquares: pef_add_squares_f64, statistics: pef_statistics_f64, compare: pef_compare_f64)
 }
@@ -40,6 +42,7 @@ package struct RealKernels<R>: Sendable {
   let add: @Sendable (Output, Input, Int) -> Void
   let multiply: @Sendable (Output, Input, Int) -> Void
   let scale: @Sendable (Output, R, Int) -> Void
+  let clamp: @Sendable (Output, R, Int) -> Void
   let addChange: @Sendable (Output, Input, Input, R, Int) -> Void
   let sumOfSquares: @Sendable (Input, Int) -> Double
   let sumOfSquaredChange: @Sendable (Input, Input, Int) -> Double
@@ -124,6 +127,14 @@ extension Real {
     precondition(offset >= 0 && y.count >= offset + count)
     unsafe y.withUnsafeMutableBufferPointer {
       unsafe kernels.scale($0.baseAddress.map { unsafe $0 + offset }, factor, count)
+    }
+  }
+
+  /// Numbers of the first `count` that are beyond ±`limit` become that; NaN and infinity stay.
+  package static func clamp(_ x: inout MutableSpan<Self>, to limit: Self, count: Int) {
+    precondition(x.count >= count)
+    unsafe x.withUnsafeMutableBufferPointer {
+      unsafe kernels.clamp($0.baseAddress, limit, count)
     }
   }
 

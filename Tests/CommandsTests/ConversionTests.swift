@@ -91,10 +91,22 @@ private struct TinyModel {
     _ model: TinyModel, dtype: DType? = nil, threads: Int = 1, shardByteCount: Int = 1 << 30
   ) throws -> Checkpoint {
     let path = try scratch.write("m.gguf", model.bytes)
-    let conversion = try Conversion(
-      Checkpoint(opening: path), dtype: dtype, shardByteCount: shardByteCount)
-    try conversion.run(to: scratch.path("out"), isForced: true, threads: threads) { _ in }
+    try convert(
+      path, to: scratch.path("out"), dtype: dtype, threads: threads, shardByteCount: shardByteCount)
     return try Checkpoint(opening: scratch.path("out"))
+  }
+
+  private func convert(
+    _ path: String, to output: String, dtype: DType? = nil, threads: Int = 1,
+    shardByteCount: Int? = nil
+  ) throws {
+    var options = CheckpointSelection.Options()
+    options.dtype = dtype
+    let job = try ConversionJob(
+      Checkpoint(opening: path), options, to: .directory(output), shardByteCount: shardByteCount,
+      overflow: .refused(hint: "; a hint"))
+    try job.conversion.run(
+      force: true, threads: threads, progress: { _ in }, companions: job.companions.write)
   }
 
   private func assertRejects(
@@ -217,7 +229,7 @@ private struct TinyModel {
 
   @Test func numbersThatF16DoesNotHold() {
     assertRejects(
-      "12 elements NaN or infinite in F16; F32 and BF16 hold larger numbers",
+      "12 numbers too large for F16, whose largest is 65504; a hint",
       tensor: "blk.0.ffn_up.weight", kind: .different, dtype: .f16
     ) { $0.tensors[8].value = 65520 }
   }
@@ -295,7 +307,7 @@ private struct TinyModel {
     let path = scratch.path("out")
     #expect(
       throws: PeftoolError(.unsupported, "is safetensors, expected GGUF", path: path)
-    ) { try Conversion(Checkpoint(opening: path), dtype: nil, shardByteCount: 1 << 30) }
+    ) { try GGUFImport(Checkpoint(opening: path), dtype: nil) }
   }
 
   @Test func aBaseInGGUFIsConvertedBeforeAMerge() throws {
@@ -311,14 +323,12 @@ private struct TinyModel {
 
   @Test func theOutputIsNotOverTheInput() throws {
     let path = try scratch.write("in/m.gguf", TinyModel().bytes)
-    let conversion = try Conversion(
-      Checkpoint(opening: path), dtype: nil, shardByteCount: 1 << 30)
     #expect(
       throws: PeftoolError(
         .unsupported, "is or holds the input \(path): name another output",
         path: scratch.path("in"))
     ) {
-      try conversion.run(to: scratch.path("in"), isForced: true, threads: 1) { _ in }
+      try convert(path, to: scratch.path("in"))
     }
   }
 }

@@ -33,7 +33,9 @@ import Testing
     ["verify", lora, "--base", Repository.sample("bases/gpt2-f32")], ["diff", model, model],
     ["diff", model, Repository.sample("bases/llama-f16")],
     ["diff", lora, Repository.sample("adapters/task-a")],
-    ["merge", model, lora, "-o", "out"],
+    ["merge", model, lora, "-o", "out"], ["convert", model, "-o", "out", "--dtype", "f32"],
+    ["quantize", model, "-o", "out", "--report"],
+    ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
   ])
   func thePageNamesEveryKey(arguments: [String]) throws {
     let place = try Workplace()

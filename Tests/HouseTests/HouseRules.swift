@@ -12,7 +12,9 @@ private let witnesses = [
   "static let configuration", "init()", "func run()", "mutating func run()", "func validate()",
   "mutating func validate()", "var description: String", "static func ==", "func hash(",
   "var path: String", "var files: [InputFile]", "var metadata: [(key: String, value: String)]",
-  "var tensors: [TensorInfo]", "let tensors: [TensorInfo]",
+  "var tensors: [TensorInfo]", "let tensors: [TensorInfo]", "let path: String",
+  "let files: [InputFile]", "let metadata: [(key: String, value: String)]",
+  "func place(of tensor: TensorInfo)", "func read(", "func verifyUnchanged()",
 ]
 
 /// Places in a module's source that break a rule, one line each.

@@ -49,6 +49,13 @@ private struct Twin<R: Real> {
     R.scale(&span, at: 1, by: 0.3, count: count)
     #expect(found == y.prefix(1) + y.dropFirst().prefix(count).map { $0 * 0.3 } + y.suffix(2))
 
+    found = y + [.nan, .infinity, -.infinity, R(-3), R(2.5)]
+    span = found.mutableSpan
+    R.clamp(&span, to: 1.5, count: count + 8)
+    for (result, x) in zip(found, y) { #expect(result == min(max(x, -1.5), 1.5)) }
+    #expect(found[y.count].isNaN)
+    #expect(found.suffix(4) == [.infinity, -.infinity, -1.5, 1.5])
+
     found = y
     span = found.mutableSpan
     R.addChange(from: w.span, to: x.span, weight: 0.7, into: &span, count: count)

@@ -1,3 +1,4 @@
+import Checkpoints
 import JSON
 import Tensors
 
@@ -14,6 +15,8 @@ struct ConfigEdits {
   init(base: BaseModel) {
     self.base = base
     config = base.config
+    // The base's file has another one.
+    isChanged = base.checkpoint.isView && config != nil
   }
 
   /// The configuration, where it has changed.
@@ -90,20 +93,5 @@ extension JSON {
   fileprivate func replacing(_ key: String, _ value: JSON) -> JSON {
     guard case .object(let members) = self else { return self }
     return .object(members.map { $0.key == key ? .init(key, value) : $0 })
-  }
-}
-
-extension DType {
-  /// The name in PyTorch, as `config.json` has it.
-  fileprivate var torchName: String? {
-    switch self {
-    case .f64: "float64"
-    case .f32: "float32"
-    case .f16: "float16"
-    case .bf16: "bfloat16"
-    case .f8E4M3: "float8_e4m3fn"
-    case .f8E5M2: "float8_e5m2"
-    default: nil
-    }
   }
 }

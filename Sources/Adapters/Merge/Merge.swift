@@ -1,4 +1,4 @@
-import Checkpoints
+package import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
@@ -13,28 +13,24 @@ import Tensors
 /// where that is longer); for each tensor in work, of which there are no more than threads, its
 /// factors A and B in f32, or f64 for an F32 base; and the headers.
 package struct Merge: Sendable {
-  /// Where the merged model goes.
-  package enum Destination: Sendable {
-    /// A model directory, with the base's other files.
-    case directory(String)
-    /// One safetensors file.
-    case file(String)
-    /// One safetensors stream to standard output.
-    case stream
-  }
-
   /// What came of it.
   package struct Summary: Sendable {
     /// Tensors that were written.
-    package var tensorCount = 0
+    package var tensorCount: Int
     /// Tensors that an adapter has changed.
-    package var changedCount = 0
+    package var changedCount: Int
     /// The largest ‖W' − W‖ / ‖W‖ of a tensor; nil where none was changed.
     package var largestChange: (tensor: String, value: Double)?
     /// Elements that are NaN or infinite, in changed tensors.
     package var nonfiniteCount = 0
     /// The bytes of the safetensors files.
     package var byteCount = 0
+
+    /// What a plan tells before anything is read.
+    package init(_ plan: MergePlan) {
+      tensorCount = plan.tensors.count
+      changedCount = plan.tensors.count(where: \.isChanged)
+    }
   }
 
   /// How it is carried out.
@@ -50,22 +46,21 @@ package struct Merge: Sendable {
   }
 
   private let plan: MergePlan
-  private let destination: Destination
-  private let layout: CheckpointLayout
+  private let output: ModelOutput
 
   /// Lays the output out; `shardByteCount` is the size for new shards in a directory.
   ///
   /// - Throws: `unsupported` where the output cannot be written as a safetensors file.
   package init(
-    _ plan: MergePlan, to destination: Destination, shardByteCount: Int? = nil
+    _ plan: MergePlan, to destination: ModelOutput.Destination, shardByteCount: Int? = nil
   ) throws(PeftoolError) {
     self.plan = plan
-    self.destination = destination
     let base = plan.base.checkpoint
     let items = plan.tensors.map {
       CheckpointLayout.Item(
         name: $0.name, dtype: $0.dtype, shape: $0.base.shape, fileIndex: $0.fileIndex)
     }
+    let layout: CheckpointLayout
     do throws(PeftoolError) {
       switch destination {
       case .directory:
@@ -83,13 +78,11 @@ package struct Merge: Sendable {
     } catch {
       throw error.at(path: base.path)
     }
+    output = ModelOutput(
+      to: destination, layout, inputs: ([base] + plan.adapters.map(\.checkpoint)).map(\.source))
   }
 
-  /// Whether a `config.json` is written with the tensors.
-  package var writesConfig: Bool {
-    guard case .directory = destination else { return false }
-    return plan.base.checkpoint.hasOtherFiles
-  }
+  private var layout: CheckpointLayout { output.layout }
 
   /// The bytes of the safetensors files that will be written.
   package var byteCount: Int { layout.byteCount }
@@ -102,37 +95,11 @@ package struct Merge: Sendable {
   package func run(
     _ options: Options, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> Summary {
-    switch destination {
-    case .stream:
-      let summary = try write([.standardOutput()], options, progress)
-      try verifyInputs()
-      return summary
-    case .file(let path):
-      var output = try StagedOutput(
-        .file, at: path, force: options.isForced, apartFrom: inputs.flatMap(\.files))
-      let file = try output.createFile(byteCount: layout.byteCount)
-      let summary = try write([file], options, progress)
-      try verifyInputs()
-      try output.commit()
-      return summary
-    case .directory(let path):
-      var output = try StagedOutput(
-        .directory, at: path, force: options.isForced, apartFrom: inputs.flatMap(\.files))
-      let files = try output.createFiles(of: layout)
-      try output.carryOtherFiles(of: plan.base.checkpoint, config: plan.config)
-      let summary = try write(files, options, progress)
-      try verifyInputs()
-      try output.commit()
-      return summary
+    try output.write(force: options.isForced) { (folder) throws(PeftoolError) in
+      try folder.carryOtherFiles(of: plan.base.checkpoint, config: plan.config)
+    } tensors: { (files) throws(PeftoolError) in
+      try write(files, options, progress)
     }
-  }
-
-  private var inputs: [any TensorSource] {
-    ([plan.base.checkpoint] + plan.adapters.map(\.checkpoint)).map(\.source)
-  }
-
-  private func verifyInputs() throws(PeftoolError) {
-    for input in inputs { try input.verifyUnchanged() }
   }
 }
 
@@ -193,8 +160,8 @@ extension Merge {
         guard let preparation = preparations[work.tensor] else {
           preconditionFailure("every tensor with rows has a preparation")
         }
-        let result = try worker.merge(
-          work.rows, of: work.tensor, preparation, into: files[work.file], at: work.offset)
+        let result = try worker.merge(work.rows, of: work.tensor, preparation)
+        try worker.write(result.byteCount, to: files[work.file], at: work.offset)
         progress(result.byteCount)
         return result
       })
@@ -203,9 +170,7 @@ extension Merge {
 
   /// Sums up in the order of the output, so that the figures do not depend on the threads.
   private func summary(_ works: [Rows], _ results: [BlockResult]) -> Summary {
-    var summary = Summary()
-    summary.tensorCount = plan.tensors.count
-    summary.changedCount = plan.tensors.count(where: \.isChanged)
+    var summary = Summary(plan)
     summary.byteCount = layout.byteCount
     var sums: [Int: TileSums] = [:]
     for (work, result) in zip(works, results) {

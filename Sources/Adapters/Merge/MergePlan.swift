@@ -13,6 +13,11 @@ package struct MergePlan: Sendable {
     package var rounding = Rounding.once
     /// The dtype of all floating tensors that are written; nil keeps each tensor's own.
     package var dtype: DType?
+    /// The base's tensors that are quantized next: sums of low-rank changes are kept in f32 for it.
+    ///
+    /// DoRA's products are rounded to the tensor's dtype all the same, as PEFT does
+    /// (`DoraLinearVariant.merge_safe`).
+    package var singles: Set<ExactName> = []
     /// Whether an adapter whose base was changed at its start is merged all the same.
     package var allowsMutatedBase = false
 
@@ -216,9 +221,16 @@ private struct TensorPlanner {
       changes.append(.init(change: change, weight: weight))
     }
     let baseDType = tensor.stored.dtype
+    let isSum =
+      !isOwn && !changes.isEmpty
+      && changes.allSatisfy { change in
+        if case .lowRank = change.change.update { true } else { false }
+      }
+    let isSingle = isSum && options.singles.contains(ExactName(tensor.stored.info.name))
+    let dtype = isSingle ? .f32 : options.dtype ?? baseDType
     tensors.append(
       OutputTensor(
-        name: tensor.name, dtype: baseDType.isComputable ? options.dtype ?? baseDType : baseDType,
+        name: tensor.name, dtype: baseDType.isComputable ? dtype : baseDType,
         base: base, baseDType: baseDType, isOwn: isOwn, changes: changes,
         fileIndex: tensor.stored.info.fileIndex))
   }

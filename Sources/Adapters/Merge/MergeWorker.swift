@@ -47,12 +47,11 @@ struct MergeWorker: ~Copyable {
     self.allowsNonfinite = allowsNonfinite
   }
 
-  /// Merges rows of a tensor and writes them.
+  /// Merges rows of a tensor; `write` and `copy` then have their bytes.
   ///
   /// - Throws: `different` where the result is not finite; `io`, `damaged`.
   mutating func merge(
-    _ rows: Range<Int>, of place: Int, _ preparation: Preparation, into file: OutputFile,
-    at offset: Int
+    _ rows: Range<Int>, of place: Int, _ preparation: Preparation
   ) throws(PeftoolError) -> BlockResult {
     let tensor = plan.tensors[place]
     let result =
@@ -68,8 +67,21 @@ struct MergeWorker: ~Copyable {
     if result.nonfiniteCount > 0, !allowsNonfinite {
       throw Self.nonfinite(tensor, rows, in: output.bytes(result.byteCount))
     }
-    try file.write(output.bytes(result.byteCount), at: offset)
     return result
+  }
+
+  /// Writes the first bytes of the rows that were merged last.
+  ///
+  /// - Throws: as `OutputFile.write`.
+  borrowing func write(
+    _ byteCount: Int, to file: OutputFile, at offset: Int
+  ) throws(PeftoolError) {
+    try file.write(output.bytes(byteCount), at: offset)
+  }
+
+  /// Copies bytes of the rows that were merged last.
+  borrowing func copy(_ range: Range<Int>, into buffer: inout MutableRawSpan) {
+    output.copy(range, into: &buffer)
   }
 
   /// Reads a block, merges it tile by tile, and leaves the result in the output buffer.

@@ -86,6 +86,10 @@ void pef_multiply_f64(double *y, const double *x, size_t count);
 void pef_scale_f32(float *y, float factor, size_t count);
 void pef_scale_f64(double *y, double factor, size_t count);
 
+/// Finite numbers beyond the limit become the limit, with their sign; NaN and infinity stay.
+void pef_clamp_f32(float *x, float limit, size_t count);
+void pef_clamp_f64(double *x, double limit, size_t count);
+
 /// y += weight * (x - w), the difference rounded first, then one fused multiply-add.
 void pef_add_change_f32(float *y, const float *x, const float *w, float weight, size_t count);
 void pef_add_change_f64(double *y, const double *x, const double *w, double weight,

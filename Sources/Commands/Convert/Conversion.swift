@@ -1,250 +1,189 @@
+import Adapters
 import Checkpoints
 import Files
-import JSON
 import LinearAlgebra
 import Reports
 import Tensors
 
-/// A GGUF model made a Hugging Face directory.
+/// Tensors written anew as a model in safetensors, each in a dtype.
 ///
-/// Peak memory: the metadata and their JSON, and 3 blocks of 1 MiB a thread, or of one head's rows
-/// where those are more.
+/// A tensor that keeps its dtype keeps its bytes. Another goes through f32, or f64 where f32 does
+/// not hold every value, and is rounded once.
+///
+/// Peak memory: for each thread three blocks of some MiB, and what reading takes.
 struct Conversion: Sendable {
-  private let checkpoint: Checkpoint
-  private let tensors: [TranslatedTensor]
-  private let layout: CheckpointLayout
-  private let texts: [(name: String, json: JSON)]
-  let dtype: DType
-  /// What the user should know.
-  private(set) var notes: [String] = []
+  /// A tensor to be written.
+  struct Tensor: Sendable {
+    /// Its name in the output.
+    let name: String
+    /// Where its values are.
+    let stored: StoredTensor
+    /// What it is written as.
+    let dtype: DType
 
-  /// Plans the conversion; of the tensors nothing is read but factors for frequencies.
+    /// Whether its bytes are copied.
+    var isCopy: Bool { dtype == stored.dtype }
+
+    /// Its place in a layout.
+    var layoutItem: CheckpointLayout.Item {
+      .init(name: name, dtype: dtype, shape: stored.shape, fileIndex: stored.info.fileIndex)
+    }
+  }
+
+  /// What is done with a number that the new dtype does not hold.
+  enum Overflow: Sendable {
+    /// It is an error, which ends in a hint.
+    case refused(hint: String)
+    /// It becomes the dtype's largest number.
+    case saturated
+  }
+
+  let tensors: [Tensor]
+  let output: ModelOutput
+  var overflow = Overflow.refused(hint: "")
+
+  /// The bytes of the safetensors files.
+  var byteCount: Int { output.layout.byteCount }
+
+  /// Converts, and puts the output in its place.
   ///
-  /// - Parameter dtype: what all tensors are written as; nil keeps that of the matrices, and takes
-  ///   F32 for blocks.
-  /// - Throws: `unsupported`, `different` and `damaged` with the path.
-  init(
-    _ checkpoint: Checkpoint, dtype: DType?, shardByteCount: Int
-  ) throws(PeftoolError) {
-    self.checkpoint = checkpoint
-    do throws(PeftoolError) {
-      guard let model = checkpoint.gguf else {
-        throw PeftoolError(
-          .unsupported, "is \(checkpoint.format.rawValue), expected GGUF")
-      }
-      let metadata = try GGUFMetadata(model.header)
-      let factors = try Self.ropeFactors(model)
-      let architecture = try GGUFArchitecture(metadata, model, ropeFactors: factors)
-      let tensors = try GGUFTensors.translate(model, architecture)
-      let tokenizer = try GGUFTokenizer(metadata)
-      let result = dtype ?? Self.commonDType(tensors)
-      guard let torchName = Self.torchNames[result] else {
-        throw PeftoolError(.unsupported, "cannot be written as \(result.rawValue)")
-      }
-      self.tensors = tensors
-      self.dtype = result
-      layout = try CheckpointLayout(
-        sharding: checkpoint,
-        tensors.map {
-          .init(name: $0.name, dtype: result, shape: $0.source.shape, fileIndex: 0)
-        }, maximumByteCount: shardByteCount)
-      let config = architecture.config(tokenizer.special, dtype: torchName)
-      texts = [
-        ("config.json", config),
-        ("generation_config.json", .object(tokenizer.special.ids)),
-        ("tokenizer.json", try tokenizer.json()),
-        (
-          "tokenizer_config.json",
-          try tokenizer.configuration(contextLength: config.int(at: "max_position_embeddings"))
-        ),
-      ]
-    } catch {
-      throw error.at(path: checkpoint.path)
-    }
-    let blocks = tensors.count { $0.source.dtype.isBlock }
-    if blocks > 0 {
-      notes.append(
-        "\(blocks.text(of: "tensor")) dequantized: the numbers are those of the quantized model, "
-          + "not of the one that it was made from")
-    }
-  }
-
-  private static let torchNames: [DType: String] = [
-    .f32: "float32", .f16: "float16", .bf16: "bfloat16",
-  ]
-
-  /// The dtype of all matrices where that is one of F16 and BF16, else F32.
-  private static func commonDType(_ tensors: [TranslatedTensor]) -> DType {
-    let dtypes = Set(tensors.filter { $0.source.shape.count > 1 }.map(\.source.dtype))
-    return dtypes.count == 1 && (dtypes == [.f16] || dtypes == [.bf16])
-      ? dtypes.first ?? .f32 : .f32
-  }
-
-  private static func ropeFactors(_ model: GGUFFile) throws(PeftoolError) -> [Float]? {
-    guard let tensor = model.tensors.first(where: { $0.name == GGUFTensors.ropeFactors }) else {
-      return nil
-    }
-    guard tensor.dtype == .f32, tensor.elementCount <= 4096 else {
-      throw PeftoolError(
-        .unsupported,
-        "is \(tensor.dtype.rawValue) of shape \(tensor.shape.shapeText), expected at most 4096 "
-          + "numbers in F32", tensor: tensor.name)
-    }
-    let bytes = try model.bytes(of: tensor)
-    var values = [Float](repeating: 0, count: tensor.elementCount)
-    var span = values.mutableSpan
-    // Any bytes may be read as bytes.
-    unsafe Float.read(bytes.span.bytes, .f32, into: &span, count: tensor.elementCount)
-    return values
-  }
-
-  /// The bytes of the safetensors files that will be written.
-  var byteCount: Int { layout.byteCount }
-  /// The tensors that will be written.
-  var tensorCount: Int { tensors.count }
-
-  /// Converts, and puts the directory in its place.
-  ///
-  /// - Throws: `io`, `damaged` where the input is cut short, `different` where it changed meanwhile
-  ///   or a number does not fit the dtype.
+  /// - Parameters:
+  ///   - companions: writes what lies beside the tensors in a directory.
+  ///   - progress: is told of bytes written, from any thread.
+  /// - Throws: `io`; `damaged` where an input is cut short; `different` where one changes meanwhile
+  ///   or a number does not fit its dtype.
   func run(
-    to path: String, isForced: Bool, threads: Int, progress: @Sendable (Int) -> Void
+    force: Bool, threads: Int?, progress: @Sendable (Int) -> Void,
+    companions: (inout StagedOutput) throws(PeftoolError) -> Void
   ) throws(PeftoolError) {
-    var output = try StagedOutput(
-      .directory, at: path, force: isForced, apartFrom: checkpoint.source.files)
-    let files = try output.createFiles(of: layout)
-    for text in texts { try output.write(text.json, to: text.name) }
-    try write(files, threads: threads, progress)
-    try checkpoint.source.verifyUnchanged()
-    try output.commit()
+    try output.write(force: force, companions: companions) { (files) throws(PeftoolError) in
+      var pass = OutputPass<Part>()
+      for (file, entry) in output.layout.files.enumerated() {
+        pass.append(entry.header, to: file, at: 0)
+        for (item, range) in entry.tensors {
+          tensors[item].append(
+            to: &pass, at: Place(file: file, offset: range.lowerBound), as: { $0 })
+        }
+      }
+      _ = try pass.run(
+        into: files, threads: threads ?? availableProcessorCount, progress: progress,
+        worker: { ElementConverter(overflow) },
+        perform: { (worker, part) throws(PeftoolError) in
+          try worker.convert(part, in: files)
+          progress(part.tensor.dtype.byteCount(of: part.elements.count))
+        })
+    }
   }
 }
 
-// The pass.
+// The parts of a pass.
 extension Conversion {
-  /// A step of the work, in the order of the output's bytes.
-  private enum Step {
-    case header(file: Int)
-    /// Elements of a tensor, counted in units that stay together: elements, blocks or heads.
-    case elements(Range<Int>, tensor: Int, file: Int, offset: Int)
+  /// A byte in one of the files that are written.
+  struct Place: Sendable {
+    let file: Int
+    let offset: Int
   }
 
-  private static let stepElementCount = 1 << 18
-
-  private var steps: [Step] {
-    var steps: [Step] = []
-    for (place, file) in layout.files.enumerated() {
-      steps.append(.header(file: place))
-      for (item, byteRange) in file.tensors {
-        let tensor = tensors[item].source
-        let unit = max(tensors[item].unitElementCount, 1)
-        let count = max(Self.stepElementCount / unit, 1) * unit
-        for start in stride(from: 0, to: tensor.elementCount, by: count) {
-          steps.append(
-            .elements(
-              start..<min(start + count, tensor.elementCount), tensor: item, file: place,
-              offset: byteRange.lowerBound + dtype.byteCount(of: start)))
-        }
-      }
-    }
-    return steps
+  /// Elements of a tensor to be converted.
+  struct Part: Sendable {
+    let elements: Range<Int>
+    let tensor: Tensor
+    let place: Place
   }
+}
 
-  private func write(
-    _ files: [OutputFile], threads: Int, _ progress: @Sendable (Int) -> Void
-  ) throws(PeftoolError) {
-    let steps = steps
-    try forEachBlock(count: steps.count, threads: threads) {
-      (queue, current) throws(PeftoolError) in
-      while let place = queue.next() {
-        current = place
-        switch steps[place] {
-        case .header(let file):
-          let header = layout.files[file].header
-          // Any bytes may be read as bytes.
-          try unsafe files[file].write(header.span.bytes, at: 0)
-        case .elements(let elements, let tensor, let file, let offset):
-          try convert(elements, of: tensors[tensor], into: files[file], at: offset)
-          progress(dtype.byteCount(of: elements.count))
-        }
-      }
-    }
-  }
+extension Conversion.Tensor {
+  private static let partElementCount = 1 << 18
 
-  private func convert(
-    _ elements: Range<Int>, of tensor: TranslatedTensor, into file: OutputFile, at offset: Int
-  ) throws(PeftoolError) {
-    let source = tensor.source.dtype
-    let count = elements.count
-    var bytes = Block(byteCount: source.byteCount(of: count))
-    try checkpoint.source.read(tensor.source, elements: elements, as: source, into: &bytes)
-    if let headRowCount = tensor.interleavedRowCount {
-      let rowByteCount = source.byteCount(of: tensor.rowElementCount)
-      var apart = Block(byteCount: bytes.byteCount)
-      bytes.deinterleave(rows: headRowCount, rowByteCount: rowByteCount, into: &apart)
-      bytes = apart
-    }
-    var result = Block(byteCount: dtype.byteCount(of: count))
-    if source.fitsSingle {
-      translate(bytes, source, into: &result, count: count, Float.self)
-    } else {
-      translate(bytes, source, into: &result, count: count, Double.self)
-    }
-    let written = result.bytes(dtype.byteCount(of: count))
-    let nonfinite = dtype.nonfiniteCount(written, count: count)
-    guard nonfinite == 0 else {
-      throw PeftoolError(
-        .different,
-        "\(nonfinite.text(of: "element")) NaN or infinite in \(dtype.rawValue)"
-          + (dtype == .f16 ? "; F32 and BF16 hold larger numbers" : ""),
-        tensor: tensor.source.name, path: checkpoint.path)
-    }
-    try file.write(written, at: offset)
-  }
-
-  private func translate<R: Real>(
-    _ bytes: borrowing Block, _ source: DType, into result: inout Block, count: Int, _: R.Type
+  /// Has the tensor written: copied, or converted in parts.
+  func append<Work>(
+    to pass: inout OutputPass<Work>, at place: Conversion.Place,
+    as work: (Conversion.Part) -> Work
   ) {
-    var values = [R](repeating: 0, count: count)
-    var span = values.mutableSpan
-    R.read(bytes.bytes(source.byteCount(of: count)), source, into: &span, count: count)
-    var written = result.mutableBytes(dtype.byteCount(of: count))
-    R.narrow(values.span, dtype, into: &written, count: count)
-  }
-}
-
-extension TranslatedTensor {
-  /// The elements of a row, of a vector one.
-  var rowElementCount: Int { source.shape.dropFirst().reduce(1, *) }
-
-  /// The elements that are read together: a block's, or a head's where its rows change places.
-  var unitElementCount: Int {
-    interleavedRowCount.map { $0 * rowElementCount } ?? source.dtype.blockElementCount
-  }
-}
-
-extension Block {
-  /// Puts the even rows of each head before its odd ones: row 2i becomes row i, and row 2i + 1 row
-  /// i + rows / 2.
-  ///
-  /// llama.cpp's converter has done the opposite, because ggml turns neighbouring rows and
-  /// transformers the two halves of a head.
-  fileprivate func deinterleave(rows: Int, rowByteCount: Int, into other: inout Block) {
-    let headByteCount = rows * rowByteCount
-    var written = other.mutableBytes(byteCount)
-    let read = bytes(byteCount)
-    for head in stride(from: 0, to: byteCount - headByteCount + 1, by: headByteCount) {
-      for row in 0..<rows {
-        let from = head + row * rowByteCount
-        let to = head + (row / 2 + row % 2 * (rows / 2)) * rowByteCount
-        // Both ranges lie inside a head, and heads inside both blocks.
-        unsafe read.withUnsafeBytes { read in
-          unsafe written.withUnsafeMutableBytes { written in
-            unsafe UnsafeMutableRawBufferPointer(rebasing: written[to..<to + rowByteCount])
-              .copyMemory(from: UnsafeRawBufferPointer(rebasing: read[from..<from + rowByteCount]))
-          }
-        }
-      }
+    guard !isCopy else {
+      pass.append(copyOf: stored.info, in: stored.source, to: place.file, at: place.offset)
+      return
     }
+    let unit = stored.dtype.blockElementCount
+    let parts = (0..<stored.info.elementCount).cut(
+      into: max(1, Self.partElementCount / unit) * unit)
+    for elements in parts {
+      let offset = place.offset + dtype.byteCount(of: elements.lowerBound)
+      pass.append(
+        work(
+          Conversion.Part(
+            elements: elements, tensor: self, place: .init(file: place.file, offset: offset))))
+    }
+  }
+}
+
+/// The buffers of one thread, and what it does with elements of a tensor.
+struct ElementConverter: ~Copyable {
+  private let overflow: Conversion.Overflow
+  private var input = Block(byteCount: 0)
+  private var output = Block(byteCount: 0)
+  private var singles: [Float] = []
+  private var doubles: [Double] = []
+
+  init(_ overflow: Conversion.Overflow) { self.overflow = overflow }
+
+  /// Converts a part and writes it.
+  ///
+  /// - Throws: `different` where a number does not fit the dtype; `io`, `damaged`.
+  mutating func convert(
+    _ part: Conversion.Part, in files: [OutputFile]
+  ) throws(PeftoolError) {
+    let (tensor, elements) = (part.tensor, part.elements)
+    let source = tensor.stored.dtype
+    let count = elements.count
+    let bytes =
+      source.byteCount(of: elements.lowerBound)..<source.byteCount(of: elements.upperBound)
+    input.reserve(bytes.count)
+    output.reserve(tensor.dtype.byteCount(of: count))
+    var read = input.mutableBytes(bytes.count)
+    do throws(PeftoolError) {
+      try tensor.stored.source.read(tensor.stored.info, bytes: bytes, into: &read)
+    } catch {
+      throw tensor.stored.at(error)
+    }
+    if source.fitsSingle {
+      Self.translate(input, source, &singles, tensor.dtype, overflow, into: &output, count: count)
+    } else {
+      Self.translate(input, source, &doubles, tensor.dtype, overflow, into: &output, count: count)
+    }
+    let written = output.bytes(tensor.dtype.byteCount(of: count))
+    try check(written, of: tensor, from: input.bytes(bytes.count), count: count)
+    try files[part.place.file].write(written, at: part.place.offset)
+  }
+
+  /// Refuses numbers that have become infinite or NaN; what was so before stays so.
+  private func check(
+    _ written: RawSpan, of tensor: Conversion.Tensor, from read: RawSpan, count: Int
+  ) throws(PeftoolError) {
+    guard case .refused(let hint) = overflow, let limit = tensor.dtype.largestFinite else { return }
+    let beyond =
+      tensor.dtype.nonfiniteCount(written, count: count)
+      - tensor.stored.dtype.nonfiniteCount(read, count: count)
+    guard beyond > 0 else { return }
+    let largest = limit < 1e6 ? "\(Int(limit))" : limit.measureText
+    throw tensor.stored.at(
+      PeftoolError(
+        .different,
+        "\(beyond.text(of: "number")) too large for \(tensor.dtype.rawValue), whose largest is "
+          + "\(largest)\(hint)"))
+  }
+
+  private static func translate<R: Real>(
+    _ input: borrowing Block, _ source: DType, _ values: inout [R], _ dtype: DType,
+    _ overflow: Conversion.Overflow, into output: inout Block, count: Int
+  ) {
+    if values.count < count { values = Array(repeating: 0, count: count) }
+    var span = values.mutableSpan
+    R.read(input.bytes(source.byteCount(of: count)), source, into: &span, count: count)
+    if case .saturated = overflow, let limit = dtype.largestFinite {
+      R.clamp(&span, to: R(limit), count: count)
+    }
+    var written = output.mutableBytes(dtype.byteCount(of: count))
+    R.narrow(values.span, dtype, into: &written, count: count)
   }
 }

@@ -3,136 +3,129 @@ import Checkpoints
 import Files
 import JSON
 import LinearAlgebra
+import Patterns
 import Reports
 import Tensors
 
-/// `peftool convert`: a model from one format to another.
+/// `peftool convert`: a checkpoint in another format, in other files or of another dtype.
 struct ConvertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert",
-    abstract: "Makes a Hugging Face model directory of a GGUF model.",
+    abstract: "Converts checkpoints between formats, dtypes and numbers of files.",
     discussion: """
-      Writes safetensors, config.json, generation_config.json, tokenizer.json and \
-      tokenizer_config.json with the chat template, so that transformers, PEFT and merge take the \
-      model. Llama, Mistral, Qwen2 and Qwen3 are known, with the byte-level tokenizers of GPT-2, \
-      SmolLM, Llama 3, Qwen and Mistral (Tekken), and SentencePiece.
+      IN is a model in safetensors, PyTorch files or GGUF. OUT is a directory, one file where it \
+      ends in .safetensors, or - for a safetensors stream to standard output. It is whole or \
+      absent, whatever happens, and the same bytes for any number of threads.
 
-        peftool convert model.gguf -o model
         peftool convert model.gguf -o model --dtype bf16
+        peftool convert pytorch_model.bin -o model.safetensors
+        peftool convert model -o smaller --dtype f16 --shard-size 2GB
+        peftool convert model -o text --include 'language_model.*' \\
+          --rename '^language_model\\.=model.'
 
-      All of ggml's types are read; quantized tensors get the numbers that ggml computes, bit for \
-      bit, in f32, rounded once to --dtype. Without --dtype the matrices' own F16 or BF16 is kept, \
-      and F32 written for quantized ones. A number too large for F16 is an error. Of a model in \
-      several files any of them may be named.
+      --dtype converts all floating tensors, each number rounded once to the nearest; one that the \
+      dtype does not hold is an error, or with --saturate becomes the largest that it holds. NaN \
+      and infinity stay what they are. config.json follows. --include and --exclude choose tensors \
+      by their names, --rename replaces what a regular expression (Python's syntax) matches in \
+      them; \\1 to \\9 in the template are its groups. Without these the tensors keep their files, \
+      order and metadata, and a directory's other files come along.
+
+      Of a GGUF model convert makes what transformers, PEFT and merge take: safetensors, \
+      config.json, generation_config.json, tokenizer.json and tokenizer_config.json with the chat \
+      template. Llama, Mistral, Qwen2 and Qwen3 are known, with the byte-level tokenizers of GPT-2, \
+      SmolLM, Llama 3, Qwen and Mistral (Tekken), and SentencePiece. All of ggml's types are read; \
+      quantized tensors get the numbers that ggml computes, bit for bit, in f32, rounded once to \
+      --dtype. Without --dtype the matrices' own F16 or BF16 is kept, and F32 written for quantized \
+      ones. Of a model in several files any of them may be named.
 
       The rows of attn_q and attn_k, which llama.cpp keeps in another order, are put back. Where a \
       tokenizer cuts text is not in the file: it is taken from the models that its name \
       (tokenizer.ggml.pre) stands for, and an unknown name is an error. Formats/gguf.md has the \
       names of tensors and settings.
+
+      Formats/json-output.md describes what --json prints.
       """)
 
   @Argument(
-    help: "A .gguf file, or a folder with one model in GGUF.",
-    completion: .file(extensions: ["gguf"]))
-  var path: String
+    help: ArgumentHelp("The model: a directory, a file of tensors or an index.", valueName: "in"),
+    completion: .file())
+  var input: String
 
   @Option(
-    name: .shortAndLong, help: ArgumentHelp("Where the directory goes.", valueName: "out"),
-    completion: .directory)
+    name: .shortAndLong, help: ArgumentHelp("Where it goes.", valueName: "out"),
+    completion: .file())
   var output: String
 
-  @Option(help: ArgumentHelp("Write all tensors so: f32, f16 or bf16.", valueName: "dtype"))
+  @Option(
+    help: ArgumentHelp(
+      "Write floating tensors so: f32, f16, bf16, f8_e4m3, f8_e5m2 or f64.", valueName: "dtype"))
   var dtype: WrittenDType?
 
-  @Option(
-    help: ArgumentHelp(
-      "The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
+  @Flag(help: "Take the largest number of a dtype for one that is too large for it.")
+  var saturate = false
+
+  @Option(help: ArgumentHelp("Write only tensors that match.", valueName: "glob"))
+  var include: [String] = []
+
+  @Option(help: ArgumentHelp("Leave out tensors that match.", valueName: "glob"))
+  var exclude: [String] = []
 
   @Option(
     help: ArgumentHelp(
-      "Write shards of at most this size, such as 500MB; 5GB if left out.", valueName: "size"),
-    transform: { try ShardPlan.byteCount($0) })
-  var shardSize: Int?
+      "Replace what a regular expression matches in names; repeatable.",
+      valueName: "regex=template"))
+  var rename: [String] = []
 
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
+  @OptionGroup var writing: WritingOptions
 
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
-
-  /// The dtypes that weights are written as.
-  enum WrittenDType: String, ExpressibleByArgument, CaseIterable {
-    case f32, f16, bf16
-
-    init?(argument: String) {
-      let names = ["float32": Self.f32, "float16": .f16, "bfloat16": .bf16]
-      guard let dtype = Self(rawValue: argument.lowercased()) ?? names[argument.lowercased()]
-      else { return nil }
-      self = dtype
-    }
-
-    var dtype: DType {
-      switch self {
-      case .f32: .f32
-      case .f16: .f16
-      case .bf16: .bf16
-      }
-    }
-  }
-
-  private static let maximumThreadCount = 1024
   private static let shardByteCount = 5_000_000_000
 
   func validate() throws {
-    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
-    }
+    try destination.validate("convert", shardSize: writing.shardSize)
+    if saturate, dtype == nil { throw ValidationError("--saturate goes with --dtype") }
   }
 
   func run() throws {
     let start = monotonicSeconds()
-    let checkpoint = try Checkpoint(opening: path)
-    let conversion = try Conversion(
-      checkpoint, dtype: dtype?.dtype, shardByteCount: shardSize ?? Self.shardByteCount)
+    let checkpoint = try Checkpoint(opening: input)
+    let job = try job(checkpoint)
     let progress = ProgressLine(
-      "converting", totalByteCount: conversion.byteCount, isQuiet: quiet)
-    try conversion.run(
-      to: output, isForced: force, threads: threads ?? availableProcessorCount
-    ) { progress.advance(by: $0) }
+      "converting", totalByteCount: job.conversion.byteCount, isQuiet: writing.quiet)
+    try job.conversion.run(
+      force: writing.force, threads: writing.threads, progress: { progress.advance(by: $0) },
+      companions: job.companions.write)
     progress.finish()
-    let seconds = monotonicSeconds() - start
-    if json {
-      try StandardOutput.print(report(conversion, seconds).text(indent: 2) + "\n")
-    } else if !quiet {
-      try StandardOutput.print(text(conversion, seconds))
-    }
+    let report = ConversionReport(
+      job: job, input: input, output: output, seconds: monotonicSeconds() - start)
+    try writing.report(
+      to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
   }
 
-  private func text(_ conversion: Conversion, _ seconds: Double) -> String {
-    var facts = Facts()
-    facts.append("model", path.printable)
-    facts.append(
-      "tensors", "\(conversion.tensorCount.groupedText), as \(conversion.dtype.rawValue)")
-    for note in conversion.notes { facts.append("note", note) }
-    facts.append(
-      "written",
-      "\(output.printable): \(conversion.byteCount.byteText) in \(seconds.durationText)")
-    return facts.text(width: StandardOutput.width)
+  private var destination: ModelOutput.Destination { .init(argument: output) }
+
+  private func job(_ checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {
+    var options = CheckpointSelection.Options()
+    options.dtype = dtype?.dtype
+    for glob in include { options.include.append(try Glob(glob)) }
+    for glob in exclude { options.exclude.append(try Glob(glob)) }
+    for renaming in rename { options.renamings.append(try .init(renaming)) }
+    return try ConversionJob(
+      checkpoint, options, to: destination, shardByteCount: writing.shardSize,
+      overflow: saturate ? .saturated : .refused(hint: "; --saturate takes that instead"))
+  }
+}
+
+/// The dtypes that tensors are converted to, as users write them.
+struct WrittenDType: ExpressibleByArgument {
+  let dtype: DType
+
+  init?(argument: String) {
+    let name = argument.lowercased()
+    let names: [DType] = [.f64, .f32, .f16, .bf16, .f8E4M3, .f8E5M2]
+    let found = names.first { $0.rawValue.lowercased() == name || $0.torchName == name }
+    guard let found else { return nil }
+    dtype = found
   }
 
-  private func report(_ conversion: Conversion, _ seconds: Double) -> JSON {
-    .object([
-      .init("output", .string(output)),
-      .init("model", .string(path)),
-      .init("tensors", .number(conversion.tensorCount)),
-      .init("dtype", .string(conversion.dtype.rawValue)),
-      .init("bytes", .number(conversion.byteCount)),
-      .init("seconds", .number(seconds)),
-      .init("notes", .array(conversion.notes.map(JSON.string))),
-    ])
-  }
+  static var allValueStrings: [String] { ["f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f64"] }
 }

@@ -68,18 +68,22 @@ struct MergeCommand: ParsableCommand {
     transform: Self.dtype)
   var dtype: DType?
 
-  @Option(help: "When sums are rounded to the base's dtype: once, peft or peft-safe.")
-  var rounding = Rounding.once
-
   @Option(
-    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
+    help: ArgumentHelp(
+      "Quantize the result: nf4, fp4 or int8; a quantized base's weights as they were.",
+      valueName: "type"))
+  var quantize: QuantizedType?
 
   @Option(
     help: ArgumentHelp(
-      "Write new shards of at most this size, such as 5GB or 500MB.", valueName: "size"),
-    transform: { try ShardPlan.byteCount($0) })
-  var shardSize: Int?
+      "Merge into what quantization makes of the base, which an adapter trained on such a base has "
+        + "seen: nf4, fp4 or int8.", valueName: "type"))
+  var simulate: QuantizedType?
+
+  @OptionGroup var scheme: SchemeOptions
+
+  @Option(help: "When sums are rounded to the base's dtype: once, peft or peft-safe.")
+  var rounding = Rounding.once
 
   @Option(
     help: ArgumentHelp(
@@ -87,20 +91,13 @@ struct MergeCommand: ParsableCommand {
         + "base_model.model.language_model.=base_model.model.; repeatable.", valueName: "from=to"))
   var keyPrefix: [KeyPrefix] = []
 
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
-
   @Flag(help: "Merge an adapter that fits only a base changed at its start (PiSSA and the like).")
   var allowMutatedBase = false
 
   @Flag(help: "Let NaN and infinity in the result pass, and count them.")
   var allowNonfinite = false
 
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
+  @OptionGroup var writing: WritingOptions
 
   func validate() throws {
     guard !adapters.isEmpty else {
@@ -111,19 +108,22 @@ struct MergeCommand: ParsableCommand {
         "--weights has \(weights.values.count.text(of: "number")) for "
           + adapters.count.text(of: "adapter"))
     }
-    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
-    }
-    if destination.isStream, StandardOutput.terminalWidth != nil {
-      throw ValidationError("-o - writes a model, and standard output is a terminal")
-    }
-    if let ending = destination.otherEnding {
+    try destination.validate("merge", shardSize: writing.shardSize)
+    if quantize != nil, simulate != nil {
       throw ValidationError(
-        "-o ends in \(ending), and merge writes safetensors: name a directory or a .safetensors file"
-      )
+        "--simulate gives a model that is not quantized; to merge into a quantized base, quantize it "
+          + "first, then merge with --quantize")
     }
-    if shardSize != nil, destination.isSingle {
-      throw ValidationError("--shard-size is for a directory, -o names one file")
+    if scheme.isGiven, quantize ?? simulate ?? .int8 == .int8 {
+      throw ValidationError(
+        "--block-size and --no-double-quant go with nf4 or fp4 in --quantize or --simulate")
+    }
+    guard quantize != nil else { return }
+    guard case .directory = destination else {
+      throw ValidationError("-o is a directory with --quantize: config.json changes, too")
+    }
+    if dtype != nil || allowNonfinite {
+      throw ValidationError("--dtype and --allow-nonfinite are for a result that is not quantized")
     }
   }
 
@@ -133,44 +133,61 @@ struct MergeCommand: ParsableCommand {
     let adapters = try adapters.map {
       try Adapter(opening: $0, renaming: keyPrefix.map(\.renaming))
     }
+    let quantized = try QuantizedMerge(
+      checkpoint, quantize: quantize, simulate: simulate, scheme)
     var options = MergePlan.Options(
       weights: weights?.values ?? adapters.map { _ in 1 })
     options.rounding = rounding
     options.dtype = dtype
+    options.singles = quantized.singles
     options.allowsMutatedBase = allowMutatedBase
-    let plan = try MergePlan(checkpoint, adapters, options)
-    let merge = try Merge(plan, to: destination.place, shardByteCount: shardSize)
-
-    var running = Merge.Options()
-    running.isForced = force
-    running.allowsNonfinite = allowNonfinite
-    running.threads = threads
-    let progress = ProgressLine("merging", totalByteCount: merge.byteCount, isQuiet: quiet)
-    let summary = try merge.run(running) { progress.advance(by: $0) }
-    progress.finish()
-
+    let plan = try MergePlan(
+      quantized.base(checkpoint, threads: writing.threads) { _ in }, adapters, options)
+    let summary =
+      if let quantization = try quantized.quantization(
+        of: plan, base: checkpoint, shardByteCount: writing.shardSize)
+      {
+        try run(plan, quantization)
+      } else {
+        try run(plan)
+      }
     let report = MergeReport(
-      plan: plan, summary: summary, output: output, seconds: monotonicSeconds() - start,
-      writesConfig: merge.writesConfig)
-    if json {
-      try print(report.json.text(indent: 2) + "\n")
-    } else if !quiet {
-      try print(report.text(width: StandardOutput.width))
-    }
+      plan: plan, quantized: quantized, summary: summary, output: output,
+      seconds: monotonicSeconds() - start, isDirectory: destination.isDirectory)
+    try writing.report(
+      to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
   }
 
-  private static let maximumThreadCount = 1024
-
-  /// Prints the summary where it is not in the way of the output.
-  private func print(_ text: String) throws(PeftoolError) {
-    if destination.isStream {
-      writeToStandardError(text)
-    } else {
-      try StandardOutput.print(text)
-    }
+  /// Writes the merged model.
+  private func run(_ plan: MergePlan) throws(PeftoolError) -> Merge.Summary {
+    let merge = try Merge(plan, to: destination, shardByteCount: writing.shardSize)
+    var options = Merge.Options()
+    options.isForced = writing.force
+    options.allowsNonfinite = allowNonfinite
+    options.threads = writing.threads
+    let progress = ProgressLine("merging", totalByteCount: merge.byteCount, isQuiet: writing.quiet)
+    let summary = try merge.run(options) { progress.advance(by: $0) }
+    progress.finish()
+    return summary
   }
 
-  private var destination: Output { Output(output) }
+  /// Writes the merged model, quantized.
+  private func run(
+    _ plan: MergePlan, _ quantization: QuantizePlan
+  ) throws(PeftoolError) -> Merge.Summary {
+    let quantize = Quantize(plan: quantization)
+    var options = Quantize.Options()
+    options.isForced = writing.force
+    options.threads = writing.threads
+    let progress = ProgressLine(
+      "merging", totalByteCount: quantize.inputByteCount, isQuiet: writing.quiet)
+    var summary = Merge.Summary(plan)
+    summary.byteCount = try quantize.run(to: output, options) { progress.advance(by: $0) }.byteCount
+    progress.finish()
+    return summary
+  }
+
+  private var destination: ModelOutput.Destination { .init(argument: output) }
 
   private static func dtype(_ text: String) throws -> DType {
     let names: [String: DType] = [
@@ -183,31 +200,6 @@ struct MergeCommand: ParsableCommand {
     }
     return dtype
   }
-}
-
-/// What `-o` names.
-private struct Output {
-  let place: Merge.Destination
-
-  init(_ text: String) {
-    place =
-      if text == "-" {
-        .stream
-      } else if text.hasSuffix(".safetensors") {
-        .file(text)
-      } else {
-        .directory(text)
-      }
-  }
-
-  var isStream: Bool { if case .stream = place { true } else { false } }
-  /// The ending of another format's files, or of safetensors in capitals.
-  var otherEnding: String? {
-    guard case .directory(let path) = place else { return nil }
-    let endings = [".gguf", ".bin", ".pt", ".pth", ".ckpt", ".zst", ".safetensors"]
-    return endings.first(where: path.lowercased().hasSuffix)
-  }
-  var isSingle: Bool { if case .directory = place { false } else { true } }
 }
 
 /// The numbers of `--weights`.

@@ -7,11 +7,12 @@ import Reports
 /// What a merge has done, in words and as JSON.
 struct MergeReport {
   let plan: MergePlan
+  let quantized: QuantizedMerge
   let summary: Merge.Summary
   let output: String
   let seconds: Double
-  /// Whether a configuration has been written, too.
-  let writesConfig: Bool
+  /// Whether it was written as a directory.
+  let isDirectory: Bool
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -21,6 +22,7 @@ struct MergeReport {
       let factor = weight == 1 ? "" : ", weight \(weight.measureText)"
       facts.append("adapter", "\(adapter.path.printable) (\(method(of: adapter))\(factor))")
     }
+    if let text = quantized.text { facts.append("quantization", text) }
     facts.append(
       "tensors",
       "\(summary.changedCount.groupedText) merged, "
@@ -56,6 +58,7 @@ struct MergeReport {
       .init("output", .string(output)),
       .init("base", .string(plan.base.checkpoint.path)),
       .init("adapters", .array(adapters)),
+      .init("quantization", .string(quantized.name)),
       .init("rounding", .string(plan.options.rounding.rawValue)),
       .init(
         "tensors",
@@ -74,11 +77,13 @@ struct MergeReport {
 
   /// What the user should know, and what is left to do where no configuration is written.
   private var notes: [String] {
-    guard !writesConfig, !plan.configSettings.isEmpty else { return plan.notes }
-    let settings = plan.configSettings.map { "\($0.key) to \($0.value.text())" }
+    guard !isDirectory || !plan.base.checkpoint.hasOtherFiles else { return plan.notes }
+    var edits = plan.configSettings.map { "set \($0.key) to \($0.value.text())" }
+    if case .dequantized = quantized { edits.append("remove quantization_config") }
+    guard !edits.isEmpty else { return plan.notes }
     return plan.notes + [
-      "no config.json is written with a single file: in the model's, set "
-        + settings.joined(separator: " and ")
+      "no config.json is written with a single file: in the model's, "
+        + edits.joined(separator: " and ")
     ]
   }
 

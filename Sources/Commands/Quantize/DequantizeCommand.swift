@@ -37,29 +37,9 @@ struct DequantizeCommand: ParsableCommand {
     completion: .directory)
   var output: String
 
-  @Option(
-    help: ArgumentHelp(
-      "Write shards of at most this size, such as 5GB. (default: 50GB)", valueName: "size"),
-    transform: { try ShardPlan.byteCount($0) })
-  var shardSize: Int?
-
-  @Option(
-    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
-
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
-
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
+  @OptionGroup var writing: WritingOptions
 
   func validate() throws {
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to 1024")
-    }
     if output == "-" || output.hasSuffix(".safetensors") {
       throw ValidationError("-o is a directory: config.json changes, too")
     }
@@ -67,16 +47,21 @@ struct DequantizeCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
-    let plan = try DequantizePlan(Checkpoint(opening: model))
+    let plan = try Dequantization(Checkpoint(opening: model))
+    let conversion = try plan.conversion(
+      to: output,
+      shardByteCount: writing.shardSize ?? QuantizePlan.Options().shardByteCount)
+    let byteCount = conversion.byteCount
     let progress = ProgressLine(
-      "dequantizing", totalByteCount: plan.byteCount, isQuiet: quiet)
-    let byteCount = try Dequantize(plan: plan).run(
-      to: output, force: force, threads: threads,
-      shardByteCount: shardSize ?? QuantizePlan.Options().shardByteCount
-    ) { progress.advance(by: $0) }
+      "dequantizing", totalByteCount: byteCount, isQuiet: writing.quiet)
+    try conversion.run(
+      force: writing.force, threads: writing.threads, progress: { progress.advance(by: $0) }
+    ) { (folder) throws(PeftoolError) in
+      try folder.carryOtherFiles(of: plan.model, config: plan.model.config)
+    }
     progress.finish()
     let seconds = monotonicSeconds() - start
-    if json {
+    if writing.json {
       let report = JSON.object([
         .init("output", .string(output)), .init("model", .string(model)),
         .init(
@@ -89,7 +74,7 @@ struct DequantizeCommand: ParsableCommand {
         .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
       ])
       try StandardOutput.print(report.text(indent: 2) + "\n")
-    } else if !quiet {
+    } else if !writing.quiet {
       var facts = Facts()
       facts.append("model", model.printable)
       facts.append(

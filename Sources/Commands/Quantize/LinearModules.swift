@@ -212,11 +212,6 @@ extension Int {
 }
 
 extension String {
-  /// The path of the module whose `weight` this names.
-  var moduleOfWeight: String? {
-    hasSuffix(".weight") ? String(dropLast(".weight".count)) : nil
-  }
-
   fileprivate func hasComponent(_ component: String) -> Bool {
     split(separator: ".").contains { $0 == component }
   }

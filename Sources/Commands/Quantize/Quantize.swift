@@ -13,7 +13,7 @@ import Tensors
 /// stands in its state, whose length the header of the file has to know.
 ///
 /// Peak memory: for each thread a step of some MiB; the scales of the weights in work, a 64th of
-/// their elements; the headers.
+/// their elements; the headers; and what reading takes.
 struct Quantize: Sendable {
   /// What came of it.
   struct Summary: Sendable {
@@ -33,17 +33,11 @@ struct Quantize: Sendable {
   let plan: QuantizePlan
 
   private static let stepElementCount = 1 << 19
-  private static let copyByteCount = 8 << 20
 
   /// The bytes that are read.
   var inputByteCount: Int {
-    let whole = plan.base.tensors.reduce(0) { $0 + $1.stored.info.byteCount }
-    guard isNested else { return whole }
-    return whole + plan.weights.reduce(0) { $0 + $1.tensor.info.byteCount }
-  }
-
-  private var isNested: Bool {
-    if case .blocks(_, _, true) = plan.options.scheme { true } else { false }
+    let whole = plan.model.tensors.reduce(0) { $0 + $1.byteCount }
+    return plan.weights.filter(\.isNested).reduce(whole) { $0 + $1.tensor.info.byteCount }
   }
 
   /// Quantizes, and puts the output in its place.
@@ -54,207 +48,140 @@ struct Quantize: Sendable {
   func run(
     to path: String, _ options: Options, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> Summary {
-    let offsets = try offsets(options, progress)
+    let offsets = try offsets(threads: options.threads, progress)
     let tensors = plan.tensors(offsets: offsets)
     let layout = try CheckpointLayout(
       saving: tensors.map { .init(name: $0.name, dtype: $0.dtype, shape: $0.shape, fileIndex: 0) },
-      maximumByteCount: plan.options.shardByteCount, parameterCount: plan.parameterCount)
-    let folder = ModelFolder(source: plan.base.checkpoint, layout: layout, config: plan.config)
-    return try folder.write(to: path, force: options.isForced) { files throws(PeftoolError) in
+      maximumByteCount: plan.shardByteCount, parameterCount: plan.parameterCount)
+    let output = ModelOutput(to: .directory(path), layout, inputs: [plan.model.source])
+    return try output.write(force: options.isForced) { (folder) throws(PeftoolError) in
+      try folder.carryOtherFiles(of: plan.model, config: plan.config)
+    } tensors: { (files) throws(PeftoolError) in
       try write(tensors, layout, files, offsets, options, progress)
     }
   }
 
-  /// The ranges of a weight's elements that are a step each.
-  private func ranges(of weight: LinearModules.Weight) -> [Range<Int>] {
-    let count = weight.rowCount * weight.columnCount
-    let unit =
-      switch plan.options.scheme {
-      case .rows: weight.columnCount
-      case .blocks(_, let blockSize, let isNested):
-        max(
-          QuantizeWorker.tileElementCount, isNested ? blockSize * NestedScales.blockSize : blockSize
-        )
-      }
-    let length = max(1, Self.stepElementCount / unit) * unit
-    return stride(from: 0, to: count, by: length).map { $0..<min($0 + length, count) }
-  }
-
-  /// The first pass of double quantization: the mean of each weight's scales.
-  private func offsets(
-    _ options: Options, _ progress: @Sendable (Int) -> Void
+  /// What the scales of each weight are taken less of; nil where they are kept in f32.
+  ///
+  /// - Throws: as `run`.
+  func offsets(
+    threads: Int?, _ progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> [Float?] {
-    guard case .blocks(_, let blockSize, true) = plan.options.scheme else {
-      return Array(repeating: nil, count: plan.weights.count)
-    }
-    var steps: [(weight: Int, elements: Range<Int>)] = []
+    var pass = OutputPass<Step>()
     var means: [Mean] = []
     for (place, weight) in plan.weights.enumerated() {
-      let ranges = ranges(of: weight)
-      steps += ranges.map { (place, $0) }
-      means.append(Mean(stepCount: ranges.count))
+      let steps = weight.isNested ? weight.steps(elementCount: Self.stepElementCount) : []
+      means.append(Mean(stepCount: steps.count))
+      for elements in steps { pass.append(Step(weight: place, elements: elements)) }
     }
-    try forEachBlock(
-      count: steps.count, threads: options.threads ?? availableProcessorCount
-    ) { (queue, current) throws(PeftoolError) in
-      var worker = QuantizeWorker(plan, isCompared: false)
-      while let step = queue.next() {
-        current = step
-        let (place, elements) = steps[step]
-        let absmax = try worker.absmax(elements, of: place, blockSize: blockSize)
-        means[place].add(absmax, at: elements.lowerBound)
-        progress(elements.count * plan.weights[place].tensor.dtype.bitCount / 8)
-      }
-    }
+    _ = try pass.run(
+      into: [], threads: threads ?? availableProcessorCount, progress: progress,
+      worker: { WeightQuantizer() },
+      perform: { (worker, step) throws(PeftoolError) in
+        let weight = plan.weights[step.weight]
+        means[step.weight].add(
+          try worker.absmax(
+            step.elements, of: weight, blockSize: weight.unitElementCount),
+          at: step.elements.lowerBound)
+        progress(step.elements.count * weight.tensor.dtype.bitCount / 8)
+      })
     return means.map(\.value)
   }
 
-  /// A step of the second pass.
-  private enum Step {
-    case header(file: Int)
-    case bytes([UInt8], file: Int, offset: Int)
-    case copy(InputFile, Range<Int>, file: Int, offset: Int)
-    /// Bytes that stay as they are, but lie in another order in the input.
-    case gather(StoredTensor, Range<Int>, file: Int, offset: Int)
-    case convert(StoredTensor, Range<Int>, DType, file: Int, offset: Int)
-    case quantize(weight: Int, Range<Int>)
+  /// Elements of a weight.
+  private struct Step {
+    let weight: Int
+    let elements: Range<Int>
+  }
+
+  /// One of the tensors that a weight becomes.
+  private struct Part: Hashable {
+    let weight: Int
+    let kind: QuantizePlan.Part
   }
 
   private func write(
     _ tensors: [QuantizePlan.Tensor], _ layout: CheckpointLayout, _ files: [OutputFile],
     _ offsets: [Float?], _ options: Options, _ progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> Summary {
-    var places: [ExactPlace: (file: Int, offset: Int)] = [:]
-    var steps: [Step] = []
+    var places: [Part: WeightQuantizer.Target.Place] = [:]
+    var pass = OutputPass<Work>()
     for (file, entry) in layout.files.enumerated() {
-      steps.append(.header(file: file))
+      pass.append(entry.header, to: file, at: 0)
       for (item, range) in entry.tensors {
-        let offset = range.lowerBound
-        switch tensors[item].content {
-        case .bytes(let bytes): steps.append(.bytes(bytes, file: file, offset: offset))
-        case .copy(let stored, let dtype):
-          steps += copies(of: stored, as: dtype, file: file, at: offset)
-        case .codes(let weight): places[ExactPlace(weight, .codes)] = (file, offset)
-        case .scales(let weight): places[ExactPlace(weight, .scales)] = (file, offset)
-        case .nestedScales(let weight): places[ExactPlace(weight, .nested)] = (file, offset)
+        let tensor = tensors[item]
+        let place = Conversion.Place(file: file, offset: range.lowerBound)
+        switch tensor.content {
+        case .bytes(let bytes): pass.append(bytes, to: file, at: range.lowerBound)
+        case .copy(let copy): copy.append(to: &pass, at: place, as: Work.conversion)
+        case .made(let weight, let kind):
+          places[Part(weight: weight, kind: kind)] = .init(
+            file: files[file], offset: range.lowerBound)
         }
       }
     }
-    var targets: [QuantizeWorker.Target] = []
-    for (weight, found) in plan.weights.enumerated() {
-      func place(_ part: ExactPlace.Part) -> QuantizeWorker.Target.Place? {
-        places[ExactPlace(weight, part)].map { .init(file: files[$0.file], offset: $0.offset) }
+    var targets: [WeightQuantizer.Target] = []
+    for (place, weight) in plan.weights.enumerated() {
+      guard let codes = places[Part(weight: place, kind: .codes)],
+        let scales = places[Part(weight: place, kind: .scales)]
+      else { preconditionFailure("every weight has its tensors in the layout") }
+      targets.append(
+        .init(
+          codes: codes, scales: scales, nested: places[Part(weight: place, kind: .nestedScales)]))
+      for elements in weight.steps(elementCount: Self.stepElementCount) {
+        pass.append(.quantization(Step(weight: place, elements: elements)))
       }
-      guard let codes = place(.codes), let scales = place(.scales) else {
-        preconditionFailure("every weight has its tensors in the layout")
-      }
-      targets.append(.init(codes: codes, scales: scales, nested: place(.nested)))
-      steps += ranges(of: found).map { .quantize(weight: weight, $0) }
     }
-    let found = Mutex<[Int: ElementComparison]>([:])
-    try forEachBlock(
-      count: steps.count, threads: options.threads ?? availableProcessorCount
-    ) { (queue, current) throws(PeftoolError) in
-      var worker = QuantizeWorker(plan, isCompared: options.isCompared)
-      while let step = queue.next() {
-        current = step
-        switch steps[step] {
-        case .header(let file):
-          let header = layout.files[file].header
-          // Any bytes may be read as bytes.
-          try unsafe files[file].write(header.span.bytes, at: 0)
-        case .bytes(let bytes, let file, let offset):
-          // As above.
-          try unsafe files[file].write(bytes.span.bytes, at: offset)
-        case .copy(let input, let range, let file, let offset):
-          try files[file].copy(range, of: input, to: offset)
-          progress(range.count)
-        case .gather(let tensor, let range, let file, let offset):
-          try worker.gather(range, of: tensor, in: files[file], at: offset)
-          progress(range.count)
-        case .convert(let tensor, let elements, let dtype, let file, let offset):
-          try worker.convert(elements, of: tensor, to: dtype, in: files[file], at: offset)
-          progress(elements.count * tensor.dtype.bitCount / 8)
-        case .quantize(let weight, let elements):
-          let comparison = try quantize(
-            elements, of: weight, offsets[weight], to: targets[weight], &worker)
-          if options.isCompared { found.withLock { $0[step] = comparison } }
-          progress(elements.count * plan.weights[weight].tensor.dtype.bitCount / 8)
+    let comparisons = try pass.run(
+      into: files, threads: options.threads ?? availableProcessorCount, progress: progress,
+      worker: { Worker() },
+      perform: { (worker, work) throws(PeftoolError) -> ElementComparison in
+        switch work {
+        case .conversion(let part):
+          try worker.converter.convert(part, in: files)
+          progress(part.elements.count * part.tensor.stored.dtype.bitCount / 8)
+          return ElementComparison()
+        case .quantization(let step):
+          let weight = plan.weights[step.weight]
+          let offset = offsets[step.weight]
+          try worker.quantizer.encode(step.elements, of: weight, offset: offset)
+          try worker.quantizer.write(step.elements, of: weight, to: targets[step.weight])
+          progress(step.elements.count * weight.tensor.dtype.bitCount / 8)
+          return options.isCompared
+            ? worker.quantizer.compare(step.elements, of: weight, offset: offset)
+            : ElementComparison()
         }
-      }
-    }
+      })
     var summary = Summary()
     summary.byteCount = layout.byteCount
-    guard options.isCompared else { return summary }
-    // In the order of the steps, so that the sums do not depend on the threads.
+    if options.isCompared { summary.losses = losses(pass.works, comparisons, offsets) }
+    return summary
+  }
+
+  private enum Work {
+    case conversion(Conversion.Part)
+    case quantization(Step)
+  }
+
+  private struct Worker: ~Copyable {
+    var quantizer = WeightQuantizer()
+    var converter = ElementConverter(.refused(hint: ""))
+  }
+
+  private func losses(
+    _ works: [Work], _ comparisons: [ElementComparison], _ offsets: [Float?]
+  ) -> [QuantizationLoss] {
     var sums = Array(repeating: ElementComparison(), count: plan.weights.count)
-    let comparisons = found.withLock { $0 }
-    for (place, step) in steps.enumerated() {
-      guard case .quantize(let weight, _) = step, let next = comparisons[place] else { continue }
-      sums[weight].add(next)
+    for (work, next) in zip(works, comparisons) {
+      guard case .quantization(let step) = work else { continue }
+      sums[step.weight].add(next)
     }
-    summary.losses = plan.weights.indices.map { place in
+    return plan.weights.indices.map { place in
       QuantizationLoss(
         module: plan.weights[place].module,
         count: plan.weights[place].rowCount * plan.weights[place].columnCount,
         byteCount: plan.byteCount(of: place, offset: offsets[place]), sums[place])
     }
-    return summary
-  }
-
-  private func quantize(
-    _ elements: Range<Int>, of weight: Int, _ offset: Float?, to target: QuantizeWorker.Target,
-    _ worker: inout QuantizeWorker
-  ) throws(PeftoolError) -> ElementComparison {
-    switch plan.options.scheme {
-    case .blocks(let code, let blockSize, _):
-      return try worker.quantize(
-        elements, of: weight, code, blockSize: blockSize, offset: offset, to: target)
-    case .rows:
-      let columns = plan.weights[weight].columnCount
-      return try worker.quantize(
-        rows: elements.lowerBound / columns..<elements.upperBound / columns, of: weight,
-        to: target)
-    }
-  }
-
-  private func copies(
-    of stored: StoredTensor, as dtype: DType, file: Int, at offset: Int
-  ) -> [Step] {
-    guard stored.dtype != dtype else {
-      guard let (input, range) = stored.source.place(of: stored.info) else {
-        let byteCount = stored.info.byteCount
-        return stride(from: 0, to: byteCount, by: Self.copyByteCount).map {
-          .gather(
-            stored, $0..<min($0 + Self.copyByteCount, byteCount), file: file,
-            offset: offset + $0)
-        }
-      }
-      return stride(from: 0, to: range.count, by: Self.copyByteCount).map {
-        let start = range.lowerBound + $0
-        return .copy(
-          input, start..<min(start + Self.copyByteCount, range.upperBound), file: file,
-          offset: offset + $0)
-      }
-    }
-    let count = stored.info.elementCount
-    return stride(from: 0, to: count, by: Self.stepElementCount).map {
-      .convert(
-        stored, $0..<min($0 + Self.stepElementCount, count), dtype, file: file,
-        offset: offset + $0 * dtype.bitCount / 8)
-    }
-  }
-}
-
-/// One of a weight's tensors.
-private struct ExactPlace: Hashable {
-  enum Part { case codes, scales, nested }
-  let weight: Int
-  let part: Part
-
-  init(_ weight: Int, _ part: Part) {
-    self.weight = weight
-    self.part = part
   }
 }
 

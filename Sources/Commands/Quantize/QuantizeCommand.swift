@@ -46,11 +46,6 @@ struct QuantizeCommand: ParsableCommand {
       Formats/json-output.md describes what --json prints.
       """)
 
-  /// The values of `--type`.
-  enum Kind: String, ExpressibleByArgument, CaseIterable {
-    case nf4, fp4, int8
-  }
-
   @Argument(
     help: "The model: a directory, a .safetensors file or a .safetensors.index.json.",
     completion: .file())
@@ -63,16 +58,9 @@ struct QuantizeCommand: ParsableCommand {
   var output: String
 
   @Option(help: "What weights become: nf4, fp4 or int8.")
-  var type = Kind.nf4
+  var type = QuantizedType.nf4
 
-  @Flag(name: .customLong("no-double-quant"), help: "Keep the scales of 4-bit blocks in f32.")
-  var keepsScales = false
-
-  @Option(
-    help: ArgumentHelp(
-      "The elements that share a scale in 4 bits: a power of two from 32 to 4096.",
-      valueName: "n"))
-  var blockSize = 64
+  @OptionGroup var scheme: SchemeOptions
 
   @Option(
     help: ArgumentHelp(
@@ -88,16 +76,6 @@ struct QuantizeCommand: ParsableCommand {
   var exclude: [String] = []
 
   @Option(
-    help: ArgumentHelp(
-      "Write shards of at most this size, such as 5GB. (default: 50GB)", valueName: "size"),
-    transform: { try ShardPlan.byteCount($0) })
-  var shardSize: Int?
-
-  @Option(
-    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
-
-  @Option(
     defaultAsFlag: "", parsing: .next,
     help: ArgumentHelp(
       "Tell what each weight loses, and draw it as a page where a file is named.",
@@ -105,27 +83,12 @@ struct QuantizeCommand: ParsableCommand {
     completion: .file(extensions: ["html"]))
   var report: String?
 
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
-
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
+  @OptionGroup var writing: WritingOptions
 
   func validate() throws {
-    if !FourBitCode.blockSizes.contains(blockSize) {
-      throw ValidationError(
-        "--block-size is \(blockSize), expected one of "
-          + FourBitCode.blockSizes.map(String.init).joined(separator: ", "))
-    }
-    if type == .int8, blockSize != 64 || keepsScales || computeDtype != nil {
+    if type == .int8, scheme.isGiven || computeDtype != nil {
       throw ValidationError(
         "--block-size, --no-double-quant and --compute-dtype are for nf4 and fp4")
-    }
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to 1024")
     }
     if let report, !report.isEmpty, !report.hasSuffix(".html") {
       throw ValidationError(
@@ -139,45 +102,40 @@ struct QuantizeCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
-    if let report, !report.isEmpty, !force, Folder.exists(report) {
+    if let report, !report.isEmpty, !writing.force, Folder.exists(report) {
       throw PeftoolError(.io, "exists already; --force replaces it", path: report)
     }
     var options = QuantizePlan.Options()
-    options.scheme =
-      switch type {
-      case .int8: .rows
-      case .nf4: .blocks(.nf4, blockSize: blockSize, isNested: !keepsScales)
-      case .fp4: .blocks(.fp4, blockSize: blockSize, isNested: !keepsScales)
-      }
+    options.scheme = scheme.scheme(type)
     options.include = try include.map { try Glob($0) }
     options.exclude = try exclude.map { try Glob($0) }
     options.computeDType = computeDtype
-    if let shardSize { options.shardByteCount = shardSize }
+    if let shardSize = writing.shardSize { options.shardByteCount = shardSize }
     let plan = try QuantizePlan(Checkpoint(opening: model), options)
     let quantize = Quantize(plan: plan)
     var running = Quantize.Options()
-    running.isForced = force
-    running.threads = threads
+    running.isForced = writing.force
+    running.threads = writing.threads
     running.isCompared = report != nil
     let progress = ProgressLine(
-      "quantizing", totalByteCount: quantize.inputByteCount, isQuiet: quiet)
+      "quantizing", totalByteCount: quantize.inputByteCount, isQuiet: writing.quiet)
     let summary = try quantize.run(to: output, running) { progress.advance(by: $0) }
     progress.finish()
     let results = QuantizeReport(
-      plan: plan, summary: summary, output: output, type: type.rawValue,
+      plan: plan, scheme: options.scheme, summary: summary, output: output, type: type.rawValue,
       seconds: monotonicSeconds() - start)
     if let report, !report.isEmpty {
-      var page = try StagedOutput(.file, at: report, force: force)
+      var page = try StagedOutput(.file, at: report, force: writing.force)
       let text = Array(results.page.utf8)
       let file = try page.createFile(byteCount: text.count)
       // Any bytes may be read as bytes.
       try unsafe file.write(text.span.bytes, at: 0)
       try page.commit()
     }
-    if json {
+    if writing.json {
       try StandardOutput.print(results.json.text(indent: 2) + "\n")
     } else {
-      var text = quiet ? "" : results.text(width: StandardOutput.width)
+      var text = writing.quiet ? "" : results.text(width: StandardOutput.width)
       // Who asks for the report wants it, also without the summary.
       if let table = results.table(width: StandardOutput.terminalWidth) {
         text += (text.isEmpty ? "" : "\n") + table

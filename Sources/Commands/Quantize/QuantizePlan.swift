@@ -25,16 +25,39 @@ struct QuantizePlan: Sendable {
     var shardByteCount = 50_000_000_000
   }
 
+  /// A weight to be quantized, and how.
+  struct Weight: Sendable {
+    /// The weight and how it lies.
+    let linear: LinearModules.Weight
+    /// What it becomes.
+    let scheme: Scheme
+    /// The type that its values are rounded to before they are coded.
+    let loadDType: DType
+    /// The type that it is said to have had, and that it has when it is dequantized.
+    let dtype: DType
+
+    var module: String { linear.module }
+    var tensor: StoredTensor { linear.tensor }
+    /// The output features.
+    var rowCount: Int { linear.rowCount }
+    /// The input features.
+    var columnCount: Int { linear.columnCount }
+
+    /// Whether its scales are quantized, too.
+    var isNested: Bool {
+      if case .blocks(_, _, true) = scheme { true } else { false }
+    }
+  }
+
+  /// A tensor that a weight becomes, whose bytes come of its values.
+  enum Part: Sendable { case codes, scales, nestedScales }
+
   /// What an output tensor holds.
   enum Content: Sendable {
-    /// A tensor of the base, converted where `dtype` is another.
-    case copy(StoredTensor, dtype: DType)
-    /// The codes of a weight, with which its scales are written.
-    case codes(weight: Int)
-    /// The scales of a weight: bytes that come with the codes.
-    case scales(weight: Int)
-    /// The scales' scales, likewise.
-    case nestedScales(weight: Int)
+    /// A tensor of the model.
+    case copy(Conversion.Tensor)
+    /// What is made of a weight.
+    case made(weight: Int, Part)
     /// Bytes that are known before the values.
     case bytes([UInt8])
   }
@@ -47,30 +70,28 @@ struct QuantizePlan: Sendable {
     let content: Content
   }
 
-  let base: BaseModel
-  let options: Options
+  /// The model that is quantized.
+  let model: Checkpoint
   /// The weights to be quantized.
-  let weights: [LinearModules.Weight]
-  /// The type in which transformers loads the model: that of `config.json`, else that of the first
-  /// floating tensor.
-  let dtype: DType
-  /// `config.json` with `quantization_config`; nil where the base has none.
+  let weights: [Weight]
+  /// The most bytes of a file.
+  let shardByteCount: Int
+  /// `config.json` with `quantization_config`; nil where the model has none.
   let config: JSON?
   /// What the user should know.
   let notes: [String]
-  private let remainder: [StoredTensor]
+  private let remainder: [Conversion.Tensor]
 
-  /// Plans for a base.
+  /// Plans to quantize a model as transformers does.
   ///
   /// - Throws: `unsupported` for a base that is quantized already or of a type that bitsandbytes
   ///   does not quantize; as `LinearModules`.
   init(_ checkpoint: Checkpoint, _ options: Options) throws(PeftoolError) {
     let base = try BaseModel(checkpoint)
-    self.base = base
-    self.options = options
+    model = checkpoint
+    shardByteCount = options.shardByteCount
     do throws(PeftoolError) {
       let dtype = try Self.loadDType(base)
-      self.dtype = dtype
       let modules = try LinearModules(
         of: base, include: options.include, exclude: options.exclude)
       for weight in modules.weights
@@ -80,7 +101,9 @@ struct QuantizePlan: Sendable {
           "is \(weight.tensor.dtype.rawValue), and bitsandbytes quantizes F32, F16 and BF16",
           tensor: weight.tensor.info.name)
       }
-      weights = modules.weights
+      weights = modules.weights.map {
+        Weight(linear: $0, scheme: options.scheme, loadDType: dtype, dtype: dtype)
+      }
       var notes = modules.notes
       let quantized = Set(modules.weights.map { ExactName($0.tensor.info.name) })
       var remainder = base.tensors.map(\.stored)
@@ -99,51 +122,93 @@ struct QuantizePlan: Sendable {
         let names = checkpoint.otherWeights.prefix(5).map(\.printable).joined(separator: ", ")
         notes.append("other weights in the model's folder are not carried along: \(names)")
       }
-      self.remainder = remainder
+      self.remainder = remainder.map {
+        .init(name: $0.info.name, stored: $0, dtype: $0.dtype.isComputable ? dtype : $0.dtype)
+      }
       self.notes = notes
-      config = Self.config(base, options, dtype, skip: modules.skipModules)
+      config = base.config?.with(
+        quantization: Self.settings(options, dtype, skip: modules.skipModules))
     } catch {
       throw error.at(path: checkpoint.path)
     }
   }
 
-  /// The state of a weight with the offset of its scales, which only its values tell.
-  func state(of weight: Int, offset: Float?) -> FourBitState? {
-    guard case .blocks(let code, let blockSize, _) = options.scheme else { return nil }
-    let weight = weights[weight]
-    return FourBitState(
-      code: code, blockSize: blockSize, dtype: dtype,
-      shape: [weight.rowCount, weight.columnCount], nestedOffset: offset)
+  /// Plans to quantize a merged model as its base was.
+  ///
+  /// Weights that no adapter changes keep their codes; the others are coded with the settings that
+  /// they had, from the numbers of `MergePlan.Options.singles`: as PEFT does (`Linear4bit.merge` in
+  /// `tuners/lora/bnb.py`), but that a weight stays one of its type, where PEFT's becomes float32.
+  /// - Parameters:
+  ///   - merged: the merge into the base's dequantized view.
+  ///   - base: the quantized base.
+  ///   - before: its quantized weights.
+  init(
+    requantizing merged: MergePlan, of base: Checkpoint, before: [QuantizedWeight],
+    shardByteCount: Int
+  ) throws(PeftoolError) {
+    let source = MergedSource(merged)
+    model = base.viewed(through: source, config: merged.config)
+    self.shardByteCount = shardByteCount
+    var places: [ExactName: QuantizedWeight] = [:]
+    for weight in before { places[ExactName(weight.codes.name)] = weight }
+    var weights: [Weight] = []
+    var remainder: [Conversion.Tensor] = []
+    for (tensor, info) in zip(merged.tensors, source.tensors) {
+      let stored = StoredTensor(info, in: source)
+      let origin = tensor.isOwn ? tensor.name : tensor.base.info.name
+      guard let weight = places[ExactName(origin)] else {
+        remainder.append(.init(name: info.name, stored: stored, dtype: info.dtype))
+        continue
+      }
+      guard tensor.isChanged else {
+        remainder += weight.copies(named: info.name, in: base)
+        continue
+      }
+      let module = info.name.moduleOfWeight ?? info.name
+      let linear = LinearModules.Weight(
+        module: module, tensor: stored, isTransposed: merged.base.isConv1D(module) ?? false)
+      switch weight.form {
+      case .blocks(let state, let nested):
+        weights.append(
+          Weight(
+            linear: linear,
+            scheme: .blocks(state.code, blockSize: state.blockSize, isNested: nested != nil),
+            loadDType: .f32, dtype: state.dtype))
+      case .rows:
+        weights.append(Weight(linear: linear, scheme: .rows, loadDType: .f32, dtype: .f16))
+      }
+    }
+    self.weights = weights
+    self.remainder = remainder
+    notes = []
+    let settings = try base.modelConfig?["quantization_config"] ?? .null
+    config = (merged.config ?? merged.base.config)?.with(quantization: settings)
   }
 
   /// The tensors in the order in which transformers fills shards; `offsets` has one for each
   /// weight.
   func tensors(offsets: [Float?]) -> [Tensor] {
-    let copies = remainder.map { stored in
-      let dtype = stored.dtype.isComputable ? dtype : stored.dtype
-      return Tensor(
-        name: stored.info.name, dtype: dtype, shape: stored.shape,
-        content: .copy(stored, dtype: dtype))
+    let copies = remainder.map { tensor in
+      Tensor(
+        name: tensor.name, dtype: tensor.dtype, shape: tensor.stored.shape,
+        content: .copy(tensor))
     }
-    let quantized = weights.indices.flatMap {
-      tensors(of: weights[$0], $0, offset: offsets[$0])
-    }
+    let quantized = weights.indices.flatMap { tensors(of: $0, offset: offsets[$0]) }
     return (copies + quantized).map { (ParameterOrder($0.name), $0) }
       .sorted { $0.0 < $1.0 }.map(\.1)
   }
 
-  private func tensors(
-    of weight: LinearModules.Weight, _ place: Int, offset: Float?
-  ) -> [Tensor] {
+  private func tensors(of place: Int, offset: Float?) -> [Tensor] {
+    let weight = weights[place]
     let name = "\(weight.module).weight"
     let shape = [weight.rowCount, weight.columnCount]
-    switch options.scheme {
+    switch weight.scheme {
     case .rows:
       return [
-        Tensor(name: name, dtype: .i8, shape: shape, content: .codes(weight: place)),
+        Tensor(name: name, dtype: .i8, shape: shape, content: .made(weight: place, .codes)),
         Tensor(
           name: "\(weight.module).SCB", dtype: .f32, shape: [weight.rowCount],
-          content: .scales(weight: place)),
+          content: .made(weight: place, .scales)),
         Tensor(
           name: "\(weight.module).weight_format", dtype: .u8, shape: [], content: .bytes([0])),
       ]
@@ -153,10 +218,10 @@ struct QuantizePlan: Sendable {
       var tensors = [
         Tensor(
           name: name, dtype: .u8, shape: [FourBitCode.byteCount(of: count), 1],
-          content: .codes(weight: place)),
+          content: .made(weight: place, .codes)),
         Tensor(
           name: "\(name).absmax", dtype: isNested ? .u8 : .f32, shape: [blockCount],
-          content: .scales(weight: place)),
+          content: .made(weight: place, .scales)),
         Tensor(
           name: "\(name).quant_map", dtype: .f32, shape: [16],
           content: .bytes(code.levels.littleEndianBytes)),
@@ -166,35 +231,37 @@ struct QuantizePlan: Sendable {
           Tensor(
             name: "\(name).nested_absmax", dtype: .f32,
             shape: [FourBitCode.blockCount(of: blockCount, blockSize: NestedScales.blockSize)],
-            content: .nestedScales(weight: place)),
+            content: .made(weight: place, .nestedScales)),
           Tensor(
             name: "\(name).nested_quant_map", dtype: .f32, shape: [256],
             content: .bytes(NestedScales.levels.littleEndianBytes)),
         ]
       }
-      let state = Array((state(of: place, offset: offset)?.text ?? "").utf8)
+      let state = FourBitState(
+        code: code, blockSize: blockSize, dtype: weight.dtype, shape: shape, nestedOffset: offset)
+      let text = Array(state.text.utf8)
       tensors.append(
         Tensor(
           name: "\(name).quant_state.bitsandbytes__\(code.rawValue)", dtype: .u8,
-          shape: [state.count], content: .bytes(state)))
+          shape: [text.count], content: .bytes(text)))
       return tensors
     }
   }
 
   /// The bytes of all tensors that a weight becomes.
   func byteCount(of place: Int, offset: Float?) -> Int {
-    tensors(of: weights[place], place, offset: offset).reduce(0) {
+    tensors(of: place, offset: offset).reduce(0) {
       $0 + $1.shape.reduce(1, *) * $1.dtype.bitCount / 8
     }
   }
 
   /// What transformers counts as the model's parameters.
   var parameterCount: Int {
-    var count = remainder.reduce(0) { $0 + $1.info.elementCount }
+    var count = remainder.reduce(0) { $0 + $1.stored.info.elementCount }
     for weight in weights {
       let elements = weight.rowCount * weight.columnCount
       // It doubles the bytes of the codes.
-      count += options.scheme == .rows ? elements : FourBitCode.byteCount(of: elements) * 2
+      count += weight.scheme == .rows ? elements : FourBitCode.byteCount(of: elements) * 2
     }
     return count
   }
@@ -239,11 +306,9 @@ struct QuantizePlan: Sendable {
     return output.info.name
   }
 
-  /// `config.json` as transformers writes it: the keys of `BitsAndBytesConfig.to_dict`, sorted.
-  private static func config(
-    _ base: BaseModel, _ options: Options, _ dtype: DType, skip: [String]?
-  ) -> JSON? {
-    guard case .object(var members) = base.config else { return nil }
+  /// `quantization_config` as transformers writes it: the keys of `BitsAndBytesConfig.to_dict`,
+  /// sorted.
+  private static func settings(_ options: Options, _ dtype: DType, skip: [String]?) -> JSON {
     var type = "fp4"
     var isNested = false
     var compute = "float32"
@@ -253,7 +318,7 @@ struct QuantizePlan: Sendable {
       isNested = nested
       compute = FourBitState.name(of: options.computeDType ?? dtype) ?? compute
     }
-    let quantization = JSON.object([
+    return .object([
       .init("_load_in_4bit", .bool(isFourBit)),
       .init("_load_in_8bit", .bool(!isFourBit)),
       .init("bnb_4bit_compute_dtype", .string(compute)),
@@ -268,9 +333,31 @@ struct QuantizePlan: Sendable {
       .init("load_in_8bit", .bool(!isFourBit)),
       .init("quant_method", .string("bitsandbytes")),
     ])
+  }
+}
+
+extension QuantizedWeight {
+  /// Its tensors as they are, under the name of another weight.
+  fileprivate func copies(named name: String, in base: Checkpoint) -> [Conversion.Tensor] {
+    let (old, new) = (codes.name.moduleOfWeight, name.moduleOfWeight)
+    return names.compactMap { part in
+      guard let info = base[part] else { return nil }
+      let ending = part.dropFirst((old ?? codes.name).count)
+      return .init(
+        name: (new ?? name) + ending, stored: StoredTensor(info, in: base.source),
+        dtype: info.dtype)
+    }
+  }
+}
+
+extension JSON {
+  /// A model's configuration with a `quantization_config`.
+  ///
+  /// transformers sorts the keys; where somebody else has not, the new one comes last.
+  fileprivate func with(quantization: JSON) -> JSON? {
+    guard case .object(var members) = self else { return nil }
     let key = "quantization_config"
     members.removeAll { $0.key == key }
-    // transformers sorts the keys; where somebody else has not, the new one comes last.
     let isSorted = zip(members, members.dropFirst()).allSatisfy {
       $0.key.precedesByBytes($1.key)
     }

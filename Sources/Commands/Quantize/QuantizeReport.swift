@@ -9,21 +9,22 @@ import Tensors
 /// What a quantization has done, in words and as JSON.
 struct QuantizeReport {
   let plan: QuantizePlan
+  let scheme: QuantizePlan.Scheme
   let summary: Quantize.Summary
   let output: String
   let type: String
   let seconds: Double
 
   private var inputByteCount: Int {
-    plan.base.tensors.reduce(0) { $0 + $1.stored.info.byteCount }
+    plan.model.tensors.reduce(0) { $0 + $1.byteCount }
   }
 
-  private var tensorCount: Int { plan.base.tensors.count }
+  private var tensorCount: Int { plan.model.tensors.count }
 
   /// The summary for a person.
   func text(width: Int) -> String {
     var facts = Facts()
-    facts.append("model", plan.base.checkpoint.path.printable)
+    facts.append("model", plan.model.path.printable)
     facts.append("type", typeText)
     facts.append(
       "tensors",
@@ -65,7 +66,7 @@ struct QuantizeReport {
     let whole = QuantizationLoss(of: summary.losses)
     let ratio = Double(summary.byteCount) / Double(max(1, inputByteCount))
     return LossPage(
-      title: "\(plan.base.checkpoint.path.printable) in \(type)",
+      title: "\(plan.model.path.printable) in \(type)",
       facts: [
         ("type", typeText),
         ("modules", summary.losses.count.groupedText),
@@ -79,7 +80,7 @@ struct QuantizeReport {
   }
 
   private var typeText: String {
-    switch plan.options.scheme {
+    switch scheme {
     case .rows: "int8 (LLM.int8), a scale a row"
     case .blocks(let code, let blockSize, let isNested):
       "\(code.rawValue), blocks of \(blockSize), "
@@ -91,13 +92,13 @@ struct QuantizeReport {
   var json: JSON {
     var blockSize = JSON.null
     var isNested = JSON.null
-    if case .blocks(_, let size, let nested) = plan.options.scheme {
+    if case .blocks(_, let size, let nested) = scheme {
       blockSize = .number(size)
       isNested = .bool(nested)
     }
     return .object([
       .init("output", .string(output)),
-      .init("model", .string(plan.base.checkpoint.path)),
+      .init("model", .string(plan.model.path)),
       .init("type", .string(type)),
       .init("blockSize", blockSize),
       .init("doubleQuantization", isNested),

@@ -1,0 +1,88 @@
+import ArgumentParser
+import Checkpoints
+import Files
+import Reports
+
+/// What every verb that writes a model takes.
+struct WritingOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Write new shards of at most this size, such as 5GB or 500MB.", valueName: "size"),
+    transform: { try ShardPlan.byteCount($0) })
+  var shardSize: Int?
+
+  @Option(
+    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
+  var threads: Int?
+
+  @Flag(help: "Replace OUT where it is there already.")
+  var force = false
+
+  @Flag(help: "No progress and no summary.")
+  var quiet = false
+
+  @Flag(help: "Print one JSON object for the summary.")
+  var json = false
+
+  private static let maximumThreadCount = 1024
+
+  func validate() throws {
+    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
+      throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
+    }
+  }
+
+  /// Prints a summary, of which only the form that is wanted is made; where the model itself goes to
+  /// standard output, to standard error.
+  func report(
+    to destination: ModelOutput.Destination, text: (_ width: Int) -> String, json: () -> String
+  ) throws(PeftoolError) {
+    guard self.json || !quiet else { return }
+    let summary = self.json ? json() : text(StandardOutput.width)
+    if case .stream = destination {
+      writeToStandardError(summary)
+    } else {
+      try StandardOutput.print(summary)
+    }
+  }
+}
+
+/// What `-o` names: `-` is a stream, what ends in .safetensors one file, all else a directory.
+extension ModelOutput.Destination {
+  init(argument text: String) {
+    self =
+      if text == "-" {
+        .stream
+      } else if text.hasSuffix(".safetensors") {
+        .file(text)
+      } else {
+        .directory(text)
+      }
+  }
+
+  var isDirectory: Bool { if case .directory = self { true } else { false } }
+
+  /// Refuses what cannot be meant.
+  ///
+  /// - Parameter verb: who writes, for the message.
+  func validate(_ verb: String, shardSize: Int?) throws {
+    if case .stream = self, StandardOutput.terminalWidth != nil {
+      throw ValidationError("-o - writes a model, and standard output is a terminal")
+    }
+    if case .directory(let path) = self,
+      let ending = Self.otherEndings.first(where: path.lowercased().hasSuffix)
+    {
+      throw ValidationError(
+        "-o ends in \(ending), and \(verb) writes safetensors: name a directory or a .safetensors "
+          + "file")
+    }
+    if shardSize != nil, !isDirectory {
+      throw ValidationError("--shard-size is for a directory, -o names one file")
+    }
+  }
+
+  /// The endings of other formats' files, and of safetensors in capitals.
+  private static let otherEndings = [
+    ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".zst", ".safetensors",
+  ]
+}
