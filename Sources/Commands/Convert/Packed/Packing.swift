@@ -18,6 +18,12 @@ struct Packing: Sendable {
     let dtype: DType?
     var byteCount = 0
     var packedByteCount = 0
+
+    /// The order of a report.
+    fileprivate func stands(before other: Share) -> Bool {
+      guard let dtype, let next = other.dtype else { return dtype != nil }
+      return (other.byteCount, dtype.rawValue) < (byteCount, next.rawValue)
+    }
   }
 
   /// What came of it.
@@ -113,9 +119,20 @@ struct Packing: Sendable {
   func run(
     to path: String, isForced: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> Summary {
-    var output = try StagedOutput(
-      .file, at: path, force: isForced, apartFrom: inputs + (base?.source.files ?? []))
-    let file = try output.createFile(byteCount: contents.frameByteCount)
+    var output = try StagedOutput(.file, at: path, force: isForced, apartFrom: sources)
+    let entries = try write(
+      to: output.createFile(byteCount: contents.frameByteCount), threads: threads, progress)
+    try output.commit()
+    return summary(entries)
+  }
+
+  /// All files that are read.
+  private var sources: [InputFile] { inputs + (base.map(\.source.files) ?? []) }
+
+  /// Fills the file.
+  private func write(
+    to file: OutputFile, threads: Int?, _ progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> [PackedEntry] {
     var pass = OutputPass<Int>()
     for block in 0..<contents.blockCount { pass.append(block) }
     let entries = try pass.run(
@@ -129,10 +146,8 @@ struct Packing: Sendable {
       })
     // Any bytes may be read as bytes.
     try unsafe file.write(contents.frame(entries).span.bytes, at: 0)
-    for input in inputs { try input.verifyUnchanged() }
-    try base?.source.verifyUnchanged()
-    try output.commit()
-    return summary(entries)
+    for source in sources { try source.verifyUnchanged() }
+    return entries
   }
 
   private func summary(_ entries: [PackedEntry]) -> Summary {
@@ -148,10 +163,7 @@ struct Packing: Sendable {
     var summary = Summary()
     summary.byteCount = byteCount
     summary.packedByteCount = entries.reduce(contents.frameByteCount) { $0 + $1.frameByteCount }
-    summary.shares = shares.values.sorted {
-      ($0.dtype == nil ? 1 : 0, $1.byteCount, $0.dtype?.rawValue ?? "")
-        < ($1.dtype == nil ? 1 : 0, $0.byteCount, $1.dtype?.rawValue ?? "")
-    }
+    summary.shares = shares.values.sorted { $0.stands(before: $1) }
     return summary
   }
 }
