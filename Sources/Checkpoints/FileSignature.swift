@@ -75,7 +75,8 @@ package enum FileSignature: Equatable, Sendable {
   /// Whether a file's name is one that weights have, in any of the usual formats.
   package static func isWeightName(_ name: String) -> Bool {
     let endings = [
-      ".safetensors", ".safetensors.zst", ".safetensors.index.json", ".bin.index.json", ".gguf", ".pt", ".pth", ".ckpt",
+      ".safetensors", ".safetensors.zst", ".safetensors.index.json", ".bin.index.json", ".gguf",
+      ".pt", ".pth", ".ckpt",
       ".h5", ".msgpack", ".onnx",
     ]
     return endings.contains(where: name.hasSuffix)

@@ -4,8 +4,9 @@ import Tensors
 
 /// Unpacks blocks; one worker's.
 ///
-/// Memory: a frame, a block, for differences two more, and zstd's tables of 150 kB. zstd needs no window of its own, as it
-/// decodes a frame in one call into the block, which is as large as the frame's contents may be.
+/// Memory: a frame, a block, for differences two more, and zstd's tables of 150 kB. zstd needs no
+/// window of its own, as it decodes a frame in one call into the block, which is as large as the
+/// frame's contents may be.
 struct BlockUnpacker: ~Copyable {
   private let decompressor: Decompressor
   private var frame = Block(byteCount: BlockPacker.maximumFrameByteCount)

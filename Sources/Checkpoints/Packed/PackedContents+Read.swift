@@ -111,7 +111,8 @@ extension PackedContents {
       let count = try file["header"]?.int(named: "header")
       guard byteCount >= 0, count ?? 1 > 0 else {
         throw PeftoolError(
-          .damaged, "a file has \(byteCount) bytes and a header of \(count ?? 0), expected 0 or "
+          .damaged,
+          "a file has \(byteCount) bytes and a header of \(count ?? 0), expected 0 or "
             + "more and 1 or more")
       }
       files.append((try file.string(at: "name"), byteCount, count ?? 0))
@@ -132,7 +133,8 @@ extension PackedContents {
   ) throws(PeftoolError) {
     for member in try json.object(named: place) where !keys.contains(where: member.key.isExactly) {
       throw PeftoolError(
-        .unsupported, "\(place) has the key \"\(member.key.printable)\", "
+        .unsupported,
+        "\(place) has the key \"\(member.key.printable)\", "
           + "which this version of peftool does not know")
     }
   }

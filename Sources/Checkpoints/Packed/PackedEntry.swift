@@ -37,7 +37,8 @@ package struct PackedEntry: Equatable, Sendable {
     let kind = bytes.number(at: start + 20, byteCount: 4)
     guard kind < 2, kind == 1 || base == 0 else {
       throw PeftoolError(
-        .damaged, "a block of kind \(kind) with the base's checksum \(base.checksumText), "
+        .damaged,
+        "a block of kind \(kind) with the base's checksum \(base.checksumText), "
           + "expected kind 0 without one or kind 1")
     }
     guard (1...BlockPacker.maximumFrameByteCount).contains(size) else {

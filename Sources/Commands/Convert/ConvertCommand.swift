@@ -13,15 +13,18 @@ struct ConvertCommand: ParsableCommand {
     commandName: "convert",
     abstract: "Converts checkpoints between formats, dtypes and numbers of files.",
     discussion: """
-      IN is a model in safetensors, PyTorch files or GGUF. OUT is a directory, one file where it \
-      ends in .safetensors, or - for a safetensors stream to standard output. It is whole or \
-      absent, whatever happens, and the same bytes for any number of threads.
+      IN is a model in safetensors, packed or not, PyTorch files or GGUF. OUT is a directory, one \
+      file where it ends in .safetensors, a packed file where it ends in .zst, or - for a \
+      safetensors stream to standard output. It is whole or absent, whatever happens, and the same \
+      bytes for any number of threads.
 
         peftool convert model.gguf -o model --dtype bf16
         peftool convert pytorch_model.bin -o model.safetensors
         peftool convert model -o smaller --dtype f16 --shard-size 2GB
         peftool convert model -o text --include 'language_model.*' \\
           --rename '^language_model\\.=model.'
+        peftool convert model -o model.safetensors.zst
+        peftool convert tuned -o tuned.safetensors.zst --delta-from model
 
       --dtype converts all floating tensors, each number rounded once to the nearest; one that the \
       dtype does not hold is an error, or with --saturate becomes the largest that it holds. NaN \
@@ -29,6 +32,13 @@ struct ConvertCommand: ParsableCommand {
       by their names, --rename replaces what a regular expression (Python's syntax) matches in \
       them; \\1 to \\9 in the template are its groups. Without these the tensors keep their files, \
       order and metadata, and a directory's other files come along.
+
+      A packed file holds safetensors files, losslessly, with their index and the other files of \
+      their directory. The other verbs read it as it is; convert to a directory, or for a single \
+      file to .safetensors, gives the files back byte for byte. With --delta-from it holds of the \
+      tensors that BASE has, too, the exact differences only, and needs BASE whenever they are \
+      read: at the path given or beside the file, or where --delta-from says when it is unpacked. \
+      A base that is not the same, bit for bit, is an error. Formats/packed.md describes the file.
 
       Of a GGUF model convert makes what transformers, PEFT and merge take: safetensors, \
       config.json, generation_config.json, tokenizer.json and tokenizer_config.json with the chat \
@@ -76,18 +86,63 @@ struct ConvertCommand: ParsableCommand {
       valueName: "regex=template"))
   var rename: [String] = []
 
+  @Option(
+    name: .customLong("delta-from"),
+    help: ArgumentHelp(
+      "Pack the exact difference to this model; or where it is, to unpack.", valueName: "base"),
+    completion: .file())
+  var deltaBase: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "How hard zstd tries on whole numbers and texts of a .zst file: 1 to 19.",
+      valueName: "n"))
+  var level: Int?
+
   @OptionGroup var writing: WritingOptions
 
-  private static let shardByteCount = 5_000_000_000
-
   func validate() throws {
-    try destination.validate("convert", shardSize: writing.shardSize)
     if saturate, dtype == nil { throw ValidationError("--saturate goes with --dtype") }
+    if let level, !BlockPacker.levels.contains(level) {
+      throw ValidationError(
+        "--level is \(level), expected 1 to \(BlockPacker.levels.upperBound)")
+    }
+    guard isPacking else {
+      try destination.validate("convert", shardSize: writing.shardSize)
+      if level != nil { throw ValidationError("--level goes with -o FILE.zst") }
+      return
+    }
+    guard keepsAll else {
+      throw ValidationError(
+        "-o names a .zst file, which is packed as it is: with --dtype, --include, --exclude, "
+          + "--rename or --shard-size convert in two steps")
+    }
+  }
+
+  /// Whether a packed file is written.
+  private var isPacking: Bool { output.hasSuffix(".zst") }
+
+  /// Whether all tensors stay what they are, and where.
+  private var keepsAll: Bool {
+    dtype == nil && include.isEmpty && exclude.isEmpty && rename.isEmpty
+      && writing.shardSize == nil
   }
 
   func run() throws {
     let start = monotonicSeconds()
-    let checkpoint = try Checkpoint(opening: input)
+    guard !isPacking else { return try pack(from: start) }
+    let checkpoint = try Checkpoint(opening: input, base: deltaBase)
+    guard deltaBase == nil || checkpoint.packed?.base != nil else {
+      throw PeftoolError(
+        .unsupported,
+        "is not made of differences: --delta-from is for a file that is, or goes "
+          + "with -o FILE.zst", path: input)
+    }
+    if let packed = checkpoint.packed, keepsAll,
+      let unpacking = Unpacking(packed, to: destination)
+    {
+      return try unpack(unpacking, from: start)
+    }
     let job = try job(checkpoint)
     let progress = ProgressLine(
       "converting", totalByteCount: job.conversion.byteCount, isQuiet: writing.quiet)
@@ -97,6 +152,35 @@ struct ConvertCommand: ParsableCommand {
     progress.finish()
     let report = ConversionReport(
       job: job, input: input, output: output, seconds: monotonicSeconds() - start)
+    try writing.report(
+      to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
+  }
+
+  private func pack(from start: Double) throws(PeftoolError) {
+    let packing = try Packing(
+      Checkpoint(opening: input), base: deltaBase, level: level ?? Packing.defaultLevel)
+    let progress = ProgressLine(
+      "packing", totalByteCount: packing.byteCount, isQuiet: writing.quiet)
+    let summary = try packing.run(
+      to: output, isForced: writing.force, threads: writing.threads,
+      progress: { progress.advance(by: $0) })
+    progress.finish()
+    let report = PackingReport(
+      packing: packing, summary: summary, input: input, base: deltaBase, output: output,
+      seconds: monotonicSeconds() - start)
+    try writing.report(
+      to: .file(output), text: report.text, json: { report.json.text(indent: 2) + "\n" })
+  }
+
+  private func unpack(_ unpacking: Unpacking, from start: Double) throws(PeftoolError) {
+    let progress = ProgressLine(
+      "unpacking", totalByteCount: unpacking.workByteCount, isQuiet: writing.quiet)
+    try unpacking.run(
+      isForced: writing.force, threads: writing.threads,
+      progress: { progress.advance(by: $0) })
+    progress.finish()
+    let report = UnpackingReport(
+      unpacking: unpacking, input: input, output: output, seconds: monotonicSeconds() - start)
     try writing.report(
       to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
   }

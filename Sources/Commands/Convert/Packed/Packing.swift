@@ -14,7 +14,7 @@ import Tensors
 struct Packing: Sendable {
   /// What blocks of a dtype, or of the other files, have become.
   struct Share: Equatable, Sendable {
-    /// The dtype's name; nil for other files.
+    /// The dtype; nil for other files.
     let dtype: DType?
     var byteCount = 0
     var packedByteCount = 0
@@ -109,8 +109,15 @@ struct Packing: Sendable {
   var byteCount: Int { inputs.reduce(0) { $0 + $1.byteCount } }
   /// The number of tensors.
   var tensorCount: Int { checkpoint.tensors.count }
-  /// The names of the files that are packed besides those of tensors.
-  var otherNames: [String] { contents.otherMembers.map(\.name) }
+  /// The number of files.
+  var fileCount: Int { inputs.count }
+
+  /// What the user should know.
+  var notes: [String] {
+    guard !checkpoint.otherWeights.isEmpty else { return [] }
+    let names = checkpoint.otherWeights.map(\.printable).joined(separator: ", ")
+    return ["left out, as other weights: \(names)"]
+  }
 
   /// Packs, and puts the file in its place.
   ///
@@ -144,8 +151,9 @@ struct Packing: Sendable {
         progress(piece.range(ofBlock: block).count)
         return entry
       })
+    let header = try contents.frame(entries)
     // Any bytes may be read as bytes.
-    try unsafe file.write(contents.frame(entries).span.bytes, at: 0)
+    try unsafe file.write(header.span.bytes, at: 0)
     for source in sources { try source.verifyUnchanged() }
     return entries
   }

@@ -7,7 +7,7 @@ import LinearAlgebra
 /// Peak memory: the headers, 24 bytes a block, and for each thread 4 blocks of 1 MiB.
 struct Unpacking: Sendable {
   private let packed: PackedFile
-  /// The path of the base, where one was needed.
+  /// The path of the base that the file names, where it is one of differences.
   var basePath: String? { packed.base?.name }
   /// The number of tensors.
   var tensorCount: Int { packed.tensors.count }
@@ -16,26 +16,31 @@ struct Unpacking: Sendable {
   /// Their names.
   var names: [String] { packed.contents.members.map(\.name) }
 
-  /// Where the files go.
-  enum Destination: Sendable {
-    /// All of them, into a directory.
-    case directory(String)
-    /// The only safetensors file.
-    case file(String)
-  }
+  /// The bytes that are written and those of the base that are compared, for the progress.
+  var workByteCount: Int { byteCount + packed.baseByteCount }
 
-  /// A plan for an open file.
-  init(_ packed: PackedFile) { self.packed = packed }
+  private let destination: ModelOutput.Destination
+
+  /// A plan for an open file; nil where the destination cannot have the files as they were packed: a
+  /// stream, and one file for several.
+  init?(_ packed: PackedFile, to destination: ModelOutput.Destination) {
+    switch destination {
+    case .directory: break
+    case .file where packed.contents.tensorMembers.count == 1: break
+    case .file, .stream: return nil
+    }
+    self.packed = packed
+    self.destination = destination
+  }
 
   /// Unpacks, and puts the output in its place.
   ///
   /// Of a file of differences the base's checksums are compared first.
   /// - Parameter progress: is told of bytes done, from any thread.
   /// - Throws: `io`, `damaged` where a block is not what was packed, `different` where the base is
-  ///   another or an input changed meanwhile; `unsupported` where one file cannot hold what is in
-  ///   this one.
+  ///   another or an input changed meanwhile.
   func run(
-    to destination: Destination, isForced: Bool, threads: Int?, progress: @Sendable (Int) -> Void
+    isForced: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
     let threads = threads ?? availableProcessorCount
     let inputs = try packed.files + (packed.base?.checkpoint().source.files ?? [])
@@ -43,28 +48,23 @@ struct Unpacking: Sendable {
     switch destination {
     case .directory(let path):
       var output = try StagedOutput(.directory, at: path, force: isForced, apartFrom: inputs)
-      try packed.checkBase(threads: threads, progress: { _ in })
+      try packed.checkBase(threads: threads, progress: progress)
       var files: [OutputFile] = []
       for member in members {
         files.append(try output.createFile(member.name, byteCount: member.byteCount))
       }
-      try write(members.indices.map { $0 }, files, threads: threads, progress)
-      try packed.verifyUnchanged()
+      try write(Array(members.indices), files, threads: threads, progress)
       try output.commit()
     case .file(let path):
-      let places = members.indices.filter { members[$0].header != nil }
-      guard places.count == 1 else {
-        throw PeftoolError(
-          .unsupported,
-          "has \(places.count) safetensors files in it: name a directory for them with -o",
-          path: packed.path)
-      }
       var output = try StagedOutput(.file, at: path, force: isForced, apartFrom: inputs)
-      try packed.checkBase(threads: threads, progress: { _ in })
-      let file = try output.createFile(byteCount: members[places[0]].byteCount)
-      try write(places, [file], threads: threads, progress)
-      try packed.verifyUnchanged()
+      try packed.checkBase(threads: threads, progress: progress)
+      for place in members.indices where members[place].header != nil {
+        let file = try output.createFile(byteCount: members[place].byteCount)
+        try write([place], [file], threads: threads, progress)
+      }
       try output.commit()
+    case .stream:
+      preconditionFailure("a plan for files")
     }
   }
 
@@ -92,5 +92,6 @@ struct Unpacking: Sendable {
         try files[work.file].write(bytes.bytes(range.count), at: range.lowerBound)
         progress(range.count)
       })
+    try packed.verifyUnchanged()
   }
 }
