@@ -35,6 +35,8 @@ let package = Package(
     .systemLibrary(name: "CJSON", pkgConfig: "json-c", providers: [.apt(["libjson-c-dev"])]),
     .systemLibrary(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .target(
       name: "CKernels",
       // -O3 in debug builds too, so that debug tests stay quick; no contraction, because every
@@ -51,7 +53,9 @@ let package = Package(
     module("Tensors", ["CKernels", "Files"]),
     module("LinearAlgebra", ["CLinux", "Files"]),
     module("Quantization", ["CKernels", "Tensors"]),
-    module("Checkpoints", ["Files", "JSON", "Tensors", "LinearAlgebra", "Quantization"]),
+    module(
+      "Checkpoints",
+      ["CZstd", "CXXHash", "Files", "JSON", "Tensors", "LinearAlgebra", "Quantization"]),
     module(
       "Adapters",
       [

@@ -1,7 +1,7 @@
 # What the scripts that build peftool have in common. Sourced, not run.
 
 # What `swift build` needs.
-library_packages=(libjson-c-dev libonig-dev pkg-config)
+library_packages=(libjson-c-dev libonig-dev libzstd-dev libxxhash-dev pkg-config)
 
 # Ends the script, saying why.
 fail() {

@@ -23,6 +23,8 @@ package struct Checkpoint: Sendable {
     /// What `torch.save` writes.
     case torch
     case gguf
+    /// Safetensors, packed with what lay beside them.
+    case packed
   }
 
   /// The file that makes tensors an adapter's.
@@ -44,7 +46,8 @@ package struct Checkpoint: Sendable {
   package let adapterConfigPath: String?
   /// The names of the folder's other files, sorted: configuration, tokenizer and the like.
   ///
-  /// Without hidden ones and without `otherWeights`. Empty where `directory` is nil.
+  /// Without hidden ones and without `otherWeights`. Of a packed file those in it. Empty for another
+  /// file alone.
   package let otherFiles: [String]
   /// The names of files in the folder that look like weights but are no part of this checkpoint.
   ///
@@ -67,6 +70,7 @@ package struct Checkpoint: Sendable {
     switch stored {
     case is TorchFile, is ShardedTorch: .torch
     case is GGUFFile: .gguf
+    case is PackedFile: .packed
     default: .safetensors
     }
   }
@@ -78,6 +82,11 @@ package struct Checkpoint: Sendable {
   package var shardedTorch: ShardedTorch? { stored as? ShardedTorch }
   /// The GGUF model, where it is one, in however many files.
   package var gguf: GGUFFile? { stored as? GGUFFile }
+
+  /// The packed file, where it is one.
+  package var packed: PackedFile? { stored as? PackedFile }
+  /// Whether files lie with the tensors that are carried along.
+  package var hasOtherFiles: Bool { directory != nil || packed != nil }
 
   /// The tensor of that name, byte for byte.
   package subscript(name: String) -> TensorInfo? {
@@ -91,14 +100,18 @@ package struct Checkpoint: Sendable {
   /// `adapter_model.safetensors`, `adapter_model.bin`, `adapters.safetensors` (mlx-lm's), the only
   /// `*.safetensors.index.json`, the only
   /// `*.safetensors`, the only `*.bin.index.json`, the only `*.bin`, `*.pt` or `*.pth`,
-  /// the only GGUF model. With `preferringAdapter` the adapter's three come first.
+  /// the only `*.safetensors.zst`, the only GGUF model. With `preferringAdapter` the adapter's three
+  /// come first.
   /// - Throws: `io` where nothing is there, `unsupported` for other formats, for a folder without
   ///   tensors and for one with several sets of them, `damaged`, `different`.
-  package init(opening path: String, preferringAdapter: Bool = false) throws(PeftoolError) {
+  /// - Parameter base: where the base of a packed file of differences is.
+  package init(
+    opening path: String, preferringAdapter: Bool = false, base: String? = nil
+  ) throws(PeftoolError) {
     let found = try CheckpointFile(at: path, preferringAdapter: preferringAdapter)
     self.path = path
     switch found.kind {
-    case .file: stored = try openTensorFile(found.file)
+    case .file: stored = try openTensorFile(found.file, base: base)
     case .gguf: stored = try GGUFFile(found.file)
     case .sharded:
       let index = try ShardIndex(reading: found.file)
@@ -111,12 +124,22 @@ package struct Checkpoint: Sendable {
       }
     }
     source = stored
-    kind = found.kind
+    let packed = stored as? PackedFile
+    kind = packed?.contents.index == nil ? found.kind : .sharded
 
     let folder = Folder.parent(of: found.path)
-    adapterConfigPath = found.adapterConfigPath
+    adapterConfigPath =
+      if let packed, !packed.contents.otherMembers.isEmpty {
+        packed.contents.otherMembers.contains { $0.name == Self.adapterConfigName }
+          ? Folder.path(found.path, Self.adapterConfigName) : nil
+      } else {
+        found.adapterConfigPath
+      }
     directory = found.directory
-    if directory != nil {
+    if let packed {
+      otherFiles = packed.contents.otherMembers.map(\.name).sorted()
+      otherWeights = []
+    } else if directory != nil {
       var own: Set<String> = [Folder.name(of: found.path)]
       own.formUnion(source.files.map { Folder.name(of: $0.path) })
       var others: [String] = []
@@ -150,11 +173,11 @@ package struct Checkpoint: Sendable {
     return view
   }
 
-  /// The folder's `config.json`, read at each call; nil where there is none, or no folder.
+  /// The folder's `config.json`, or a packed file's, read at each call; nil where there is none.
   ///
   /// - Throws: `io`, and `damaged` where it is no JSON.
   package var config: JSON? {
-    get throws(PeftoolError) { directory == nil ? nil : try modelConfig }
+    get throws(PeftoolError) { hasOtherFiles ? try modelConfig : nil }
   }
 
   /// The `config.json` beside the tensors, also where the path is that of a single file.
@@ -163,8 +186,20 @@ package struct Checkpoint: Sendable {
   package var modelConfig: JSON? {
     get throws(PeftoolError) {
       if isView { return viewConfig }
+      if let packed, let config = try packed.json("config.json") { return config }
       let path = Folder.path(Folder.parent(of: source.path), "config.json")
       return Folder.exists(path) ? try JSON(opening: path) : nil
+    }
+  }
+
+  /// The `config.json`, as `config`, or the one that lies beside a single file.
+  ///
+  /// - Throws: `io`, and `damaged` where it is no JSON.
+  package var nearbyConfig: JSON? {
+    get throws(PeftoolError) {
+      if let config = try config { return config }
+      let path = Folder.path(Folder.parent(of: source.path), "config.json")
+      return directory == nil && Folder.exists(path) ? try JSON(opening: path) : nil
     }
   }
 
@@ -174,6 +209,7 @@ package struct Checkpoint: Sendable {
   package var adapterConfig: JSON? {
     get throws(PeftoolError) {
       guard let adapterConfigPath else { return nil }
+      if let json = try packed?.json(Self.adapterConfigName) { return json }
       return try JSON(opening: adapterConfigPath)
     }
   }
@@ -181,11 +217,16 @@ package struct Checkpoint: Sendable {
 
 /// Opens a file of tensors, which is its checkpoint's file number `fileIndex`.
 ///
+/// - Parameter base: where the base of a packed file of differences is.
 /// - Throws: `io`, `damaged` and `unsupported`, each with the path.
 package func openTensorFile(
-  _ file: InputFile, fileIndex: Int = 0
+  _ file: InputFile, fileIndex: Int = 0, base: String? = nil
 ) throws(PeftoolError) -> any TensorSource {
   switch try FileSignature(of: file) {
+  case .packed where fileIndex == 0: return try PackedFile(file, base: base)
+  case .packed:
+    throw PeftoolError(
+      .unsupported, "is a packed file, expected safetensors in a shard", path: file.path)
   case .torch: return try TorchFile(file, fileIndex: fileIndex)
   case .safetensors, .gguf, .json: return try SafetensorsFile(file, fileIndex: fileIndex)
   case .other(let what):
@@ -211,7 +252,10 @@ package struct CheckpointFile: Sendable {
       try isFolder
       ? CheckpointFile(inFolder: path, preferringAdapter: preferringAdapter)
       : CheckpointFile(file: path)
-    directory = isFolder ? path : kind == .sharded ? Folder.parent(of: self.path) : nil
+    // What lay beside the tensors of a packed file is in it.
+    let isPacked = try FileSignature(of: file) == .packed
+    directory =
+      isPacked ? nil : isFolder ? path : kind == .sharded ? Folder.parent(of: self.path) : nil
   }
 
   /// Where it lies.
@@ -229,14 +273,14 @@ package struct CheckpointFile: Sendable {
   private init(file path: String) throws(PeftoolError) {
     file = try InputFile(opening: path)
     switch try FileSignature(of: file) {
-    case .safetensors, .torch: kind = .file
+    case .safetensors, .torch, .packed: kind = .file
     case .gguf: kind = .gguf
     case .json: kind = .sharded
     case .other(let what):
       throw PeftoolError(
         .unsupported,
-        "\(what), expected safetensors, GGUF, a file of torch.save or an index of "
-          + "shards", path: path)
+        "\(what), expected safetensors, packed or not, GGUF, a file of torch.save or an index "
+          + "of shards", path: path)
     }
   }
 
@@ -256,6 +300,7 @@ package struct CheckpointFile: Sendable {
     let visible = names.filter { !$0.hasPrefix(".") }
     let endings = [
       [".safetensors.index.json"], [".safetensors"], [".bin.index.json"], [".bin", ".pt", ".pth"],
+      [".safetensors.zst"],
     ]
     for endings in endings {
       let candidates = visible.filter { name in

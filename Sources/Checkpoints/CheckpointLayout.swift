@@ -58,19 +58,19 @@ package struct CheckpointLayout: Sendable {
   /// order of the base, added ones behind their anchors.
   /// - Throws: as `SafetensorsHeader.encode`.
   package init(keeping base: Checkpoint, _ items: [Item]) throws(PeftoolError) {
-    guard base.format == .safetensors, !base.isView else {
+    let sources = base.isView ? [] : base.safetensorsFiles
+    guard !sources.isEmpty else {
       (files, index) = try Self.translation(of: base, items)
       return
     }
-    let sources = base.sharded?.shards ?? base.singleFile.map { [$0] } ?? []
-    let names = base.sharded?.shardNames ?? [base.singleFileName]
     var files: [File] = []
     var isSame = true
     for (fileIndex, source) in sources.enumerated() {
       let places = items.indices.filter { items[$0].fileIndex == fileIndex }
+      let tensors = source.header.tensors
       let isFileSame =
-        places.count == source.tensors.count
-        && zip(places, source.tensors).allSatisfy { place, tensor in
+        places.count == tensors.count
+        && zip(places, tensors).allSatisfy { place, tensor in
           let item = items[place]
           return item.name.isExactly(tensor.name) && item.dtype == tensor.dtype
             && item.shape == tensor.shape
@@ -78,22 +78,22 @@ package struct CheckpointLayout: Sendable {
       if isFileSame {
         files.append(
           File(
-            name: names[fileIndex], header: source.lengthBytes + source.headerBytes,
-            tensors: zip(places, source.tensors).map { ($0, $1.byteRange) },
-            byteCount: source.file.byteCount))
+            name: source.name, header: source.beginning,
+            tensors: zip(places, tensors).map { ($0, $1.byteRange) },
+            byteCount: source.byteCount))
       } else {
         files.append(
           try File(
-            names[fileIndex], items, places, order: .given,
-            metadata: source.header.hasMetadata ? source.metadata : nil))
+            source.name, items, places, order: .given,
+            metadata: source.header.hasMetadata ? source.header.metadata : nil))
         isSame = false
       }
     }
     self.files = files
-    index = base.sharded.map { sharded in
+    index = try base.safetensorsIndex.map { index in
       (
-        Folder.name(of: sharded.path),
-        isSame ? sharded.indexBytes : Self.indexText(sharded.indexMetadata, items, files)
+        Folder.name(of: index.path),
+        isSame ? index.bytes : Self.indexText(index.metadata, items, files)
       )
     }
   }
@@ -102,16 +102,17 @@ package struct CheckpointLayout: Sendable {
   private static func translation(
     of base: Checkpoint, _ items: [Item]
   ) throws(PeftoolError) -> ([File], (name: String, text: [UInt8])?) {
+    let kept = base.safetensorsFiles.map(\.name)
     let names =
-      base.sharded?.shardNames ?? base.shardedTorch.map { safetensorsNames($0.shardNames) }
-      ?? [base.newFileName]
+      kept.isEmpty
+      ? base.shardedTorch.map { safetensorsNames($0.shardNames) } ?? [base.newFileName] : kept
     var files: [File] = []
     for (fileIndex, name) in names.enumerated() {
       let places = items.indices.filter { items[$0].fileIndex == fileIndex }
       files.append(
         try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
     }
-    let index = base.indexMetadata.map { metadata in
+    let index = try base.indexMetadata.map { metadata in
       (ShardPlan.indexName, indexText(metadata, items, files))
     }
     return (files, index)
@@ -149,7 +150,7 @@ package struct CheckpointLayout: Sendable {
   ) throws(PeftoolError) {
     try self.init(
       spreading: items, maximumByteCount: maximumByteCount, metadata: base.writtenMetadata,
-      parameterCount: base.indexMetadata?["total_parameters"].map { _ in
+      parameterCount: try base.indexMetadata?["total_parameters"].map { _ in
         items.reduce(0) { $0 + $1.elementCount }
       })
   }
@@ -219,17 +220,39 @@ extension CheckpointLayout.File {
 }
 
 extension Checkpoint {
+  /// The safetensors files, which a packed file holds, too; none of another format.
+  fileprivate var safetensorsFiles: [SafetensorsPart] {
+    if let packed { return packed.contents.tensorMembers.compactMap(SafetensorsPart.init) }
+    let files = sharded?.shards ?? singleFile.map { [$0] } ?? []
+    let names = sharded?.shardNames ?? [singleFileName]
+    return zip(names, files).map(SafetensorsPart.init)
+  }
+
+  /// The index of the safetensors files; nil for a single one.
+  fileprivate var safetensorsIndex: ShardIndex? {
+    get throws(PeftoolError) {
+      guard let packed else { return sharded?.index }
+      return try packed.contents.index.map { (member) throws(PeftoolError) in
+        try ShardIndex(
+          parsing: packed.bytes(of: member), path: Folder.path(packed.path, member.name))
+      }
+    }
+  }
+
   /// The `__metadata__` of what is written anew; nil for none.
   fileprivate var writtenMetadata: [(key: String, value: String)]? {
-    guard format == .safetensors else { return [("format", "pt")] }
+    let files = safetensorsFiles
+    guard !files.isEmpty else { return [("format", "pt")] }
     let metadata = source.metadata
-    let isWritten = singleFile?.header.hasMetadata ?? !metadata.isEmpty
+    let isWritten = kind == .file ? files[0].header.hasMetadata : !metadata.isEmpty
     return isWritten ? metadata : nil
   }
 
   /// The `metadata` of the base's index.
   fileprivate var indexMetadata: JSON? {
-    sharded?.indexMetadata ?? shardedTorch?.index.metadata
+    get throws(PeftoolError) {
+      try safetensorsIndex?.metadata ?? shardedTorch?.index.metadata
+    }
   }
 
   /// The name that the only file gets in a folder.
@@ -243,11 +266,26 @@ extension Checkpoint {
   }
 }
 
-extension SafetensorsFile {
-  /// The length of the header as it stands in the file.
-  fileprivate var lengthBytes: [UInt8] {
-    (0..<SafetensorsHeader.lengthByteCount).map {
-      UInt8(truncatingIfNeeded: headerBytes.count >> ($0 * 8))
-    }
+/// A safetensors file that a layout may keep, wherever it lies.
+private struct SafetensorsPart {
+  let name: String
+  let header: SafetensorsHeader
+  /// The first bytes: the length, the JSON text and its padding.
+  let beginning: [UInt8]
+  let byteCount: Int
+
+  init(_ name: String, _ file: SafetensorsFile) {
+    self.name = name
+    header = file.header
+    beginning = file.beginning
+    byteCount = file.file.byteCount
+  }
+
+  init?(_ member: PackedContents.Member) {
+    guard let header = member.header else { return nil }
+    name = member.name
+    self.header = header
+    beginning = member.beginning
+    byteCount = member.byteCount
   }
 }

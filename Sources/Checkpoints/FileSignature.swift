@@ -6,6 +6,8 @@ package enum FileSignature: Equatable, Sendable {
   /// What `torch.save` writes: a zip archive, or Python pickles.
   case torch
   case gguf
+  /// What `convert` packs with zstd.
+  case packed
   case json
   /// Something else: words for a message that begin with a verb.
   case other(String)
@@ -35,6 +37,10 @@ package enum FileSignature: Equatable, Sendable {
       self = .torch
     } else if bytes.starts(with: GGUFHeader.magic) {
       self = .gguf
+    } else if bytes.starts(with: PackedContents.skippableMagic),
+      bytes.dropFirst(8).starts(with: PackedContents.magic)
+    {
+      self = .packed
     } else if let known = Self.known.first(where: { bytes.starts(with: $0.bytes) }) {
       self = .other("is \(known.name)")
     } else if bytes.first(where: { !space.contains($0) }) == brace {
@@ -69,7 +75,8 @@ package enum FileSignature: Equatable, Sendable {
   /// Whether a file's name is one that weights have, in any of the usual formats.
   package static func isWeightName(_ name: String) -> Bool {
     let endings = [
-      ".safetensors", ".safetensors.index.json", ".bin.index.json", ".gguf", ".pt", ".pth", ".ckpt",
+      ".safetensors", ".safetensors.zst", ".safetensors.index.json", ".bin.index.json", ".gguf",
+      ".pt", ".pth", ".ckpt",
       ".h5", ".msgpack", ".onnx",
     ]
     return endings.contains(where: name.hasSuffix)

@@ -32,13 +32,18 @@ extension StagedOutput {
   package mutating func carryOtherFiles(
     of model: Checkpoint, config: JSON?
   ) throws(PeftoolError) {
-    guard let folder = model.directory else { return }
     for name in model.otherFiles
     where model.isAdapter || name != Checkpoint.adapterConfigName {
       if name == "config.json", let config {
         try write(config, to: name)
         continue
       }
+      if let packed = model.packed {
+        let member = packed.contents.members.first { $0.name.isExactly(name) }
+        if let member { try write(packed.bytes(of: member), to: name) }
+        continue
+      }
+      guard let folder = model.directory else { continue }
       let input = try InputFile(opening: Folder.path(folder, name))
       let file = try createFile(name, byteCount: input.byteCount)
       try file.copy(0..<input.byteCount, of: input, to: 0)

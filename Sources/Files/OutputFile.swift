@@ -1,9 +1,11 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// A file under construction, or a stream to standard output.
 ///
-/// A file takes its bytes in any order and from any thread. A stream takes them in order: a writer
+/// A file takes its bytes in any order and from any thread; parts whose sizes are known only once
+/// they are made are appended in turn. A stream takes them in order: a writer
 /// whose turn has not come waits in `write`, so whoever hands out the work in the order of the
 /// output needs no other care.
 package final class OutputFile: Sendable {
@@ -11,6 +13,9 @@ package final class OutputFile: Sendable {
   package let path: String
   let descriptor: Int32
   private let stream: Turnstile?
+  /// The turns of what is appended, and where that ends so far.
+  private let turns = Turnstile()
+  private let end: Mutex<Int>
 
   /// Bytes after which the kernel is asked to start writing to the disk, so that the last fsync
   /// finds little left to do.
@@ -21,7 +26,9 @@ package final class OutputFile: Sendable {
     OutputFile(descriptor: STDOUT_FILENO, path: "standard output", isStream: true)
   }
 
-  init(descriptor: Int32, path: String, isStream: Bool) {
+  /// - Parameter appendingFrom: where what is appended begins.
+  init(descriptor: Int32, path: String, isStream: Bool, appendingFrom start: Int = 0) {
+    end = Mutex(start)
     self.descriptor = descriptor
     self.path = path
     stream = isStream ? Turnstile() : nil
@@ -63,6 +70,22 @@ package final class OutputFile: Sendable {
     } else if bytes.byteCount >= 1 << 16 {
       startWriteback(offset..<offset + bytes.byteCount)
     }
+  }
+
+  /// Writes bytes behind those of the turns before; gives their offset.
+  ///
+  /// Turns count from 0, and each has one call, from any thread: it waits until those before have
+  /// told how many bytes they have, not until these are written.
+  /// - Throws: as `write`, and `interrupted` where the file was abandoned.
+  package func append(_ bytes: RawSpan, turn: Int) throws(PeftoolError) -> Int {
+    try turns.enter(at: turn)
+    let offset = end.withLock { end in
+      defer { end += bytes.byteCount }
+      return end
+    }
+    turns.leave(at: turn + 1)
+    try write(bytes, at: offset)
+    return offset
   }
 
   private func writeAll(_ bytes: RawSpan, at offset: Int) throws(PeftoolError) {
@@ -120,9 +143,10 @@ package final class OutputFile: Sendable {
     }
   }
 
-  /// Lets waiting writers of a stream go: their bytes will never be wanted.
+  /// Lets waiting writers go: their bytes will never be wanted.
   package func abandon() {
     stream?.abandon()
+    turns.abandon()
   }
 
   /// Waits until the disk has the file's bytes; a failure is final, as the pages may be lost.

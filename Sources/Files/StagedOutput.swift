@@ -63,6 +63,7 @@ package struct StagedOutput: ~Copyable {
 
   /// A new file of the given length: the output itself, or a file in the output folder.
   ///
+  /// A file that is appended to has the given length to begin with.
   /// - Throws: `io` where it cannot be created, or the disk has not the room.
   package mutating func createFile(
     _ name: String? = nil, byteCount: Int
@@ -73,7 +74,8 @@ package struct StagedOutput: ~Copyable {
       // A single file has been created with its lock.
       unsafe open(place, O_WRONLY | O_CLOEXEC | (name == nil ? 0 : O_CREAT | O_EXCL), 0o666)
     }
-    let file = OutputFile(descriptor: descriptor, path: final, isStream: false)
+    let file = OutputFile(
+      descriptor: descriptor, path: final, isStream: false, appendingFrom: byteCount)
     files.append(file)
     try file.reserve(byteCount: byteCount)
     return file

@@ -1,6 +1,6 @@
 import Glibc
 
-/// Lets writers through one at a time, in the order of their offsets.
+/// Lets writers through one at a time, in the order of their offsets, or of other numbers.
 @safe
 final class Turnstile: @unchecked Sendable {
   // The lock and its condition must not move, so they live outside of the object; they are

@@ -1,33 +1,23 @@
 package import Files
-package import JSON
+import JSON
 package import Tensors
 
 /// Several safetensors files that an index holds together (`model.safetensors.index.json`).
 package struct ShardedSafetensors: TensorSource {
-  /// The path of the index.
-  package let path: String
-  /// The index as it lies in the file.
-  package let indexBytes: [UInt8]
-  /// The index's `metadata`, null where there is none.
-  package let indexMetadata: JSON
-  /// The shards' file names, in order of their bytes, as `shards`.
-  package let shardNames: [String]
+  /// What the index says.
+  package let index: ShardIndex
   /// The open shards, in the order of `shardNames`.
   package let shards: [SafetensorsFile]
   package let tensors: [TensorInfo]
 
+  package var path: String { index.path }
+  /// The shards' file names, in order of their bytes, as `shards`.
+  package var shardNames: [String] { index.shardNames }
   package var files: [InputFile] { shards.map(\.file) }
 
   /// The pairs that stand in every shard with the same value.
   package var metadata: [(key: String, value: String)] {
-    guard let first = shards.first else { return [] }
-    return first.metadata.filter { pair in
-      shards.dropFirst().allSatisfy { shard in
-        shard.metadata.contains {
-          $0.key.isExactly(pair.key) && $0.value.isExactly(pair.value)
-        }
-      }
-    }
+    SafetensorsHeader.commonMetadata(shards.map(\.metadata))
   }
 
   /// Reads an index and the headers of the shards that it names, which lie beside it.
@@ -50,11 +40,22 @@ package struct ShardedSafetensors: TensorSource {
       shards.append(try SafetensorsFile(file, fileIndex: place))
     }
     try index.check(shards)
-    path = index.path
+    self.index = index
     self.shards = shards
-    indexBytes = index.bytes
-    indexMetadata = index.metadata
-    shardNames = index.shardNames
     tensors = shards.flatMap(\.tensors)
+  }
+}
+
+extension SafetensorsHeader {
+  /// The pairs that stand in the metadata of every file with the same value.
+  static func commonMetadata(
+    _ files: [[(key: String, value: String)]]
+  ) -> [(key: String, value: String)] {
+    guard let first = files.first else { return [] }
+    return first.filter { pair in
+      files.dropFirst().allSatisfy { file in
+        file.contains { $0.key.isExactly(pair.key) && $0.value.isExactly(pair.value) }
+      }
+    }
   }
 }

@@ -14,9 +14,9 @@ struct ConvertCommand: ParsableCommand {
     commandName: "convert",
     abstract: "Converts checkpoints between formats, dtypes and numbers of files.",
     discussion: """
-      IN is a model in safetensors, PyTorch files or GGUF, or an adapter. OUT is a directory, one \
-      file where it ends in .safetensors or .gguf, or - for a safetensors stream to standard \
-      output. It is whole or absent, whatever happens, and the same bytes for any number of \
+      IN is a model in safetensors, packed or not, PyTorch files or GGUF, or an adapter. OUT is a \
+      directory, one file where it ends in .safetensors, .gguf or .zst, or - for a safetensors \
+      stream to standard output. It is whole or absent, whatever happens, and the same bytes for any number of \
       threads.
 
         peftool convert pytorch_model.bin -o model.safetensors
@@ -26,6 +26,8 @@ struct ConvertCommand: ParsableCommand {
         peftool convert model.gguf -o model --dtype bf16
         peftool convert model -o model.gguf --dtype q8_0
         peftool convert my-adapter -o adapter.gguf --base Llama-3.2-1B
+        peftool convert model -o model.safetensors.zst
+        peftool convert tuned -o tuned.safetensors.zst --delta-from model
 
       --dtype converts all floating tensors, each number rounded once to the nearest; one that the \
       dtype does not hold is an error, or with --saturate becomes the largest that it holds. NaN \
@@ -33,6 +35,14 @@ struct ConvertCommand: ParsableCommand {
       by their names, --rename replaces what a regular expression (Python's syntax) matches in \
       them; \\1 to \\9 in the template are its groups. Without these the tensors keep their files, \
       order and metadata, and a directory's other files come along.
+
+      Where OUT ends in .zst the safetensors files are packed into one, losslessly, with their \
+      index and the other files of their directory. The other verbs read it as it is; convert to a \
+      directory, or for a single file to .safetensors, gives the files back byte for byte. With \
+      --delta-from it holds of the tensors that BASE has, too, the exact differences only, and \
+      needs BASE whenever they are read: at the path given or beside the file, or where \
+      --delta-from says when it is unpacked. A base that is not the same, bit for bit, is an error. \
+      Formats/packed.md describes the file.
 
       Of a GGUF model convert makes what transformers, PEFT and merge take: safetensors, \
       config.json, generation_config.json, tokenizer.json and tokenizer_config.json with the chat \
@@ -120,6 +130,19 @@ struct ConvertCommand: ParsableCommand {
       "What kohya's names of modules begin with, such as lora_te.", valueName: "prefix"))
   var prefix: String?
 
+  @Option(
+    name: .customLong("delta-from"),
+    help: ArgumentHelp(
+      "Pack the exact difference to this model; or where it is, to unpack.", valueName: "base"),
+    completion: .file())
+  var deltaBase: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "How hard zstd tries on whole numbers and texts of a .zst file: 1 to 19.",
+      valueName: "n"))
+  var level: Int?
+
   @OptionGroup var writing: WritingOptions
 
   func validate() throws {
@@ -128,20 +151,32 @@ struct ConvertCommand: ParsableCommand {
     if let prefix, prefix.isEmpty || prefix.contains(".") {
       throw ValidationError("--prefix is '\(prefix.printable)', expected a name without dots")
     }
-    let isSelection = !include.isEmpty || !exclude.isEmpty || !rename.isEmpty
+    if let level, !BlockPacker.levels.contains(level) {
+      throw ValidationError(
+        "--level is \(level), expected 1 to \(BlockPacker.levels.upperBound)")
+    }
+    if level != nil, !isPacking { throw ValidationError("--level goes with -o FILE.zst") }
     if to != nil {
-      if isSelection || dtype != nil || writing.shardSize != nil {
+      guard keepsAll, deltaBase == nil else {
         throw ValidationError(
-          "--to goes without --dtype, --shard-size, --include, --exclude and --rename: an adapter "
-            + "keeps its dtypes and all of its tensors")
+          "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
+            + "an adapter keeps its dtypes and all of its tensors")
+      }
+      return
+    }
+    if isPacking {
+      guard keepsAll, base == nil else {
+        throw ValidationError(
+          "-o names a .zst file, which is packed as it is: with --dtype, --include, --exclude, "
+            + "--rename, --shard-size or --base convert in two steps")
       }
       return
     }
     if isGGUF {
-      if isSelection || saturate || writing.shardSize != nil {
+      if !keepsTensors || saturate || writing.shardSize != nil || deltaBase != nil {
         throw ValidationError(
-          "--include, --exclude, --rename, --saturate and --shard-size are for safetensors: a GGUF "
-            + "file holds a whole model")
+          "--include, --exclude, --rename, --saturate, --shard-size and --delta-from are for "
+            + "safetensors: a GGUF file holds a whole model")
       }
       return
     }
@@ -168,20 +203,45 @@ struct ConvertCommand: ParsableCommand {
   }
 
   private var isGGUF: Bool { output.hasSuffix(".gguf") }
-  private var destination: ModelOutput.Destination { .init(argument: output) }
+  private var isPacking: Bool { output.hasSuffix(".zst") }
+  /// Whether all tensors are written, under their names.
+  private var keepsTensors: Bool { include.isEmpty && exclude.isEmpty && rename.isEmpty }
+  /// Whether they stay what they are, and where, too.
+  private var keepsAll: Bool { keepsTensors && dtype == nil && writing.shardSize == nil }
+  private var destination: ModelOutput.Destination {
+    isPacking || isGGUF ? .file(output) : .init(argument: output)
+  }
 
   /// What is to be done, by what the input is and what the output is called.
   private func job() throws(PeftoolError) -> any ConvertJob {
     if let to {
       return try AdapterJob(input, to: output, to, base: base, prefix: prefix)
     }
-    let checkpoint = try Checkpoint(opening: input)
-    guard isGGUF else { return try conversion(of: checkpoint) }
-    let writing =
-      try checkpoint.isAdapter
-      ? GGUFWriting(Adapter(opening: input), base: base, dtype: dtype?.dtype)
-      : GGUFWriting(checkpoint, dtype: dtype?.dtype)
-    return GGUFJob(writing: writing, path: output)
+    if isPacking {
+      let packing = try Packing(
+        Checkpoint(opening: input), base: deltaBase, level: level ?? Packing.defaultLevel)
+      return PackingJob(packing: packing, base: deltaBase, path: output)
+    }
+    let checkpoint = try Checkpoint(opening: input, base: deltaBase)
+    guard deltaBase == nil || checkpoint.packed?.base != nil else {
+      throw PeftoolError(
+        .unsupported,
+        "is not made of differences: --delta-from is for a file that is, or goes "
+          + "with -o FILE.zst", path: input)
+    }
+    if isGGUF {
+      let writing =
+        try checkpoint.isAdapter
+        ? GGUFWriting(Adapter(opening: input), base: base, dtype: dtype?.dtype)
+        : GGUFWriting(checkpoint, dtype: dtype?.dtype)
+      return GGUFJob(writing: writing, path: output)
+    }
+    if keepsAll, let packed = checkpoint.packed,
+      let unpacking = Unpacking(packed, to: destination)
+    {
+      return UnpackingJob(unpacking: unpacking)
+    }
+    return try conversion(of: checkpoint)
   }
 
   private func conversion(of checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {

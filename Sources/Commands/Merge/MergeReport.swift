@@ -77,7 +77,7 @@ struct MergeReport {
 
   /// What the user should know, and what is left to do where no configuration is written.
   private var notes: [String] {
-    guard !isDirectory || plan.base.checkpoint.directory == nil else { return plan.notes }
+    guard !isDirectory || !plan.base.checkpoint.hasOtherFiles else { return plan.notes }
     var edits = plan.configSettings.map { "set \($0.key) to \($0.value.text())" }
     if case .dequantized = quantized { edits.append("remove quantization_config") }
     guard !edits.isEmpty else { return plan.notes }
