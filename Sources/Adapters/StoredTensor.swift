@@ -22,9 +22,7 @@ package struct StoredTensor: Sendable {
   package var rowCount: Int { info.shape.first ?? 1 }
   /// The elements of a row; 0 where there is no row, as only then their number may overflow.
   package var columnCount: Int { rowCount > 0 ? info.elementCount / rowCount : 0 }
-  /// The file that holds it.
-  var file: InputFile { source.files[info.fileIndex] }
-  /// The path of that file, for messages.
+  /// The file that holds it, for messages.
   package var path: String { source.files[info.fileIndex].path }
 
   /// All its values, exact but for F64 read as `Float`: for the small tensors of an adapter.

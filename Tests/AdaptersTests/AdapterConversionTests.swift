@@ -314,6 +314,7 @@ struct Conversions {
   @Test func anAdapterOfTheFormatIsRefused() throws {
     let adapter = try scratch.writeAdapter(pair(q))
     #expect(try conversions.refusal(adapter, to: .peft).contains("of PEFT already"))
+    #expect(try conversions.refusal(adapter, to: .mlx, prefix: "x").contains("--prefix is for"))
   }
 
   @Test func aModuleThatTheBaseHasNotIsRefused() throws {

@@ -87,6 +87,9 @@ import Testing
     #expect(try refusal([pair(q)[0]]).contains("not both lora_down and lora_up"))
     #expect(
       try refusal(pair(q) + [Values("\(q).alpha", [2])]).contains("expected one number"))
+    #expect(
+      try refusal(pair(q) + [Values("\(q).dora_scale", [3, 1], dtype: .i64)])
+        .contains("is I64, expected F64"))
     #expect(try refusal(pair(q) + [Values("\(q).bias", [2])]).contains("no key of kohya's"))
     #expect(
       try refusal([

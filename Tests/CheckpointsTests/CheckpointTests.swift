@@ -68,7 +68,8 @@ import Testing
         .unsupported,
         "has no tensors: looked for model.safetensors, model.safetensors.index.json, "
           + "pytorch_model.bin, pytorch_model.bin.index.json, adapter_model.safetensors, "
-          + "adapter_model.bin, one *.safetensors, one *.bin, *.pt or *.pth and one *.gguf",
+          + "adapter_model.bin, adapters.safetensors, one *.safetensors, one *.bin, *.pt or *.pth "
+          + "and one *.gguf",
         path: scratch.path)
     ) { try opened() }
     for number in 1...7 { try scratch.write("model-\(number).onnx", "?") }

@@ -32,6 +32,11 @@ package struct AdapterConversion: Sendable {
         .unsupported, "is an adapter of \(to.name) already, expected one of another format",
         path: path)
     }
+    guard hints.prefix == nil || from == .kohya || to == .kohya else {
+      throw PeftoolError(
+        .unsupported, "has no names of kohya's, and \(to.name) neither: --prefix is for those",
+        path: path)
+    }
     do throws(PeftoolError) {
       files = try to.files(for: adapter, hints)
       encoded = try SafetensorsHeader.encode(

@@ -80,11 +80,6 @@ enum KohyaAdapter {
       throw PeftoolError(
         .damaged, "module \(module.name.printable) has not both lora_down and lora_up")
     }
-    for tensor in [a, b] where !tensor.dtype.isComputable {
-      throw tensor.stored.at(
-        PeftoolError(
-          .unsupported, "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16 or F8"))
-    }
     let magnitude = module.tensors[.doraScale]
     if let magnitude, magnitude.shape.first != b.shape.first, magnitude.shape.first == 1 {
       throw magnitude.stored.at(

@@ -110,15 +110,11 @@ extension LowRankAdapter.Module {
   ) throws(PeftoolError) {
     self.path = path
     self.kind = kind ?? (a.shape.count > 2 ? .convolution : .linear)
-    for tensor in [a, b] + (magnitude.map { [$0] } ?? []) {
-      // A view of PyTorch's may repeat its elements without end.
-      guard tensor.stored.info.byteCount <= tensor.stored.file.byteCount else {
-        throw tensor.stored.at(
-          PeftoolError(
-            .unsupported,
-            "repeats its elements: \(tensor.stored.info.byteCount) bytes out of a file of "
-              + "\(tensor.stored.file.byteCount)"))
-      }
+    for tensor in [a, b] + (magnitude.map { [$0] } ?? []) where !tensor.dtype.isComputable {
+      throw tensor.stored.at(
+        PeftoolError(
+          .unsupported,
+          "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
     }
     for tensor in [a, b] {
       guard tensor.shape.count >= 2, tensor.stored.info.elementCount > 0 else {
