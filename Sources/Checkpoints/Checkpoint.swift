@@ -129,10 +129,7 @@ package struct Checkpoint: Sendable {
 
     let folder = Folder.parent(of: found.path)
     adapterConfigPath =
-      if let packed, !packed.contents.otherMembers.isEmpty {
-        packed.contents.otherMembers.contains { $0.name == Self.adapterConfigName }
-          ? Folder.path(found.path, Self.adapterConfigName) : nil
-      } else {
+      if let packed { packed.adapterConfigPath(or: found.adapterConfigPath) } else {
         found.adapterConfigPath
       }
     directory = found.directory

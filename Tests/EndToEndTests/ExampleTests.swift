@@ -53,6 +53,7 @@ private let standIns = [
   "code": "adapters/task-b",
   "model.gguf": "gguf/tiny-llama.gguf",
   "model.safetensors": "bases/llama-f16/model.safetensors",
+  "pytorch_model.bin": "torch/zip.pt",
   "merged": "bases/llama-bf16",
   "merged.safetensors": "merged/lora.safetensors",
   "expected": "bases/llama-bf16",

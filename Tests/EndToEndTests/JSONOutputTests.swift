@@ -34,6 +34,7 @@ import Testing
     ["diff", model, Repository.sample("bases/llama-f16")],
     ["diff", lora, Repository.sample("adapters/task-a")],
     ["merge", model, lora, "-o", "out"], ["convert", model, "-o", "out", "--dtype", "f32"],
+    ["convert", model, "-o", "out.zst"],
     ["quantize", model, "-o", "out", "--report"],
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
   ])

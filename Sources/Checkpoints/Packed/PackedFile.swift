@@ -145,7 +145,33 @@ package struct PackedFile: TensorSource {
     try base?.verifyUnchanged()
   }
 
+  /// What is wrong with the blocks of a piece, each unpacked and compared with its checksum.
+  ///
+  /// Memory: a block.
+  package func faults(in piece: PackedContents.Piece) -> [PeftoolError] {
+    var block = Block(byteCount: PackedContents.blockByteCount)
+    var faults: [PeftoolError] = []
+    for number in piece.blocks {
+      var bytes = block.mutableBytes(piece.range(ofBlock: number).count)
+      do throws(PeftoolError) {
+        try readBlock(number, of: piece, into: &bytes)
+      } catch {
+        faults.append(error)
+      }
+    }
+    return faults
+  }
+
   // MARK: Other files
+
+  /// The place of the `adapter_config.json` that makes the tensors an adapter's; of a file without
+  /// others in it the one that lies beside it, if any.
+  package func adapterConfigPath(or beside: String?) -> String? {
+    let others = contents.otherMembers
+    guard !others.isEmpty else { return beside }
+    return others.contains { $0.name == Checkpoint.adapterConfigName }
+      ? Folder.path(path, Checkpoint.adapterConfigName) : nil
+  }
 
   /// The bytes of one of the files that lie beside the tensors: of small ones.
   ///

@@ -19,15 +19,14 @@ struct ConvertCommand: ParsableCommand {
       stream to standard output. It is whole or absent, whatever happens, and the same bytes for any number of \
       threads.
 
-        peftool convert pytorch_model.bin -o model.safetensors
-        peftool convert model -o smaller --dtype f16 --shard-size 2GB
-        peftool convert model -o text --include 'language_model.*' \\
-          --rename '^language_model\\.=model.'
         peftool convert model.gguf -o model --dtype bf16
         peftool convert model -o model.gguf --dtype q8_0
+        peftool convert pytorch_model.bin -o model.safetensors
+        peftool convert Llama-3.2-1B -o smaller --dtype f16 --shard-size 2GB
+        peftool convert Llama-3.2-1B -o part --include 'model.layers.*' --rename '^model[.]='
         peftool convert my-adapter -o adapter.gguf --base Llama-3.2-1B
-        peftool convert model -o model.safetensors.zst
-        peftool convert tuned -o tuned.safetensors.zst --delta-from model
+        peftool convert Llama-3.2-1B -o base.safetensors.zst
+        peftool convert merged -o merged.safetensors.zst --delta-from Llama-3.2-1B
 
       --dtype converts all floating tensors, each number rounded once to the nearest; one that the \
       dtype does not hold is an error, or with --saturate becomes the largest that it holds. NaN \

@@ -100,6 +100,7 @@ extension Inspection {
       switch checkpoint.source {
       case let file as TorchFile: file.container == .zip ? "PyTorch" : "PyTorch's older form"
       case is ShardedTorch: "PyTorch"
+      case is PackedFile: "packed safetensors"
       default: "safetensors"
       }
     guard checkpoint.kind == .sharded else { return "\(format), one file" }

@@ -13,7 +13,7 @@ struct Verification: Sendable {
   /// The path that the user gave.
   let path: String
   /// Whether the tensors are an adapter's.
-  let isAdapter: Bool
+  private(set) var isAdapter = false
   /// What is wrong, file by file.
   private(set) var faults: [PeftoolError] = []
   /// What a user may want to know, though nothing is wrong with it.
@@ -31,21 +31,27 @@ struct Verification: Sendable {
   init(_ path: String, base: String?, threads: Int, isQuiet: Bool = false) throws(PeftoolError) {
     let file = try CheckpointFile(at: path)
     self.path = path
-    isAdapter = file.adapterConfigPath != nil
-    guard isAdapter || base == nil else {
-      throw PeftoolError(
-        .unsupported, "is no adapter (no adapter_config.json), --base is for adapters", path: path)
-    }
     let source: SoundFiles
     switch file.kind {
     case .file: source = try openFile(file.path)
     case .sharded: source = try openShards(file.path)
     case .gguf: source = openGGUF(file.file)
     }
+    let configPath =
+      if let packed = source.packed {
+        packed.adapterConfigPath(or: file.adapterConfigPath)
+      } else {
+        file.adapterConfigPath
+      }
+    isAdapter = configPath != nil
+    guard isAdapter || base == nil else {
+      throw PeftoolError(
+        .unsupported, "is no adapter (no adapter_config.json), --base is for adapters", path: path)
+    }
     tensorCount = source.tensors.count
     byteCount = source.tensors.reduce(0) { $0 + $1.byteCount }
     checked.append("\(tensorCount.text(of: "tensor")) of \(byteCount.byteText)")
-    if let config = file.adapterConfigPath {
+    if let config = configPath {
       try checkAdapter(source, configPath: config, base: base)
     } else {
       checkNoAdapter(source, file)
@@ -53,7 +59,7 @@ struct Verification: Sendable {
     }
     try checkValues(source, threads: threads, isQuiet: isQuiet)
     try noteNeighbours(file, source)
-    try source.verifyUnchanged()
+    try source.reader.verifyUnchanged()
   }
 
   // MARK: Files
@@ -162,11 +168,13 @@ struct Verification: Sendable {
   // MARK: Configuration
 
   private mutating func checkModel(_ source: SoundFiles, _ file: CheckpointFile) {
-    guard let folder = file.directory else { return }
-    let path = Folder.path(folder, "config.json")
-    guard Folder.exists(path) else { return }
+    let path = Folder.path(file.directory ?? file.path, "config.json")
     do throws(PeftoolError) {
-      let config = try JSON(opening: path)
+      let found =
+        if let packed = source.packed { try packed.json("config.json") } else {
+          file.directory != nil && Folder.exists(path) ? try JSON(opening: path) : nil
+        }
+      guard let config = found else { return }
       guard case .object = config else { throw config.unfit("the configuration", "an object") }
       checked.append("config.json")
       // Tensors that a damaged file hides would look as if they were missing.
@@ -192,7 +200,8 @@ struct Verification: Sendable {
   ) throws(PeftoolError) {
     let configuration: AdapterConfiguration
     do throws(PeftoolError) {
-      let json = try JSON(opening: configPath)
+      let packed = try source.packed?.json(Checkpoint.adapterConfigName)
+      let json = if let packed { packed } else { try JSON(opening: configPath) }
       // Headers that cannot be read hide what the pairs lack.
       guard !AdapterFormat.mlx.isConfiguration(json) else {
         checked.append(Adapter.configurationName)
@@ -265,7 +274,7 @@ struct Verification: Sendable {
       "verifying",
       totalByteCount: tensors.reduce(0) { $0 + ($1.dtype.hasNonfinite ? $1.byteCount : 0) },
       isQuiet: isQuiet)
-    let found = try nonfiniteElements(of: source, threads: threads, progress: progress)
+    let found = try nonfiniteElements(of: source.reader, threads: threads, progress: progress)
     progress.finish()
     for (tensor, elements) in zip(tensors, found) {
       let path = source.files[tensor.fileIndex].path
@@ -277,6 +286,12 @@ struct Verification: Sendable {
       if let failure = elements.failure { faults.append(failure.at(path: path)) }
     }
     if faults.isEmpty { checked.append("every number finite") }
+    if let packed = source.packed {
+      for piece in packed.contents.pieces where piece.tensor?.dtype.hasNonfinite != true {
+        faults += packed.faults(in: piece)
+      }
+      if faults.isEmpty { checked.append("every checksum") }
+    }
   }
 
   /// Weights in the folder that are no part of the checkpoint.
@@ -297,6 +312,10 @@ struct Verification: Sendable {
 /// The files of a checkpoint that could be opened.
 private struct SoundFiles: TensorSource {
   let path: String
+  /// The one file, where it is packed.
+  private(set) var packed: PackedFile?
+  /// Who reads the tensors: not their bytes as they lie, where they are packed.
+  var reader: any TensorSource { if let packed { packed } else { self } }
   private(set) var files: [InputFile] = []
   private(set) var tensors: [TensorInfo] = []
   let metadata: [(key: String, value: String)] = []
@@ -304,6 +323,7 @@ private struct SoundFiles: TensorSource {
   init(path: String) { self.path = path }
 
   mutating func append(_ file: any TensorSource) {
+    packed = file as? PackedFile
     files += file.files
     tensors += file.tensors
   }
