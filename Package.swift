@@ -80,7 +80,9 @@ let package = Package(
     tests("JSONTests", ["Files", "JSON", "Fixtures"]),
     tests("PatternsTests", ["Files", "Patterns"]),
     tests("TensorsTests", ["Files", "Tensors", "Fixtures"]),
-    tests("CheckpointsTests", ["Files", "JSON", "Tensors", "Checkpoints", "Fixtures"]),
+    tests(
+      "CheckpointsTests",
+      ["Files", "JSON", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),
     tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
     tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),
     tests("ReportsTests", ["Reports"]),

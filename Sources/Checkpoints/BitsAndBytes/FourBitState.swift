@@ -66,11 +66,20 @@ package struct FourBitState: Equatable, Sendable {
     return "{\(members.joined(separator: ", "))}"
   }
 
+  private static let keys = [
+    "quant_type", "blocksize", "dtype", "shape", "nested_blocksize", "nested_dtype",
+    "nested_offset",
+  ]
+
   /// Reads the text that lies in a file.
   ///
   /// - Throws: `damaged` and `unsupported`.
   package init(parsing bytes: [UInt8]) throws(PeftoolError) {
     let json = try JSON(parsing: bytes)
+    // bitsandbytes refuses other keys, too.
+    for member in try json.object(named: "the state") where !Self.keys.contains(member.key) {
+      throw PeftoolError(.unsupported, "has a key \"\(member.key.printable)\", which is unknown")
+    }
     let type = try json.string(at: "quant_type")
     guard let code = FourBitCode(rawValue: type) else {
       throw PeftoolError(
@@ -97,16 +106,28 @@ package struct FourBitState: Equatable, Sendable {
     }
     // Refuses sizes whose product overflows.
     _ = try TensorInfo.byteCount(dtype: .f64, shape: shape)
-    var offset: Float?
-    if json["nested_offset"] != nil {
-      let nested = try json.int(at: "nested_blocksize")
-      guard nested == NestedScales.blockSize else {
-        throw PeftoolError(
-          .unsupported, "nested_blocksize is \(nested), expected \(NestedScales.blockSize)")
-      }
-      offset = Float(try json.double(at: "nested_offset"))
-    }
     self.init(
-      code: code, blockSize: blockSize, dtype: dtype, shape: shape, nestedOffset: offset)
+      code: code, blockSize: blockSize, dtype: dtype, shape: shape,
+      nestedOffset: try Self.nestedOffset(json))
+  }
+
+  /// The mean of the scales; nil where no key speaks of double quantization.
+  private static func nestedOffset(_ json: JSON) throws(PeftoolError) -> Float? {
+    guard keys.contains(where: { $0.hasPrefix("nested_") && json[$0] != nil }) else { return nil }
+    let blockSize = try json.int(at: "nested_blocksize")
+    guard blockSize == NestedScales.blockSize else {
+      throw PeftoolError(
+        .unsupported, "nested_blocksize is \(blockSize), expected \(NestedScales.blockSize)")
+    }
+    let dtype = try json.string(at: "nested_dtype")
+    guard dtype == Self.name(of: .f32) else {
+      throw PeftoolError(
+        .unsupported, "nested_dtype is \"\(dtype.printable)\", expected \"float32\"")
+    }
+    let offset = try json.double(at: "nested_offset")
+    guard Float(offset).isFinite else {
+      throw PeftoolError(.damaged, "nested_offset is \(offset), too large for a float")
+    }
+    return Float(offset)
   }
 }

@@ -44,16 +44,20 @@ package struct QuantizedWeight: Sendable {
 
   private static let scalesOfRows = ".SCB"
   private static let formatOfRows = ".weight_format"
+  private static let stateOfBlocks = ".quant_state.bitsandbytes__"
+  private static let endings = [
+    ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", scalesOfRows, formatOfRows,
+  ]
 
   /// The quantized weights of a checkpoint, in the order of its tensors.
   ///
   /// - Throws: `damaged`, `different` and `unsupported` where the tensors of a weight do not fit
-  ///   each other, and `io`.
+  ///   each other, or the weight of some is not there; `io`.
   package static func all(in checkpoint: Checkpoint) throws(PeftoolError) -> [QuantizedWeight] {
     var weights: [QuantizedWeight] = []
     for tensor in checkpoint.tensors {
       let state = FourBitCode.allCases
-        .map { "\(tensor.name).quant_state.bitsandbytes__\($0.rawValue)" }
+        .map { tensor.name + stateOfBlocks + $0.rawValue }
         .compactMap { checkpoint[$0] }
       let module = tensor.name.hasSuffix(".weight") ? String(tensor.name.dropLast(7)) : tensor.name
       do throws(PeftoolError) {
@@ -62,9 +66,7 @@ package struct QuantizedWeight: Sendable {
             throw PeftoolError(.damaged, "has an nf4 and an fp4 state")
           }
           weights.append(try QuantizedWeight(tensor, state: first, in: checkpoint))
-        } else if tensor.dtype == .i8, tensor.shape.count == 2,
-          let scales = checkpoint[module + scalesOfRows]
-        {
+        } else if let scales = checkpoint[module + scalesOfRows] {
           weights.append(try QuantizedWeight(tensor, module, scales: scales, in: checkpoint))
         }
       } catch {
@@ -72,19 +74,45 @@ package struct QuantizedWeight: Sendable {
           tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)
       }
     }
+    try refuseOrphans(of: weights, in: checkpoint)
     return weights
+  }
+
+  /// Without its state a weight's codes would pass for numbers.
+  private static func refuseOrphans(
+    of weights: [QuantizedWeight], in checkpoint: Checkpoint
+  ) throws(PeftoolError) {
+    // Such names mean something else where nothing is quantized.
+    guard !weights.isEmpty else { return }
+    let known = Set(weights.flatMap(\.names).map(ExactName.init))
+    for tensor in checkpoint.tensors where !known.contains(ExactName(tensor.name)) {
+      guard tensor.name.contains(stateOfBlocks) || endings.contains(where: tensor.name.hasSuffix)
+      else { continue }
+      throw PeftoolError(
+        .damaged,
+        "belongs to no quantized weight: others beside it are missing, or of another kind",
+        tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)
+    }
   }
 
   /// A weight of 8-bit rows.
   private init(
     _ codes: TensorInfo, _ module: String, scales: TensorInfo, in checkpoint: Checkpoint
   ) throws(PeftoolError) {
+    guard codes.dtype == .i8, codes.shape.count == 2 else {
+      throw PeftoolError(
+        .damaged,
+        "is \(codes.dtype.rawValue) of shape \(codes.shape.shapeText), a weight with SCB is a matrix "
+          + "of I8")
+    }
     try Self.check(scales, .f32, count: codes.shape[0])
     var names = [codes.name, scales.name]
     if let format = checkpoint[module + Self.formatOfRows] {
-      let value = format.byteCount == 1 ? try checkpoint.source.bytes(of: format)[0] : 255
+      try Self.check(format, .u8, count: 1)
+      let value = try checkpoint.source.bytes(of: format)[0]
       guard value == 0 else {
-        throw PeftoolError(.unsupported, "is not stored by rows (weight_format), as it must be")
+        throw PeftoolError(
+          .unsupported, "is \(value), expected 0: a weight by rows", tensor: format.name)
       }
       names.append(format.name)
     }
@@ -99,9 +127,12 @@ package struct QuantizedWeight: Sendable {
     _ codes: TensorInfo, state: TensorInfo, in checkpoint: Checkpoint
   ) throws(PeftoolError) {
     let source = checkpoint.source
-    guard state.dtype == .u8, state.byteCount <= Self.maximumStateByteCount else {
+    let limit = Self.maximumStateByteCount
+    guard state.dtype == .u8, state.byteCount <= limit else {
       throw PeftoolError(
-        .damaged, "is \(state.dtype.rawValue) of \(state.byteCount) bytes, expected JSON as U8",
+        .damaged,
+        "is \(state.dtype.rawValue) of \(state.byteCount) bytes, expected "
+          + (state.dtype == .u8 ? "at most \(limit)" : "JSON as U8"),
         tensor: state.name)
     }
     let parsed: FourBitState
@@ -119,6 +150,10 @@ package struct QuantizedWeight: Sendable {
       throw PeftoolError(
         .different,
         "has \(codes.byteCount) bytes, shape \(parsed.shape.shapeText) needs \(byteCount)")
+    }
+    guard codes.strides == nil || codes.dtype.bitCount == 8 else {
+      throw PeftoolError(
+        .unsupported, "has codes in \(codes.dtype.rawValue) that do not lie in one piece")
     }
     func companion(_ ending: String) throws(PeftoolError) -> TensorInfo {
       guard let found = checkpoint["\(codes.name).\(ending)"] else {

@@ -17,7 +17,7 @@ struct WeightDecoder {
 
   /// Writes elements as values of `dtype`.
   ///
-  /// - Throws: `io`, `damaged` where the file is cut short.
+  /// - Throws: `io`; `damaged` where the file is cut short, or a scale is not finite in `dtype`.
   func decode(
     _ elements: Range<Int>, to dtype: DType, into bytes: inout MutableRawSpan
   ) throws(PeftoolError) {
@@ -39,6 +39,7 @@ struct WeightDecoder {
       / state.blockSize..<FourBitCode.blockCount(
         of: elements.upperBound, blockSize: state.blockSize)
     let scales = try scales(blocks, nested)
+    try Self.check(scales, from: blocks.lowerBound, of: weight.scales, dtype)
     let first = blocks.lowerBound * state.blockSize
     let codes = try read(
       first / 2..<FourBitCode.byteCount(of: elements.upperBound), of: weight.codes)
@@ -67,6 +68,7 @@ struct WeightDecoder {
       / size..<FourBitCode.blockCount(of: blocks.upperBound, blockSize: size)
     let first = groups.lowerBound * size
     let absmax = try numbers(groups, of: nested.absmax)
+    try Self.check(absmax, from: groups.lowerBound, of: nested.absmax, .f32)
     let codes = try read(first..<blocks.upperBound, of: weight.scales)
     let count = blocks.upperBound - first
     var scales = [Float](repeating: 0, count: count)
@@ -84,6 +86,10 @@ struct WeightDecoder {
     let columns = weight.shape[1]
     let rows = elements.lowerBound / columns..<(elements.upperBound - 1) / columns + 1
     let scales = try numbers(rows, of: weight.scales)
+    // A code times a scale is a float before it is divided.
+    try Self.check(
+      scales, from: rows.lowerBound, of: weight.scales, dtype,
+      limit: .greatestFiniteMagnitude / 128)
     let codes = try read(elements, of: weight.codes)
     var values = [Float](repeating: 0, count: Self.tileElementCount)
     for (row, scale) in zip(rows, scales) {
@@ -97,6 +103,20 @@ struct WeightDecoder {
         Self.narrow(values, tile, elements, to: dtype, into: &bytes)
       }
     }
+  }
+
+  /// Refuses scales that make values NaN or infinite.
+  private static func check(
+    _ scales: [Float], from first: Int, of tensor: TensorInfo, _ dtype: DType,
+    limit: Float = .greatestFiniteMagnitude
+  ) throws(PeftoolError) {
+    let limit = min(Double(limit), dtype.largestFinite ?? .infinity)
+    // NaN is not within the limit either.
+    guard let place = scales.firstIndex(where: { !(Double($0.magnitude) <= limit) }) else { return }
+    throw PeftoolError(
+      .damaged,
+      "scale \(first + place) is \(scales[place]): its values are not finite as \(dtype.rawValue)",
+      tensor: tensor.name)
   }
 
   /// bytes ← those of a tile's values that are among the elements.
