@@ -179,7 +179,31 @@ def gguf_files():
     yield from small("gguf/*.gguf")
 
 
+def quantized_states():
+    """What QuantizedState.swift takes: a byte of flags, a byte for each tensor of how it differs
+    from what the state asks for, the state, NUL, bytes to fill the tensors with."""
+    nested = {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.05}
+    for number, change in enumerate((
+        {}, {"quant_type": "fp4"}, {"blocksize": 32, "shape": [3, 33]}, {"dtype": "float16"},
+        nested, {**nested, "blocksize": 32, "shape": [130, 64], "dtype": "float32"},
+        {"shape": [1, 1]}, {"shape": [1 << 40, 1 << 40]}, {"shape": [0, 4]}, {"shape": [64]},
+        {"blocksize": 48}, {"nested_offset": 1e300}, {**nested, "nested_dtype": "float16"},
+        {"group": 1}, {"shape": [16, -1]}, {"blocksize": 64.0},
+    )):
+        state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16",
+                            "shape": [8, 40]} | change).encode()
+        for difference in (0, 1, 2, 3, 4, 5):
+            differences = bytearray(6)
+            differences[(number + difference) % 6] = difference
+            for flags in (0, 2):
+                yield bytes([flags]) + differences + state + b"\0" + bytes.fromhex("0000803f7f1d")
+    for difference in range(6):
+        yield bytes([1, difference, difference, 0, 0, 0, 0]) + b"\x03\x09\0" + b"\x00\x01\x81\x40"
+    yield bytes(7) + b"[" * 99
+
+
 SEEDS = {"GGUF": gguf_files, "SafetensorsHeader": headers, "ShardIndex": indices,
+         "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "TorchPickle": pickles,
          "TorchZip": torch_files}
 
