@@ -4,6 +4,7 @@ library."""
 import json
 import random
 import struct
+import zipfile
 from pathlib import Path
 
 BYTES = {"BF16": 2, "F32": 4, "F16": 2, "U8": 1, "I64": 8}
@@ -47,12 +48,39 @@ def write(path, tensors, rng, high=lambda name: WEIGHTS):
             file.write(numbers(dtype, shape, rng, high(name)))
 
 
+def write_torch(path, tensors, rng):
+    """A file as `torch.save` makes it of a dictionary of bf16 tensors."""
+    def text(value):
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def sizes(values):
+        return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
+
+    pickled = b"\x80\2}("
+    for number, (name, _, shape) in enumerate(tensors):
+        strides = [product(shape[place + 1:]) for place in range(len(shape))]
+        pickled += (
+            text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage")
+            + b"ctorch\nBFloat16Storage\n" + text(str(number)) + text("cpu") + b"J"
+            + struct.pack("<i", product(shape)) + b"tQK\0" + sizes(shape) + sizes(strides)
+            + b"\x89NtR")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("m/data.pkl", pickled + b"u.")
+        for number, (_, dtype, shape) in enumerate(tensors):
+            file.writestr(f"m/data/{number}", numbers(dtype, shape, rng))
+
+
 def tokenizer(**model):
     """A `tokenizer.json` of three tokens."""
     return {
         "added_tokens": [{"id": 3, "content": "<s>", "special": True}], "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]} | model}
+
+
+# What a command reads, by name: where it lies in a model's folder.
+INPUTS = {"base": "base", "lora": "lora", "dora": "dora", "nf4": "nf4", "int8": "int8",
+          "gguf": "model.gguf", "torch": "pytorch_model.bin"}
 
 
 class Model:
@@ -84,6 +112,7 @@ class Model:
         tensors.append(("model.norm.weight", "BF16", (self.hidden,)))
         tensors.append(("lm_head.weight", "BF16", (self.vocabulary, self.hidden)))
 
+        self.tensors = tensors
         self.base.mkdir(parents=True)
         total = sum(BYTES[dtype] * product(shape) for _, dtype, shape in tensors)
         groups, done = [[] for _ in range(shards)], 0
@@ -128,6 +157,10 @@ class Model:
             "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {},
             "modules_to_save": None, "init_lora_weights": True}
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+
+    def write_torch(self):
+        """The base's tensors, with other numbers, in one file of PyTorch."""
+        write_torch(self.folder / INPUTS["torch"], self.tensors, random.Random(0))
 
     @property
     def shards(self):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 
-from faults import KINDS, NOBODY, Lab, Output, calls, peftool, row, traced
+from faults import NOBODY, Lab, Output, calls, peftool, row, traced
 
 PAGE = os.sysconf("SC_PAGESIZE")
 FULL = "No space left on device"
@@ -33,12 +33,10 @@ def tmpfs(byte_count):
 @row(7, "disk full: tmpfs of 1 to 99 % of the output, and one page short")
 def full(row):
     model = Lab.large() if not row.short else Lab.small()
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(model, kind) as out:
-            peftool(*out.merge)
             # tmpfs counts whole pages.
-            enough = sum(-(-os.path.getsize(path) // PAGE) * PAGE
-                         for path in [out.path, *out.path.rglob("*")] if path.is_file())
+            enough = sum(-(-size // PAGE) * PAGE for size in out.sizes)
         part = [enough * percent // 100 // PAGE * PAGE
                 for percent in (1, 5, 10, 25, 50, 75, 90, 99)]
         for size in sorted({max(PAGE, size) for size in [*part, enough - PAGE]}) + [2 * enough]:
@@ -57,10 +55,11 @@ def full(row):
 
 @row(7, "disk full while replacing with --force")
 def full_with_force(row):
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.large(), kind, old=True) as whole:
             old_size = sum(path.stat().st_size for path in whole.parent.rglob("*"))
-        with tmpfs(old_size + Lab.large().byte_count // 2) as disk:
+            new_size = sum(whole.sizes)
+        with tmpfs(old_size + new_size // 2) as disk:
             if not disk:
                 row.cannot("tmpfs", "needs root and mount")
                 return
@@ -71,12 +70,11 @@ def full_with_force(row):
 
 @row(8, "file-size limit, SIGXFSZ as it is and ignored")
 def size_limit(row):
-    model = Lab.small()
-    largest = max(shard.stat().st_size for shard in model.shards)
     for action in (signal.SIG_DFL, signal.SIG_IGN):
-        for kind in ("folder", "file"):
+        for kind in row.kinds:
+            largest = max(Lab.sizes(Lab.small(), kind, "lora"))
             for limit in (0, 1, PAGE, largest // 2, largest - 1):
-                with Output(model, kind) as out:
+                with Output(Lab.small(), kind) as out:
                     run = peftool(*out.merge, limits=[(resource.RLIMIT_FSIZE, limit)],
                                   prepare=lambda: signal.signal(signal.SIGXFSZ, action))
                     row.check(f"{kind}, {limit} bytes, {action.name}",

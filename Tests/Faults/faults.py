@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from checkpoints import Model
+from checkpoints import INPUTS, Model
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -33,8 +33,8 @@ class Row:
     def __init__(self, number, title, body):
         self.number, self.title, self.body = number, title, body
 
-    def run(self, short):
-        self.short = short
+    def run(self, short, only=()):
+        self.short, self.only = short, list(only)
         self.passed, self.failures, self.skipped, self.notes = 0, [], [], []
         started = time.monotonic()
         try:
@@ -44,6 +44,13 @@ class Row:
         if not self.passed and not self.failures and not self.skipped:
             self.failures.append("no case ran")
         self.seconds = time.monotonic() - started
+
+    @property
+    def kinds(self):
+        """The kinds of commands to try: in a short run those that merge, and one of the others."""
+        if self.only:
+            return self.only
+        return KINDS[:2] + [KINDS[2 + self.number % len(KINDS[2:])]] if self.short else KINDS
 
     def count(self, full, short):
         return short if self.short else full
@@ -327,17 +334,44 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
-# What is written: a merged model as a folder or a file, and a base converted to GGUF.
-NAMES = {"folder": "out", "file": "out.safetensors", "gguf": "out.gguf"}
-KINDS = list(NAMES)
+# What is run, by its kind: a command that writes an output, and one that writes another for it to
+# replace. {NAME} stands for the path of an input.
+COMMANDS = {
+    "folder": ("merge {base} {lora}", "merge {base} {dora}"),
+    "file": ("merge {base} {lora}", "merge {base} {dora}"),
+    "gguf": ("convert {base} --dtype bf16", "convert {base} --dtype q8_0"),
+    "quantize": ("quantize {base}", "quantize {base} --type int8"),
+    "dequantize": ("dequantize {nf4}", "dequantize {int8}"),
+    "merge --quantize":
+        ("merge {base} {lora} --quantize nf4", "merge {base} {dora} --quantize nf4"),
+    "merge of NF4": ("merge {nf4} {lora}", "merge {nf4} {dora}"),
+    "merge --simulate":
+        ("merge {base} {lora} --simulate nf4", "merge {base} {dora} --simulate nf4"),
+    "convert of GGUF": ("convert {gguf}", "convert {gguf} --dtype f32"),
+    "convert of torch": ("convert {torch}", "convert {torch} --dtype f32"),
+    "convert --dtype": ("convert {base} --dtype f32", "convert {base} --dtype f64"),
+}
+NAMES = {"file": "out.safetensors", "gguf": "out.gguf", "convert of torch": "out.safetensors"}
+KINDS = list(COMMANDS)
+# How inputs are made that peftool itself makes of others.
+MADE = {"nf4": "quantize {base}", "int8": "quantize {base} --type int8", "gguf": "convert {base}"}
+
+
+def inputs(command):
+    """The names of the inputs of a command."""
+    return re.findall(r"{(\w+)}", command)
+
+
+def words(model, command):
+    """The words of a command, with the paths of a model's inputs."""
+    places = {name: model.folder / place for name, place in INPUTS.items()}
+    return [word.format_map(places) for word in command.split()]
 
 
 def writing(model, kind, adapter, path):
     """The arguments that write an output; of two adapters they write two."""
-    if kind == "gguf":
-        dtype = {"lora": "bf16", "dora": "q8_0"}[adapter]
-        return ["convert", model.base, "-o", path, "--dtype", dtype, "--quiet"]
-    return ["merge", model.base, getattr(model, adapter), "-o", path, "--quiet"]
+    command = COMMANDS[kind][("lora", "dora").index(adapter)]
+    return [*words(model, command), "-o", path, "--quiet"]
 
 
 class Output:
@@ -347,8 +381,9 @@ class Output:
         self.model, self.kind, self.adapter, self.is_old = model, kind, adapter, old
         self.parent = Path(parent or tempfile.mkdtemp(dir=Lab.folder))
         self.keeps_parent = parent is not None
-        self.path = self.parent / NAMES[kind]
+        self.path = self.parent / NAMES.get(kind, "out")
         self.reference = Lab.reference(model, kind, adapter)
+        self.sizes = Lab.sizes(model, kind, adapter)
         if old:
             self.old_source, self.old = Lab.old(kind)
         self.reset()
@@ -370,7 +405,7 @@ class Output:
         """An empty folder, or one with the old output in it."""
         self.clear()
         if self.is_old:
-            copy = shutil.copytree if self.kind == "folder" else shutil.copy
+            copy = shutil.copytree if self.old_source.is_dir() else shutil.copy
             copy(self.old_source, self.path)
 
     @property
@@ -464,9 +499,28 @@ class Lab:
         return cls._undisturbed(model, kind, adapter)[1]
 
     @classmethod
+    def sizes(cls, model, kind, adapter):
+        """The sizes of the files that an undisturbed run writes."""
+        path = cls._undisturbed(model, kind, adapter)[0]
+        return [file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()]
+
+    @classmethod
     def old(cls, kind):
         """An output that a later run replaces: its path and contents."""
         return cls._undisturbed(cls.small(), kind, "dora")
+
+    @classmethod
+    def _make_inputs(cls, model, kind, adapter):
+        for name in inputs(COMMANDS[kind][("lora", "dora").index(adapter)]):
+            path = model.folder / INPUTS[name]
+            if path.exists():
+                continue
+            if name == "torch":
+                model.write_torch()
+                continue
+            run = peftool(*words(model, MADE[name]), "-o", path, "--quiet")
+            if run.status != 0:
+                raise RuntimeError(f"cannot make {name}: {run}")
 
     @classmethod
     def _undisturbed(cls, model, kind, adapter):
@@ -474,7 +528,8 @@ class Lab:
         if key not in cls.references:
             folder = cls.folder / f"reference-{len(cls.references)}"
             folder.mkdir(exist_ok=True)  # There after a failure.
-            path = folder / NAMES[kind]
+            path = folder / NAMES.get(kind, "out")
+            cls._make_inputs(model, kind, adapter)
             run = peftool(*writing(model, kind, adapter, path))
             if run.status != 0:
                 raise RuntimeError(f"an undisturbed run failed: {run}")

@@ -6,30 +6,44 @@ import tempfile
 import threading
 from pathlib import Path
 
-from faults import Lab, Output, Tracer, row, start
+from checkpoints import INPUTS
+from faults import COMMANDS, Lab, Output, Tracer, inputs, remove, row, start
 
 READING = ["read", "pread64", "readv", "preadv", "copy_file_range"]
 CHANGED = "changed while it was read"
 
 
 class Copy:
-    """A model of its own that a test may spoil; the outputs of the two are the same."""
+    """What a kind of command reads of a model, for a test to spoil; the outputs are the same."""
 
-    def __init__(self, model):
+    def __init__(self, model, kind):
         self.folder = Path(tempfile.mkdtemp(dir=Lab.folder))
-        self.original = model
-        self.base, self.lora, self.dora = (self.folder / name for name in ("base", "lora", "dora"))
+        self.original, self.kind = model, kind
+        self.names = [INPUTS[name] for name in inputs(COMMANDS[kind][0])]
+        # Its inputs are made for an output that is not disturbed.
+        Lab.reference(model, kind, "lora")
         self.restore()
 
     def restore(self):
-        for name in ("base", "lora", "dora"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            shutil.copytree(self.original.folder / name, self.folder / name)
+        for name in self.names:
+            remove(self.folder / name)
+            original = self.original.folder / name
+            copy = shutil.copytree if original.is_dir() else shutil.copy
+            copy(original, self.folder / name)
 
-    def output(self, kind, adapter="lora"):
-        out = Output(self.original, kind, adapter)
+    def output(self):
+        out = Output(self.original, self.kind)
         out.model = self
         return out
+
+    @property
+    def files(self):
+        """The files with tensors, those of the adapter last."""
+        found = []
+        for name in self.names:
+            path = self.folder / name
+            found += sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        return found
 
     def __enter__(self):
         return self
@@ -43,12 +57,13 @@ def cut(length):
 
 
 def rewrite(path):
-    """Other bytes in the same place: the last ones, which are data in every file."""
+    """Other bytes in the same place: data in every file, though a zip archive ends in its names."""
     with open(path, "r+b") as file:
-        file.seek(-2, os.SEEK_END)
-        last = file.read(2)
-        file.seek(-2, os.SEEK_END)
-        file.write(bytes([last[0] ^ 1, last[1]]))
+        place = path.stat().st_size // 2 if path.suffix == ".bin" else -2
+        file.seek(place, os.SEEK_SET if place > 0 else os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 def lengthen(path):
@@ -75,24 +90,36 @@ def change_at(out, path, call, n, change):
     return run.wait(), True
 
 
+def is_shard(path):
+    return path.name.startswith("model-")
+
+
+def first_seen(path):
+    """The first read after which a change must be seen.
+
+    At the first read of all it comes too early for an adapter, or for a file that is the whole
+    input: that one tells what kind of file it is, and then it is opened for good.
+    """
+    return 1 if is_shard(path) else 2
+
+
 def check_changes(row, changes, text):
-    """Changes a shard or the adapter at its first, second, … read.
+    """Changes a file with tensors at its first, second, … read.
 
     Whatever is changed before the last read must be seen, as the look at size and times comes
-    after that: status 2, the file named, nothing left. A change at the first read of the adapter
-    comes too early: that one tells what kind of file it is, and then it is opened for good.
+    after that: status 2, the file named, nothing left.
     """
-    with Copy(Lab.small()) as copy:
-        paths = [copy.base / Lab.small().shards[0].name, copy.base / Lab.small().shards[-1].name,
-                 copy.lora / "adapter_model.safetensors"]
-        for kind in ("folder", "file"):
-            for path in paths[1:] if row.short else paths:
+    for kind in row.kinds:
+        with Copy(Lab.small(), kind) as copy:
+            shards = list(filter(is_shard, copy.files))
+            paths = copy.files if not row.short else copy.files[max(0, len(shards) - 1):]
+            for path in paths:
                 for name, change in changes.items():
                     for call in ("pread64", "copy_file_range"):
-                        first = 2 if path == paths[-1] and call == "pread64" else 1
+                        first = first_seen(path) if call == "pread64" else 1
                         for n in range(first, row.count(1000, first + 1)):
                             copy.restore()
-                            with copy.output(kind) as out:
+                            with copy.output() as out:
                                 run, stopped = change_at(out, path, call, n, change)
                                 if not stopped:
                                     break
@@ -115,12 +142,12 @@ def rewritten(row):
 @row(13, "input cut short when nothing is left to read")
 def truncated_late(row):
     """Stopped at the sync or rename of the output: undone and named, or done with right bytes."""
-    with Copy(Lab.small()) as copy:
-        path = copy.base / Lab.small().shards[-1].name
-        for kind in ("folder", "file"):
+    for kind in row.kinds:
+        with Copy(Lab.small(), kind) as copy:
+            path = copy.files[0]
             for call in ("fsync", "renameat2"):
                 copy.restore()
-                with copy.output(kind) as out:
+                with copy.output() as out:
                     run = Tracer(*out.merge, calls=["fsync", "renameat2"],
                                  inject=[f"{call}:signal=STOP:when=1"])
                     if not run.wait_until_stopped():
@@ -137,36 +164,39 @@ def truncated_late(row):
 @row(14, "input replaced by rename at its n-th read")
 def replaced(row):
     """The file that is open has not changed, so both answers are honest."""
-    with Copy(Lab.small()) as copy:
-        path = copy.base / Lab.small().shards[0].name
-        for n in range(1, row.count(1000, 2)):
-            copy.restore()
-            with copy.output("folder") as out:
-                run, stopped = change_at(out, path, "pread64", n, replace)
-                if not stopped:
-                    break
-                row.check(f"at read {n}", out.not_right(run),
-                          run.status == 2 and run.not_one_line(path.name))
+    for kind in row.kinds:
+        with Copy(Lab.small(), kind) as copy:
+            path = copy.files[0]
+            first = first_seen(path)
+            for n in range(first, row.count(1000, first + 1)):
+                copy.restore()
+                with copy.output() as out:
+                    run, stopped = change_at(out, path, "pread64", n, replace)
+                    if not stopped:
+                        break
+                    row.check(f"{kind}, at read {n}", out.not_right(run),
+                              run.status == 2 and run.not_one_line(path.name))
 
 
-@row(14, "input rewritten again and again during the merge")
+@row(14, "input rewritten again and again during the run")
 def rewritten_all_the_time(row):
-    with Copy(Lab.large()) as copy:
-        path = copy.base / Lab.large().shards[-1].name
-        for _ in range(row.count(20, 3)):
-            with copy.output("folder") as out:
-                over = threading.Event()
+    for kind in row.kinds:
+        with Copy(Lab.large(), kind) as copy:
+            path = copy.files[0]
+            for _ in range(row.count(20, 3)):
+                with copy.output() as out:
+                    over = threading.Event()
 
-                def disturb():
-                    while not over.wait(0.001):
-                        rewrite(path)
+                    def disturb():
+                        while not over.wait(0.001):
+                            rewrite(path)
 
-                thread = threading.Thread(target=disturb)
-                thread.start()
-                try:
-                    run = start(*out.merge).wait()
-                finally:
-                    over.set()
-                    thread.join()
-                row.check("rewritten", run.not_status(2), run.not_one_line(CHANGED),
-                          run.not_one_line(path.name), out.not_undone)
+                    thread = threading.Thread(target=disturb)
+                    thread.start()
+                    try:
+                        run = start(*out.merge).wait()
+                    finally:
+                        over.set()
+                        thread.join()
+                    row.check(f"{kind}, rewritten", run.not_status(2), run.not_one_line(CHANGED),
+                              run.not_one_line(path.name), out.not_undone)

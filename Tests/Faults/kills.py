@@ -3,7 +3,7 @@
 import random
 from signal import SIGKILL
 
-from faults import KINDS, Lab, Output, peftool, remove, row, signalled, traced
+from faults import Lab, Output, peftool, remove, row, signalled, traced
 
 CHANGING = ["openat", "mkdir", "mkdirat", "fallocate", "ftruncate", "pwrite64", "write",
             "copy_file_range", "sync_file_range", "fsync", "fdatasync", "rename", "renameat",
@@ -45,15 +45,15 @@ def at_each_call(check, out, names, most):
 @row(3, "kill -9 at random")
 def randomly(row):
     killed = 0
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.large(), kind) as out:
-            killed += at_random(row.check, out, row.count(100, 8), kind)
+            killed += at_random(row.check, out, row.count(100, 5), kind)
     row.note(f"{killed} killed")
 
 
 @row(4, "kill -9 at each system call that changes files")
 def systematically(row):
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.small(), kind) as out:
             at_each_call(row.check, out, SHORT if row.short else CHANGING, row.count(1000, 3))
 
@@ -61,9 +61,9 @@ def systematically(row):
 @row(5, "kill -9 while replacing with --force")
 def replacing(row):
     killed = 0
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.large(), kind, old=True) as out:
-            killed += at_random(row.check, out, row.count(50, 4), kind)
+            killed += at_random(row.check, out, row.count(50, 3), kind)
         with Output(Lab.small(), kind, old=True) as out:
             names = ["renameat2", "unlink", "rmdir"] if row.short else CHANGING
             at_each_call(row.check, out, names, row.count(1000, 4))

@@ -53,7 +53,7 @@ def memory(row):
 def descriptors(row):
     model = Lab.model("shards", hidden=16, inner=32, layers=40, vocabulary=32, shards=100)
     assert len(model.shards) >= 60, len(model.shards)
-    for kind in ("folder", "file"):
+    for kind in row.kinds:
         for count in row.count([4, 5, 6, 8, 12, 16, 32, 64, 128], [8, 16, 64]):
             with Output(model, kind) as out:
                 run = peftool(*out.merge, limits=[(resource.RLIMIT_NOFILE, count)])
@@ -67,7 +67,7 @@ def threads(row):
     if os.geteuid():
         row.cannot("RLIMIT_NPROC", "needs root, to become nobody")
         return
-    for kind in ("folder", "file"):
+    for kind in row.kinds:
         for count in (1, 2, 3):
             with Output(Lab.small(), kind) as out:
                 out.parent.chmod(0o777)

@@ -1,6 +1,6 @@
 """Failing system calls: the n-th of each kind, n = 1, 2, … until the fault is never met."""
 
-from faults import KINDS, Lab, Output, calls, row, traced
+from faults import Lab, Output, calls, row, traced
 
 FAILING = {
     "openat": ["EIO", "EMFILE", "EINTR"],
@@ -100,7 +100,7 @@ def check_failures(row, out, table, most):
 
 @row(9, "a failure of the n-th call of each kind")
 def failing(row):
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.small(), kind) as out:
             check_failures(row, out, SHORT if row.short else FAILING, row.count(1000, 2))
 
@@ -109,7 +109,7 @@ def failing(row):
 def failing_with_force(row):
     names = ["renameat2", "unlink", "rmdir", "fsync", "openat", "close", "getdents64"]
     table = {name: FAILING[name] for name in (names[:2] if row.short else names)}
-    for kind in KINDS:
+    for kind in row.kinds:
         with Output(Lab.small(), kind, old=True) as out:
             check_failures(row, out, table, row.count(1000, 3))
 
@@ -117,7 +117,7 @@ def failing_with_force(row):
 @row(10, "no copy_file_range: the same bytes by another way")
 def no_copy_file_range(row):
     errors = ["EXDEV", "EOPNOTSUPP", "EINVAL", "ENOSYS"]
-    for kind in ("folder", "file"):
+    for kind in row.kinds:
         for error in errors:
             # All of them, and from the second on: a copy that has begun goes on elsewhere.
             for when in ("1+", "2+"):
@@ -130,7 +130,7 @@ def no_copy_file_range(row):
 
 @row(10, "a copy or a write that does less than asked, again and again")
 def short_writes(row):
-    for kind in ("folder", "file"):
+    for kind in row.kinds:
         for name in ("copy_file_range", "pwrite64"):
             with Output(Lab.small(), kind) as out:
                 # A return value of 0 without the work done: the end of a file, or a full disk.
@@ -177,7 +177,7 @@ def misordered(out, found):
 @row(11, "every file synced before the rename, the folder after")
 def order(row):
     names = ["openat", "mkdir", *WRITING, *SYNCING, *RENAMING]
-    for kind in KINDS:
+    for kind in row.kinds:
         for old in (False, True):
             for threads in (1, 4):
                 with Output(Lab.small(), kind, old=old) as out:
