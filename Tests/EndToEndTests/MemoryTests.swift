@@ -85,6 +85,35 @@ import Testing
     #expect(peak < Self.limitByteCount)
   }
 
+  /// A weight has two million scales, which double quantization has to know together.
+  @Test(
+    arguments: [
+      "quantize model.safetensors -o out", "quantize model.safetensors -o out --type int8",
+      "convert model.safetensors -o out.safetensors --dtype f16",
+      "merge model.safetensors adapter -o out --quantize nf4",
+      "merge model.safetensors adapter -o out --simulate nf4",
+    ])
+  func quantizingNeedsAFewBlocks(command: String) throws {
+    let place = try Workplace()
+    try makeModel(in: place)
+    try makeAdapter(in: place, "a", dora: true)
+    #expect(try peakByteCount(place, command + " --threads 2") < Self.limitByteCount)
+  }
+
+  @Test(arguments: ["nf4", "int8"]) func dequantizingNeedsAFewBlocks(type: String) throws {
+    let place = try Workplace()
+    try makeModel(in: place)
+    try makeAdapter(in: place, "a", dora: true)
+    _ = try peakByteCount(place, "quantize model.safetensors -o quantized --type \(type)")
+    for command in [
+      "dequantize quantized", "merge quantized adapter",
+      "merge quantized adapter --quantize \(type)",
+    ] {
+      let peak = try peakByteCount(place, command + " -o out --force --threads 2")
+      #expect(peak < Self.limitByteCount, "\(command)")
+    }
+  }
+
   @Test(
     arguments: [
       "inspect model.safetensors --stats", "verify model.safetensors",

@@ -71,7 +71,11 @@ struct Quantize: Sendable {
     var means: [Mean] = []
     for (place, weight) in plan.weights.enumerated() {
       let steps = weight.isNested ? weight.steps(elementCount: Self.stepElementCount) : []
-      means.append(Mean(stepCount: steps.count))
+      means.append(
+        Mean(
+          scaleCount: FourBitCode.blockCount(
+            of: weight.rowCount * weight.columnCount, blockSize: weight.unitElementCount),
+          stepCount: steps.count))
       for elements in steps { pass.append(Step(weight: place, elements: elements)) }
     }
     _ = try pass.run(
@@ -82,7 +86,7 @@ struct Quantize: Sendable {
         means[step.weight].add(
           try worker.absmax(
             step.elements, of: weight, blockSize: weight.unitElementCount),
-          at: step.elements.lowerBound)
+          at: step.elements.lowerBound / weight.unitElementCount)
         progress(step.elements.count * weight.tensor.dtype.bitCount / 8)
       })
     return means.map(\.value)
@@ -188,24 +192,31 @@ struct Quantize: Sendable {
 /// The mean of the scales of a weight, once all its steps have given theirs.
 private final class Mean: Sendable {
   private struct State {
-    var parts: [(start: Int, absmax: [Float])] = []
+    var scales: [Float] = []
+    var stepCount: Int
     var mean: Float?
   }
 
-  private let stepCount: Int
-  private let state = Mutex(State())
+  private let scaleCount: Int
+  private let state: Mutex<State>
 
-  init(stepCount: Int) { self.stepCount = stepCount }
+  init(scaleCount: Int, stepCount: Int) {
+    self.scaleCount = scaleCount
+    state = Mutex(State(stepCount: stepCount))
+  }
 
   var value: Float? { state.withLock { $0.mean } }
 
-  func add(_ absmax: [Float], at start: Int) {
+  /// Takes the scales of a step, which begin at that place.
+  func add(_ scales: [Float], at place: Int) {
     state.withLock { state in
-      state.parts.append((start, absmax))
-      guard state.parts.count == stepCount else { return }
-      let all = state.parts.sorted { $0.start < $1.start }.flatMap(\.absmax)
-      state.parts = []
-      state.mean = NestedScales.offset(of: all.span)
+      // No weight that is not in work yet takes memory.
+      if state.scales.isEmpty { state.scales = Array(repeating: 0, count: scaleCount) }
+      state.scales.replaceSubrange(place..<place + scales.count, with: scales)
+      state.stepCount -= 1
+      guard state.stepCount == 0 else { return }
+      state.mean = NestedScales.offset(of: state.scales.span)
+      state.scales = []
     }
   }
 }
