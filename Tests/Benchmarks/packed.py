@@ -5,7 +5,8 @@
 
 For each file: packed and restored by peftool; by zstd -3 with one thread and with two. With --base
 the difference of each file to it is packed, too. A restored file is compared with its original. Say
-next to the figures what the weights are: dequantized or random ones pack otherwise than trained ones.
+next to the figures what the weights are: dequantized or random ones pack otherwise than trained
+ones.
 """
 
 import argparse

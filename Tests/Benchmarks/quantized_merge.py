@@ -4,9 +4,9 @@
     quantized_merge.py MODEL [--steps 40] [--peftool PATH]
 
 MODEL is a Hugging Face directory in bf16, such as Samples/smollm2 makes. It is quantized to NF4
-with double quantization; a LoRA adapter of rank 16 on all linear layers is trained in PEFT on what its
-codes stand for, as QLoRA does, with the text of the repository's documents but the last fifth, on
-which losses are then measured. Wants the environment of Tests/Interop.
+with double quantization; a LoRA adapter of rank 16 on all linear layers is trained in PEFT on what
+its codes stand for, as QLoRA does, with the text of the repository's documents but the last fifth,
+on which losses are then measured. Wants the environment of Tests/Interop.
 """
 
 import argparse

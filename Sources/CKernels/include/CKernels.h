@@ -191,10 +191,10 @@ void pef_transpose(size_t element_size, const void *from, size_t rows, size_t co
 /// The mean as torch 2.13 computes it in f32, with one thread and AVX2 or AVX-512; count is not 0.
 float pef_mean(const float *x, size_t count);
 
-/// Byte planes: plane k holds byte k of every element, the lowest byte first, and plane k + 1 follows
-/// it. `width` is 1, 2, 4 or 8 bytes. `lowers_sign`, for the widths 2 and 4, first puts the sign of a
-/// float with 8 bits of exponent below the exponent, so that the exponent is a plane by itself.
-/// At any address.
+/// Byte planes: plane k holds byte k of every element, the lowest byte first, and plane k + 1
+/// follows it. `width` is 1, 2, 4 or 8 bytes. `lowers_sign`, for the widths 2 and 4, first puts the
+/// sign of a float with 8 bits of exponent below the exponent, so that the exponent is a plane by
+/// itself. At any address.
 void pef_split_planes(const void *from, uint8_t *to, size_t count, size_t width, int lowers_sign);
 /// The elements of their planes again.
 void pef_join_planes(const uint8_t *from, void *to, size_t count, size_t width, int raises_sign);

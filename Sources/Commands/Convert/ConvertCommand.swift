@@ -182,7 +182,9 @@ struct ConvertCommand: ParsableCommand {
     if let dtype, dtype.dtype.isBlock {
       throw ValidationError("--dtype \(dtype.dtype.rawValue) is for an output that ends in .gguf")
     }
-    if base != nil { throw ValidationError("--base goes with --to, or an output that ends in .gguf") }
+    if base != nil {
+      throw ValidationError("--base goes with --to, or an output that ends in .gguf")
+    }
     try destination.validate("convert", shardSize: writing.shardSize)
   }
 

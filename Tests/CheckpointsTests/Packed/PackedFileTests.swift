@@ -1,5 +1,6 @@
 import Files
 import Fixtures
+import JSON
 import Tensors
 import Testing
 
