@@ -70,8 +70,10 @@ package struct QuantizedWeight: Sendable {
           weights.append(try QuantizedWeight(tensor, module, scales: scales, in: checkpoint))
         }
       } catch {
+        // What lies beside it may lie in another shard.
+        let place = error.tensor.flatMap { checkpoint[$0] } ?? tensor
         throw error.at(
-          tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)
+          tensor: tensor.name, path: checkpoint.source.files[place.fileIndex].path)
       }
     }
     try refuseOrphans(of: weights, in: checkpoint)
