@@ -130,6 +130,21 @@ import Testing
       file, .different, "is F32 of \(count), the weight needs F32 of 2", tensor: "m.SCB")
   }
 
+  @Test func anErrorNamesTheShardOfItsTensor() throws {
+    var first = QuantizedFile.plain
+    first.parts["m.weight.absmax"] = nil
+    let second = QuantizedFile(parts: ["m.weight.absmax": .init([1])])
+    try first.write("1.safetensors", in: scratch)
+    let path = try second.write("2.safetensors", in: scratch)
+    let shards =
+      first.parts.keys.map { ($0, "1.safetensors") } + [("m.weight.absmax", "2.safetensors")]
+    try scratch.write("model.safetensors.index.json", index(shards))
+    #expect(
+      throws: PeftoolError(
+        .different, "is F32 of 1, the weight needs F32 of 3", tensor: "m.weight.absmax", path: path)
+    ) { try QuantizedWeight.all(in: Checkpoint(opening: scratch.path)) }
+  }
+
   // Values of codes
 
   @Test func aMapOf15Values() throws {

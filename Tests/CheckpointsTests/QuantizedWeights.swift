@@ -69,12 +69,17 @@ struct QuantizedFile {
 
   /// Writes it, and opens what was written.
   func checkpoint(in scratch: Scratch) throws -> Checkpoint {
+    try Checkpoint(opening: write("w.safetensors", in: scratch))
+  }
+
+  /// Writes it, and gives its path.
+  @discardableResult
+  func write(_ name: String, in scratch: Scratch) throws -> String {
     let sorted = parts.sorted { $0.key < $1.key }
     let encoded = try SafetensorsHeader.encode(
       sorted.map { .init(name: $0.key, dtype: $0.value.dtype, shape: $0.value.shape) },
       metadata: nil, order: .given)
-    return try Checkpoint(
-      opening: scratch.write("w.safetensors", encoded.bytes + sorted.flatMap(\.value.bytes)))
+    return try scratch.write(name, encoded.bytes + sorted.flatMap(\.value.bytes))
   }
 }
 
