@@ -202,8 +202,52 @@ def quantized_states():
     yield bytes(7) + b"[" * 99
 
 
-SEEDS = {"GGUF": gguf_files, "SafetensorsHeader": headers, "ShardIndex": indices,
-         "QuantizedState": quantized_states,
+def packed_files():
+    """Files of stored frames, whose checksums the target puts right."""
+    def frame(data):
+        return (b"\x28\xb5\x2f\xfd\x20" + bytes([len(data)])
+                + struct.pack("<I", len(data) << 3 | 1)[:3] + data)
+
+    def file(files, frames, kinds=(), **more):
+        beginnings, listed = b"", []
+        for name, size, beginning in files:
+            entry = {"name": name, "bytes": size}
+            if beginning:
+                entry["header"] = len(beginning)
+            beginnings += beginning
+            listed.append(entry)
+        text = json.dumps({"files": listed, **more}, separators=(",", ":")).encode()
+        rest = struct.pack("<Q", len(text)) + text + beginnings
+        for number, data in enumerate(frames):
+            rest += struct.pack("<QQII", 0, 0, len(data), kinds[number] if kinds else 0)
+        return (b"\x50\x2a\x4d\x18" + struct.pack("<I", 16 + len(rest)) + b"PEFTPAK1" + bytes(8)
+                + rest + b"".join(frames))
+
+    one = framed({"a": entry()}, 0)
+    three = framed({"a": entry("BF16", [3], (0, 6)), "b": entry("F64", [2], (6, 22)),
+                    "c": entry("U8", [0], (22, 22))}, 0)
+    model = ("m.safetensors", len(one) + 8, one)
+    yield file([model], [frame(bytes(range(8)))])
+    yield file([("m.safetensors", len(three) + 22, three), ("config.json", 2, b""),
+                ("empty", 0, b"")], [frame(bytes(6)), frame(bytes(16)), frame(b"{}")])
+    yield file([model, ("n.safetensors", len(three) + 22, three),
+                ("m.safetensors.index.json", 2, b"")],
+               [frame(bytes(8)), frame(bytes(6)), frame(bytes(16)), frame(b"{}")])
+    yield file([model], [frame(bytes(8))], [1], base="base")
+    yield file([model], [frame(bytes(8))], [2])
+    yield file([model], [frame(bytes(4)) * 2])
+    yield file([model], [b"\x28\xb5\x2f\xfd\x00\x88" + b"\x45\0\0" + bytes(8)])
+    yield file([model], [b"\x28\xb5\x2f\xfd\x20\x08" + b"\x43\0\0" + b"\x07"])
+    yield file([("../m", 9, one)], [])
+    huge = framed({"a": entry("U8", [1 << 41], (0, 1 << 41))}, 0)
+    yield file([("m.safetensors", len(huge) + (1 << 41), huge)], [frame(b"x")])
+    # One that zstd has compressed: the example of Formats/packed.md, and whatever it says.
+    text = (SAMPLES.parent / "Formats/packed.md").read_text().split("```hex\n")[1].split("```")[0]
+    yield bytes.fromhex("".join(line.split("  ", 1)[1] for line in text.splitlines()))
+
+
+SEEDS = {"GGUF": gguf_files, "Packed": packed_files, "SafetensorsHeader": headers,
+         "ShardIndex": indices, "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "TorchPickle": pickles,
          "TorchZip": torch_files}
 
