@@ -21,9 +21,9 @@ package struct BlockPacker: ~Copyable {
   package static let maximumFrameByteCount = Compressor.bound(PackedContents.blockByteCount)
 
   private let compressor: Compressor
-  private var differences = Block(byteCount: PackedContents.blockByteCount)
-  private var planes = Block(byteCount: PackedContents.blockByteCount)
-  private var output = Block(byteCount: Self.maximumFrameByteCount)
+  private var differences = Block(byteCount: 0)
+  private var planes = Block(byteCount: 0)
+  private var output = Block(byteCount: 0)
   private var frameByteCount = 0
 
   /// A packer without a block.
@@ -61,6 +61,7 @@ package struct BlockPacker: ~Copyable {
   private static func subtract(
     _ base: RawSpan, from bytes: RawSpan, _ layout: BytePlanes, into differences: inout Block
   ) {
+    differences.reserve(bytes.byteCount)
     var span = differences.mutableBytes(bytes.byteCount)
     layout.subtract(base, from: bytes, into: &span)
   }
@@ -78,6 +79,7 @@ package struct BlockPacker: ~Copyable {
     _ planes: inout Block, _ output: inout Block
   ) throws(PeftoolError) -> Int {
     guard layout.width > 1 else { return try compressor.compress(bytes, search, into: &output) }
+    planes.reserve(bytes.byteCount)
     var span = planes.mutableBytes(bytes.byteCount)
     layout.split(bytes, into: &span)
     return try compressor.compress(planes.bytes(bytes.byteCount), search, into: &output)

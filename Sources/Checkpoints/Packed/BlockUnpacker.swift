@@ -4,13 +4,13 @@ import Tensors
 
 /// Unpacks blocks; one worker's.
 ///
-/// Memory: a frame, a block, for differences two more, and zstd's tables of 150 kB. zstd needs no
-/// window of its own, as it decodes a frame in one call into the block, which is as large as the
-/// frame's contents may be.
+/// Memory: a frame and a block, for differences two more, each as large as the largest so far; and
+/// zstd's tables of 150 kB. zstd needs no window of its own, as it decodes a frame in one call into
+/// the block, which is as large as the frame's contents may be.
 struct BlockUnpacker: ~Copyable {
   private let decompressor: Decompressor
-  private var frame = Block(byteCount: BlockPacker.maximumFrameByteCount)
-  private var planes = Block(byteCount: PackedContents.blockByteCount)
+  private var frame = Block(byteCount: 0)
+  private var planes = Block(byteCount: 0)
   // Those of differences alone.
   private var base = Block(byteCount: 0)
   private var differences = Block(byteCount: 0)
@@ -35,10 +35,6 @@ struct BlockUnpacker: ~Copyable {
       try Self.unpack(frame, entry, layout, decompressor, &planes, into: &bytes)
       return
     }
-    if base.byteCount < count {
-      base = Block(byteCount: PackedContents.blockByteCount)
-      differences = Block(byteCount: PackedContents.blockByteCount)
-    }
     try Self.read(entry, into: &base, count, readBase)
     try Self.unpack(frame, entry, layout, decompressor, &planes, into: &differences, count)
     layout.add(differences.bytes(count), to: base.bytes(count), into: &bytes)
@@ -48,6 +44,7 @@ struct BlockUnpacker: ~Copyable {
     _ entry: PackedEntry, into base: inout Block, _ count: Int,
     _ readBase: (inout MutableRawSpan) throws(PeftoolError) -> Void
   ) throws(PeftoolError) {
+    base.reserve(count)
     var span = base.mutableBytes(count)
     try readBase(&span)
     try entry.checkBase(base.bytes(count))
@@ -59,6 +56,7 @@ struct BlockUnpacker: ~Copyable {
     _ decompressor: borrowing Decompressor, _ planes: inout Block, into block: inout Block,
     _ count: Int
   ) throws(PeftoolError) {
+    block.reserve(count)
     var span = block.mutableBytes(count)
     try unpack(frame, entry, layout.ofDifferences, decompressor, &planes, into: &span)
   }
@@ -66,6 +64,7 @@ struct BlockUnpacker: ~Copyable {
   private static func readFrame(
     _ entry: PackedEntry, at offset: Int, of file: InputFile, into frame: inout Block
   ) throws(PeftoolError) {
+    frame.reserve(entry.frameByteCount)
     var span = frame.mutableBytes(entry.frameByteCount)
     try file.read(at: offset, into: &span)
     let found = Checksum.of(frame.bytes(entry.frameByteCount))
@@ -87,6 +86,7 @@ struct BlockUnpacker: ~Copyable {
       try decompressor.decompress(frame, into: &bytes)
       return
     }
+    planes.reserve(bytes.byteCount)
     var span = planes.mutableBytes(bytes.byteCount)
     try decompressor.decompress(frame, into: &span)
     layout.join(planes.bytes(bytes.byteCount), into: &bytes)

@@ -127,16 +127,11 @@ package struct PackedFile: TensorSource {
         try readBlock(block, of: piece, into: &part)
         continue
       }
-      let bytes = try cache.bytes(of: block) { () throws(PeftoolError) in
-        var bytes = [UInt8](repeating: 0, count: whole.count)
-        var span = bytes.mutableSpan
-        // Any bit pattern is a UInt8.
-        var raw = unsafe span.mutableBytes
-        try readBlock(block, of: piece, into: &raw)
-        return bytes
+      let entry = try cache.entry(block, byteCount: whole.count) {
+        (bytes) throws(PeftoolError) in try readBlock(block, of: piece, into: &bytes)
       }
-      part.fill(
-        from: bytes, wanted.lowerBound - whole.lowerBound..<wanted.upperBound - whole.lowerBound)
+      entry.copy(
+        wanted.lowerBound - whole.lowerBound..<wanted.upperBound - whole.lowerBound, into: &part)
     }
   }
 
@@ -210,18 +205,6 @@ package struct PackedFile: TensorSource {
       return try JSON(parsing: bytes, limits: limits)
     } catch {
       throw error.at(path: place)
-    }
-  }
-}
-
-extension MutableRawSpan {
-  /// Copies a range of bytes that fill the span.
-  fileprivate mutating func fill(from bytes: [UInt8], _ range: Range<Int>) {
-    precondition(range.count == byteCount, "as many bytes")
-    unsafe withUnsafeMutableBytes { to in
-      unsafe bytes.withUnsafeBytes {
-        unsafe to.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range]))
-      }
     }
   }
 }

@@ -40,6 +40,7 @@ struct Compressor: ~Copyable {
       let result = unsafe ZSTD_CCtx_setParameter(context, parameter, Int32(value))
       precondition(ZSTD_isError(result) == 0, "a parameter that zstd knows")
     }
+    output.reserve(Self.bound(bytes.byteCount))
     var span = output.mutableBytes(output.byteCount)
     // Both pointers live through the call, which keeps to their counts.
     let count = unsafe span.withUnsafeMutableBytes { output in
