@@ -364,8 +364,8 @@ def inputs(command):
 
 def words(model, command):
     """The words of a command, with the paths of a model's inputs."""
-    places = {name: model.folder / place for name, place in INPUTS.items()}
-    return [word.format_map(places) for word in command.split()]
+    places = {f"{{{name}}}": model.folder / place for name, place in INPUTS.items()}
+    return [places.get(word, word) for word in command.split()]
 
 
 def writing(model, kind, adapter, path):

@@ -47,7 +47,7 @@ def randomly(row):
     killed = 0
     for kind in row.kinds:
         with Output(Lab.large(), kind) as out:
-            killed += at_random(row.check, out, row.count(100, 5), kind)
+            killed += at_random(row.check, out, row.count(100, 3), kind)
     row.note(f"{killed} killed")
 
 
@@ -63,7 +63,7 @@ def replacing(row):
     killed = 0
     for kind in row.kinds:
         with Output(Lab.large(), kind, old=True) as out:
-            killed += at_random(row.check, out, row.count(50, 3), kind)
+            killed += at_random(row.check, out, row.count(50, 2), kind)
         with Output(Lab.small(), kind, old=True) as out:
             names = ["renameat2", "unlink", "rmdir"] if row.short else CHANGING
             at_each_call(row.check, out, names, row.count(1000, 4))

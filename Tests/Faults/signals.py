@@ -17,7 +17,7 @@ def at_random(row):
             length = Lab.duration(out)
             for number in (SIGTERM, SIGINT, SIGHUP):
                 rng = random.Random(number)
-                for _ in range(row.count(20, 2)):
+                for _ in range(row.count(20, 1)):
                     out.reset()
                     after = rng.uniform(0, 1.1 * length)
                     run = signalled(number, after, *out.merge)
