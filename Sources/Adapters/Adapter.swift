@@ -80,6 +80,17 @@ package struct Adapter: Sendable {
     modules.reduce(0) { $0 + $1.parts.values.reduce(0) { $0 + $1.elementCount } }
   }
 
+  /// What the user should know of the tensors that are of no use: no more than one sentence.
+  ///
+  /// - Parameter purpose: for what they are of no use.
+  package func ignored(for purpose: String) -> [String] {
+    guard let first = ignored.first else { return [] }
+    let others = ignored.count > 1 ? " and \(ignored.count - 1) more" : ""
+    return [
+      "\(path.printable): of no use for \(purpose), left out: \(first.name.printable)\(others)"
+    ]
+  }
+
   /// The folder that an adapter's path stands for: itself, or its only sub-folder with an adapter.
   static func folder(of path: String) throws(PeftoolError) -> String {
     guard Folder.isFolder(path), !Folder.exists(Folder.path(path, configurationName)) else {

@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Files
 package import JSON
-import Tensors
+package import Tensors
 
 /// The model that adapters are folded into: its tensors by name, and what its configuration says.
 package struct BaseModel: Sendable {
@@ -34,8 +34,11 @@ package struct BaseModel: Sendable {
 
   /// Looks at a base, as `replication` makes it.
   ///
+  /// Of values at most those of the two embeddings are read, where no configuration says whether
+  /// they are tied.
   /// - Throws: `damaged` where `config.json` is no JSON object, `unsupported` for a quantized base,
-  ///   a GGUF model and an adapter, `different` where `replication` names a layer that is not there.
+  ///   a GGUF model and an adapter, `different` where `replication` names a layer that is not there,
+  ///   `io`.
   package init(_ checkpoint: Checkpoint, replication: [Range<Int>] = []) throws(PeftoolError) {
     self.checkpoint = checkpoint
     config = try checkpoint.modelConfig
@@ -57,10 +60,21 @@ package struct BaseModel: Sendable {
     inputEmbedding = Self.embedding(tensors, Self.inputNames)
     outputEmbedding = Self.embedding(tensors, Self.outputNames)
     hasConv1D = Self.hasConv1D(tensors)
-    let tie = Self.tiesWordEmbeddings(config)
-    isTied =
-      inputEmbedding != nil
-      && (outputEmbedding == nil ? (tie ?? true) && Self.hasHead(config) : tie ?? false)
+    isTied = try Self.isTied(config, inputEmbedding, outputEmbedding)
+  }
+
+  /// Whether the embeddings are one parameter.
+  ///
+  /// Where the configuration is silent, so is transformers about its default, which is to tie them
+  /// for GPT-2 and Gemma, and not for Llama: equal values tell. Where it says yes it is believed.
+  private static func isTied(
+    _ config: JSON?, _ input: Tensor?, _ output: Tensor?
+  ) throws(PeftoolError) -> Bool {
+    guard let input else { return false }
+    let tie = tiesWordEmbeddings(config)
+    guard let output else { return (tie ?? true) && hasHead(config) }
+    if let tie { return tie }
+    return try input.stored.isSame(as: output.stored)
   }
 
   /// The tensor of that name.
@@ -82,10 +96,22 @@ package struct BaseModel: Sendable {
     return hasConv1D ?? modelType.map(Self.conv1DModelTypes.contains)
   }
 
-  /// Whether a module of a model of that type is a Conv1D, by names alone.
-  package static func isConv1D(_ module: String, modelType: String) -> Bool {
-    conv1DNames.contains(module.lastComponent(after: "."))
-      && conv1DModelTypes.contains(modelType)
+  /// Whether a module is a Conv1D, by names alone: those of the models in a configuration, of which
+  /// an image captioner's names several; nil where the module's name may be one, and no model is
+  /// named.
+  static func isConv1D(_ module: String, _ config: JSON?) -> Bool? {
+    guard conv1DNames.contains(module.lastComponent(after: ".")) else { return false }
+    let types = modelTypes(config)
+    return types.isEmpty ? nil : types.contains(where: conv1DModelTypes.contains)
+  }
+
+  /// Every `model_type` of a configuration: its own and those of its parts.
+  private static func modelTypes(_ config: JSON?) -> [String] {
+    guard case .object(let members) = config else { return [] }
+    return members.flatMap { member in
+      if member.key == "model_type", case .string(let type) = member.value { return [type] }
+      return modelTypes(member.value)
+    }
   }
 
   /// Whether `c_attn` is a Conv1D: it makes three outputs of each input, so that its shape tells.
@@ -95,6 +121,18 @@ package struct BaseModel: Sendable {
     let fused = tensors.first { $0.name.hasSuffix("attn.c_attn.weight") }?.stored.shape
     guard let fused, fused.count == 2 else { return nil }
     return fused[0] > 0 && fused[1] % 3 == 0 && fused[1] / 3 == fused[0]
+  }
+
+  /// The type that a configuration says its model is computed in, of those of bitsandbytes.
+  package static func dtype(_ config: JSON?) -> DType? {
+    for part in [config, config?["text_config"]] {
+      for key in ["dtype", "torch_dtype"] {
+        if case .string(let name) = part?[key], let dtype = FourBitState.dtype(named: name) {
+          return dtype
+        }
+      }
+    }
+    return nil
   }
 
   /// What the output embedding is called once it is a tensor of its own.

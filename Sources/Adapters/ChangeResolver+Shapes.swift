@@ -28,8 +28,8 @@ extension ChangeResolver {
     default:
       throw misfit(
         a,
-        "and \(b.info.name.printable) \(b.shape.shapeText) to give "
-          + shape.shapeText, target)
+        "that makes \(shape.shapeText) with \(b.info.name.printable) of \(b.shape.shapeText)",
+        target)
     }
   }
 

@@ -19,7 +19,7 @@ extension ChangeResolver {
     let isOwnSame =
       switch (input.change.own, output.value.change.own) {
       case (nil, nil): true
-      case (let a?, let b?): try Self.areEqual(a, b)
+      case (let a?, let b?): try a.isSame(as: b)
       default: false
       }
     let isUpdateSame =
@@ -27,7 +27,7 @@ extension ChangeResolver {
       case (nil, nil): true
       case (.lowRank(let a)?, .lowRank(let b)?): try Self.areTransposed(a, b)
       case (.replaceRows(let a, let rows)?, .replaceRows(let b, let others)?) where rows == others:
-        try Self.areEqual(a, b)
+        try a.isSame(as: b)
       default: false
       }
     guard isOwnSame, isUpdateSame else { return }
@@ -41,30 +41,6 @@ extension ChangeResolver {
   func isOutput(_ target: BaseModel.Tensor) -> Bool {
     target.name == base.outputEmbedding?.name
       || BaseModel.isOutputEmbedding(String(target.name.dropLast(".weight".count)))
-  }
-
-  /// Whether two tensors have the same elements, a block of each in memory at a time.
-  static func areEqual(
-    _ a: StoredTensor, _ b: StoredTensor
-  ) throws(PeftoolError) -> Bool {
-    guard a.shape == b.shape, a.dtype == b.dtype else { return false }
-    var first = Block(byteCount: 1 << 20)
-    var second = Block(byteCount: 1 << 20)
-    var start = 0
-    while start < a.info.byteCount {
-      let end = min(start + first.byteCount, a.info.byteCount)
-      var into = first.mutableBytes(end - start)
-      try a.source.read(a.info, bytes: start..<end, into: &into)
-      var other = second.mutableBytes(end - start)
-      try b.source.read(b.info, bytes: start..<end, into: &other)
-      // Both spans have the same length.
-      let isSame = unsafe first.bytes(end - start).withUnsafeBytes { a in
-        unsafe second.bytes(end - start).withUnsafeBytes { unsafe a.elementsEqual($0) }
-      }
-      if !isSame { return false }
-      start = end
-    }
-    return true
   }
 
   /// Whether the update of a linear layer is that of an embedding: A' = Bᵀ and B' = Aᵀ.

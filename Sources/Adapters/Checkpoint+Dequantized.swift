@@ -4,15 +4,6 @@ import JSON
 package import Tensors
 
 extension Checkpoint {
-  /// Whether its `config.json` says that bitsandbytes has quantized it.
-  ///
-  /// - Throws: as `modelConfig`.
-  package var isQuantizedByBitsAndBytes: Bool {
-    get throws(PeftoolError) {
-      try modelConfig?["quantization_config"]?["quant_method"] == .string("bitsandbytes")
-    }
-  }
-
   /// A model that bitsandbytes has quantized as what its codes stand for, with a configuration that
   /// does not call it quantized.
   ///
@@ -33,14 +24,17 @@ extension Checkpoint {
       throw PeftoolError(
         .unsupported, "has no weight that bitsandbytes has quantized", path: path)
     }
-    var modelType = ""
-    if case .string(let type) = config?["model_type"] { modelType = type }
-    let rowDType = rowDType ?? Self.computedDType(config)
-    let weights = quantized.map { weight in
+    let rowDType = rowDType ?? BaseModel.dtype(config) ?? .f16
+    var weights: [DequantizedSource.Weight] = []
+    for weight in quantized {
       let module = weight.codes.name.moduleOfWeight ?? weight.codes.name
-      return DequantizedSource.Weight(
-        weight, dtype: weight.dtype ?? rowDType,
-        isTransposed: BaseModel.isConv1D(module, modelType: modelType))
+      guard let isTransposed = BaseModel.isConv1D(module, config) else {
+        throw PeftoolError(
+          .unsupported,
+          "may be a Conv1D's, which bitsandbytes has turned around: config.json with its "
+            + "model_type has to lie beside it", tensor: weight.codes.name, path: path)
+      }
+      weights.append(.init(weight, dtype: weight.dtype ?? rowDType, isTransposed: isTransposed))
     }
     if case .object(let members) = config {
       config = .object(members.filter { $0.key != "quantization_config" })
@@ -48,14 +42,15 @@ extension Checkpoint {
     return viewed(through: DequantizedSource(source, weights: weights), config: config)
   }
 
-  /// The type that `config.json` says a model is computed in.
-  private static func computedDType(_ config: JSON?) -> DType {
-    for key in ["dtype", "torch_dtype"] {
-      if case .string(let name) = config?[key], let found = FourBitState.dtype(named: name) {
-        return found
-      }
+  /// The model that adapters fit: itself, or where bitsandbytes has quantized it what its codes
+  /// stand for.
+  ///
+  /// - Throws: as `dequantized`.
+  package var adaptable: Checkpoint {
+    get throws(PeftoolError) {
+      if isAdapter || kind == .gguf { return self }
+      return try QuantizedWeight.all(in: self).isEmpty ? self : dequantized()
     }
-    return .f16
   }
 }
 

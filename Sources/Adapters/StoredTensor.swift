@@ -42,6 +42,26 @@ package struct StoredTensor: Sendable {
     return values
   }
 
+  /// Whether another tensor is the same, bit for bit; a block of each is in memory at a time.
+  ///
+  /// - Throws: as `TensorSource.read`.
+  package func isSame(as other: StoredTensor) throws(PeftoolError) -> Bool {
+    guard shape == other.shape, dtype == other.dtype else { return false }
+    var first = Block(byteCount: 1 << 20)
+    var second = Block(byteCount: 1 << 20)
+    var start = 0
+    while start < info.byteCount {
+      let range = start..<min(start + first.byteCount, info.byteCount)
+      var bytes = first.mutableBytes(range.count)
+      try source.read(info, bytes: range, into: &bytes)
+      var others = second.mutableBytes(range.count)
+      try other.source.read(other.info, bytes: range, into: &others)
+      guard first.bytes(range.count).isEqual(to: second.bytes(range.count)) else { return false }
+      start = range.upperBound
+    }
+    return true
+  }
+
   /// The error with this tensor's name and file.
   package func at(_ error: PeftoolError) -> PeftoolError {
     error.at(tensor: info.name, path: path)

@@ -31,6 +31,8 @@ package struct Checkpoint: Sendable {
   package static let adapterConfigName = "adapter_config.json"
   /// The file of an adapter's tensors.
   static let adapterName = "adapter_model.safetensors"
+  /// The same of mlx-lm.
+  static let mlxAdapterName = "adapters.safetensors"
 
   /// The path that the user gave.
   package let path: String
@@ -288,7 +290,7 @@ package struct CheckpointFile: Sendable {
     let index = "model.safetensors.index.json"
     let adapter = Checkpoint.adapterName
     let models = [model, index, "pytorch_model.bin", "pytorch_model.bin.index.json"]
-    let adapters = [adapter, "adapter_model.bin", "adapters.safetensors"]
+    let adapters = [adapter, "adapter_model.bin", Checkpoint.mlxAdapterName]
     let known = preferringAdapter ? adapters + models : models + adapters
     if let name = known.first(where: names.contains) {
       try self.init(file: Folder.path(folder, name))

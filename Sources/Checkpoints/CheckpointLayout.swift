@@ -262,7 +262,9 @@ extension Checkpoint {
 
   /// The name that the libraries of the field look for.
   fileprivate var newFileName: String {
-    isAdapter ? Checkpoint.adapterName : ShardPlan.singleName
+    guard isAdapter else { return ShardPlan.singleName }
+    let isMLX = Folder.name(of: source.path).isExactly(Checkpoint.mlxAdapterName)
+    return isMLX ? Checkpoint.mlxAdapterName : Checkpoint.adapterName
   }
 }
 

@@ -38,7 +38,8 @@ package struct ModelOutput: Sendable {
     force: Bool, companions: (inout StagedOutput) throws(PeftoolError) -> Void,
     tensors: ([OutputFile]) throws(PeftoolError) -> Result
   ) throws(PeftoolError) -> Result {
-    let files = inputs.flatMap(\.files)
+    var files: [InputFile] = []
+    for input in inputs { files += try input.inputFiles }
     switch destination {
     case .stream:
       let result = try tensors([.standardOutput()])

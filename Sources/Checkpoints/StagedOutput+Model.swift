@@ -26,18 +26,18 @@ extension StagedOutput {
 
   /// Copies what lies beside a model's tensors: configuration, tokenizer, licence and the like.
   ///
-  /// `config` takes the place of its `config.json`. A configuration of an adapter is left out where
+  /// `config` takes the place of its `config.json`, and is written also where the model is a single
+  /// file, beside which nothing else is taken along. A configuration of an adapter is left out where
   /// the tensors are not its own: with one beside it, transformers takes a model for that adapter.
   /// - Throws: `io`, and `different` where a file changes meanwhile.
   package mutating func carryOtherFiles(
     of model: Checkpoint, config: JSON?
   ) throws(PeftoolError) {
+    let configName = "config.json"
+    if let config { try write(config, to: configName) }
     for name in model.otherFiles
     where model.isAdapter || name != Checkpoint.adapterConfigName {
-      if name == "config.json", let config {
-        try write(config, to: name)
-        continue
-      }
+      if name == configName, config != nil { continue }
       if let packed = model.packed {
         let member = packed.contents.members.first { $0.name.isExactly(name) }
         if let member { try write(packed.bytes(of: member), to: name) }
@@ -49,5 +49,14 @@ extension StagedOutput {
       try file.copy(0..<input.byteCount, of: input, to: 0)
       try input.verifyUnchanged()
     }
+  }
+}
+
+extension Checkpoint {
+  /// What the user should know of what `StagedOutput.carryOtherFiles` leaves behind.
+  package var leftBehind: [String] {
+    guard !otherWeights.isEmpty else { return [] }
+    let names = otherWeights.prefix(5).map(\.printable).joined(separator: ", ")
+    return ["other weights in the folder are not carried along: \(names)"]
   }
 }

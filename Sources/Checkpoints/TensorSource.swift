@@ -14,6 +14,11 @@ package protocol TensorSource: Sendable {
   /// a pickle holds besides tensors.
   var metadata: [(key: String, value: String)] { get }
 
+  /// The sources that the tensors are computed from; empty where they are those of the files.
+  ///
+  /// - Throws: what is wrong with one that is opened only when it is needed.
+  var origins: [any TensorSource] { get throws(PeftoolError) }
+
   /// The bytes of a tensor as they lie in a file, whole and in row-major order; nil where they lie
   /// otherwise, or are computed when they are read.
   func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)?
@@ -28,13 +33,26 @@ package protocol TensorSource: Sendable {
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError)
 
-  /// Looks at every file again: called after the last read and before a commit.
+  /// Looks at every file again that was read: called after the last read and before a commit.
   ///
   /// - Throws: `different` where one was changed or replaced meanwhile.
   func verifyUnchanged() throws(PeftoolError)
 }
 
 extension TensorSource {
+  package var origins: [any TensorSource] { get throws(PeftoolError) { [] } }
+
+  /// All files that are read for the tensors, those of its origins among them.
+  ///
+  /// - Throws: as `origins`.
+  package var inputFiles: [InputFile] {
+    get throws(PeftoolError) {
+      var all = files
+      for origin in try origins { all += try origin.inputFiles }
+      return all
+    }
+  }
+
   package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
     tensor.strides == nil ? (files[tensor.fileIndex], tensor.byteRange) : nil
   }
@@ -62,6 +80,7 @@ extension TensorSource {
 
   package func verifyUnchanged() throws(PeftoolError) {
     for file in files { try file.verifyUnchanged() }
+    for origin in try origins { try origin.verifyUnchanged() }
   }
 
   /// All bytes of a tensor, in an array of their own: for small ones.

@@ -13,6 +13,10 @@ extension Peftool {
     signal(SIGPIPE, SIG_DFL)
     Interruption.install()
     raiseDescriptorLimit()
+    if let text = refusal(ofVerbIn: arguments) {
+      writeToStandardError("peftool: \(text)\n")
+      return exitCode(for: ValidationError(text)).rawValue
+    }
     do {
       var command = try parseAsRoot(arguments)
       try command.run()
@@ -25,6 +29,19 @@ extension Peftool {
     } catch {
       return status(telling: error)
     }
+  }
+
+  /// What is said where the first argument, or that of `help`, is no verb; nil where it is one.
+  private static func refusal(ofVerbIn arguments: [String]) -> String? {
+    let help = "help"
+    let given = arguments.first == help ? arguments.dropFirst().first : arguments.first
+    guard let given, !given.hasPrefix("-") else { return nil }
+    // Without a name of its own a command has that of its type.
+    let verbs = configuration.subcommands.map { verb in
+      verb.configuration.commandName ?? "\(verb)".lowercased()
+    }
+    guard given != help, !verbs.contains(given) else { return nil }
+    return "'\(given.printable)' is no verb; there are \(verbs.joined(separator: ", ")) and \(help)"
   }
 
   /// Prints what the argument parser has thrown: help and version to standard output, a wrong

@@ -64,25 +64,29 @@ extension ModelOutput.Destination {
 
   /// Refuses what cannot be meant.
   ///
-  /// - Parameter verb: who writes, for the message.
-  func validate(_ verb: String, shardSize: Int?) throws {
+  /// - Parameters:
+  ///   - verb: who writes, for the message.
+  ///   - reason: why it has to be a directory; nil where a file or a stream will do.
+  func validate(_ verb: String, shardSize: Int?, onlyDirectory reason: String? = nil) throws {
+    if let reason, !isDirectory { throw ValidationError("-o is a directory: \(reason)") }
+    if case .directory("") = self { throw ValidationError("-o names nothing") }
     if case .stream = self, StandardOutput.terminalWidth != nil {
       throw ValidationError("-o - writes a model, and standard output is a terminal")
     }
     if case .directory(let path) = self,
-      let ending = Self.otherEndings.first(where: path.lowercased().hasSuffix)
+      let ending = Self.endings.first(where: path.lowercased().hasSuffix)
     {
       throw ValidationError(
-        "-o ends in \(ending), and \(verb) writes safetensors: name a directory or a .safetensors "
-          + "file")
+        "-o ends in \(ending), and \(verb) writes safetensors: name a directory"
+          + (reason == nil ? " or a .safetensors file" : ""))
     }
     if shardSize != nil, !isDirectory {
       throw ValidationError("--shard-size is for a directory, -o names one file")
     }
   }
 
-  /// The endings of other formats' files, and of safetensors in capitals.
-  private static let otherEndings = [
+  /// The endings of files of tensors, in any case: no folder's.
+  static let endings = [
     ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".zst", ".safetensors",
   ]
 }

@@ -35,7 +35,8 @@ def sequences(tokenizer):
 
 
 def load(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.bfloat16)
+    # Computed in F32, whatever the file's dtype: a CPU is quick at it, and the loss has its digits.
+    return AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32)
 
 
 @torch.no_grad()

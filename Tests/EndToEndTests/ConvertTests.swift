@@ -2,6 +2,8 @@ import Foundation
 import Testing
 
 private let base = Repository.sample("bases/llama-bf16")
+private let lora = Repository.sample("adapters/lora")
+private let gguf = Repository.sample("gguf/tiny-llama.gguf")
 
 /// `convert` of checkpoints that are not GGUF.
 @Suite struct ConvertTests {
@@ -89,10 +91,7 @@ private let base = Repository.sample("bases/llama-bf16")
       (["--exclude", "*"], "has no tensor that is selected"),
       (["--rename", "xyz=a"], "pattern 1 of --rename changes no name"),
       (["--rename", #"layers\.\d+=layers.7"#], "as another tensor is"),
-      (["--rename", "=a"], "'=a' is not of the form REGEX=TEMPLATE"),
-      (["--rename", "a(=b"], "'a(' is no regular expression"),
       (["--rename", #"model=\2"#], "'model' has no group 2"),
-      (["--rename", #"model=\q"#], "a backslash before something else"),
     ])
   func whatDoesNothingIsAnError(flags: [String], message: String) throws {
     let place = try Workplace()
@@ -125,11 +124,48 @@ private let base = Repository.sample("bases/llama-bf16")
     arguments: [
       ["-o", "x.bin"], ["-o", "out.safetensors", "--shard-size", "1GB"],
       ["-o", "out", "--saturate"],
-      ["-o", "out", "--dtype", "int4"],
+      ["-o", "out", "--dtype", "int4"], ["-o", ""], ["-o", "x.gguf", "--dtype", "f64"],
+      ["-o", "out", "--include", "["], ["-o", "out", "--rename", "=a"],
+      ["-o", "out", "--rename", "a(=b"], ["-o", "out", "--rename", #"model=\q"#],
+      ["-o", "-", "--to", "kohya"], ["-o", "x.gguf", "--to", "kohya"], ["-o", "-", "--to", "mlx"],
+      ["-o", "x.safetensors", "--to", "peft"],
     ])
   func wrongUsage(flags: [String]) throws {
     let place = try Workplace()
     #expect(try place.run(["convert", base] + flags).status == 64)
     #expect(try place.names.isEmpty)
+  }
+
+  @Test(
+    arguments: [
+      (base, ["-o", "x.gguf", "--base", base], "--base goes with an adapter"),
+      (lora, ["-o", "out", "--shard-size", "1GB"], "--shard-size is for models"),
+      (Repository.sample("gguf/tiny-llama.gguf"), ["-o", "x.gguf"], "is GGUF: convert it to a"),
+      (lora, ["-o", "x.gguf", "--base", gguf], "expected a model's folder with config.json"),
+      ("\(base)/config.json", ["-o", "out"], "no index of shards"),
+    ])
+  func whatCannotBeIsToldInOneLine(input: String, flags: [String], message: String) throws {
+    let place = try Workplace()
+    let run = try place.run(["convert", input] + flags)
+    #expect(run.status == 2)
+    #expect(run.errors.contains(message), "\(run.errors)")
+    #expect(try place.names.isEmpty)
+  }
+
+  /// A single file and a stream have no place for a configuration.
+  @Test func whatIsLeftToDoIsTold() throws {
+    let place = try Workplace()
+    let file = try place.run("convert", base, "-o", "x.safetensors", "--dtype", "f16")
+    #expect(file.unfoldedText.contains("in the model's, set dtype to \"float16\""))
+    let model = try place.run("convert", gguf, "-o", "y.safetensors")
+    #expect(model.unfoldedText.contains("tokenizer's files are written with a directory only"))
+  }
+
+  @Test func anAdapterOfMLXKeepsItsFileName() throws {
+    let place = try Workplace()
+    let adapter = Repository.sample("mlx/lora")
+    #expect(
+      try place.run("convert", adapter, "-o", "out", "--include", "*.0.*").status == 0)
+    #expect(try place.shell("ls out").text == "adapter_config.json\nadapters.safetensors\n")
   }
 }

@@ -72,6 +72,50 @@ private let lora = Repository.sample("adapters/lora")
     // Three files in one: as with a directory.
     #expect(try place.run("convert", "b.zst", "-o", "one.safetensors").status == 0)
     #expect(try place.run("diff", "one.safetensors", base).status == 0)
+    let gguf = try place.run("convert", "b.zst", "-o", "b.gguf")
+    #expect(gguf.status == 2 && gguf.errors.contains("is packed: convert it to a directory"))
+  }
+
+  /// One file out of several: the report is of that, and says that the others stay behind.
+  @Test func whatStaysBehindIsTold() throws {
+    let place = try Workplace()
+    let tied = Repository.sample("bases/llama-tied-f32")
+    #expect(try place.run("convert", tied, "-o", "b.zst").status == 0)
+    let run = try place.run("convert", "b.zst", "-o", "x.safetensors", "--json")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.text.contains("\"files\": 1,") && run.text.contains("beside the tensors stay"))
+    #expect(run.text.contains("\"bytes\": \(try place.bytes("x.safetensors").count),"))
+    #expect(try place.shell("cmp x.safetensors '\(tied)/model.safetensors'").status == 0)
+  }
+
+  @Test func inspectTellsOfThePackingAndTheBase() throws {
+    let place = try Workplace()
+    #expect(try place.run("merge", base, lora, "-o", "tuned").status == 0)
+    #expect(try place.run("convert", "tuned", "-o", "d.zst", "--delta-from", base).status == 0)
+    let text = try place.run("inspect", "d.zst").unfoldedText
+    #expect(text.contains("packed") && text.contains("differences to"), "\(text)")
+    let json = try place.run("inspect", "d.zst", "--json").text
+    #expect(
+      json.contains("\"base\": \"\(base.replacing("/", with: "\\/"))\"") || json.contains(base))
+    #expect(json.contains("d.zst/model-00002-of-00003.safetensors"))
+  }
+
+  /// The base of differences is an input of what is made of them.
+  @Test func theBaseOfDifferencesIsNotReplaced() throws {
+    let place = try Workplace()
+    #expect(try place.run("merge", base, lora, "-o", "tuned").status == 0)
+    #expect(try place.shell("cp -r '\(base)' base").status == 0)
+    #expect(try place.run("convert", "tuned", "-o", "d.zst", "--delta-from", "base").status == 0)
+    for arguments in [
+      ["convert", "d.zst", "-o", "base", "--dtype", "f16", "--force"],
+      ["convert", "d.zst", "-o", "base", "--force"],
+      ["merge", "d.zst", lora, "-o", "base", "--force"],
+      ["quantize", "d.zst", "-o", "base", "--force"],
+    ] {
+      let run = try place.run(arguments)
+      #expect(run.status == 2, "\(arguments) \(run.text)")
+    }
+    #expect(try place.shell("diff -r base '\(base)'").status == 0)
   }
 
   @Test func damageIsAFault() throws {

@@ -61,6 +61,59 @@ private let base = Repository.sample("bases/llama-bf16")
     #expect(quiet.text.hasPrefix("module "))
   }
 
+  @Test func aPageThatHasNoPlaceIsToldFirst() throws {
+    let place = try Workplace()
+    let run = try place.run("quantize", base, "-o", "out", "--report", "nowhere/loss.html")
+    #expect(run.status == 2)
+    #expect(run.errors.contains("nowhere: is no folder"))
+    #expect(try place.names == [])
+    #expect(try place.run("quantize", base, "-o", "out", "--report", "out/loss.html").status == 0)
+  }
+
+  /// What is quantized needs a configuration that says so, also where a file alone is named.
+  @Test func theConfigurationBesideAFileIsWritten() throws {
+    let place = try Workplace()
+    let file = Repository.sample("bases/llama-f32/model.safetensors")
+    #expect(try place.run("quantize", file, "-o", "out").status == 0)
+    #expect(try place.shell("cat out/config.json").text.contains("quantization_config"))
+    let back = try place.run("dequantize", "out/model.safetensors", "-o", "back")
+    #expect(back.status == 0)
+    let config = try place.shell("cat back/config.json").text
+    #expect(config.contains("\"llama\"") && !config.contains("quantization_config"))
+    #expect(try place.shell("cp '\(file)' alone.safetensors").status == 0)
+    let alone = try place.run("quantize", "alone.safetensors", "-o", "other")
+    #expect(alone.unfoldedText.contains("there is no config.json"))
+  }
+
+  /// Which way a `c_attn` lies its shape does not tell once it is quantized.
+  @Test func aConv1DIsTurnedBackWhereverItsTypeStands() throws {
+    let place = try Workplace()
+    let sample = Repository.sample("quantized/gpt2-nf4")
+    #expect(try place.run("dequantize", sample, "-o", "plain").status == 0)
+    #expect(try place.shell("cp -r '\(sample)' part").status == 0)
+    let wrapped =
+      #"import json; p = "part/config.json"; c = json.load(open(p)); "#
+      + #"q = c.pop("quantization_config"); "#
+      + #"json.dump({"model_type": "captioner", "decoder": c, "quantization_config": q}, "#
+      + #"open(p, "w"))"#
+    #expect(try place.shell("python3 -c '\(wrapped)'").status == 0)
+    #expect(try place.run("dequantize", "part", "-o", "other").status == 0)
+    #expect(try place.shell("cmp plain/model.safetensors other/model.safetensors").status == 0)
+    let lost = try place.shell("rm part/config.json; peftool dequantize part -o third")
+    #expect(lost.status == 2 && lost.errors.contains("may be a Conv1D's"), "\(lost.errors)")
+  }
+
+  @Test func aDirectoryOfNoOtherName() throws {
+    let place = try Workplace()
+    for output in ["x.gguf", "x.safetensors", "-"] {
+      #expect(try place.run("quantize", base, "-o", output).status == 64)
+      #expect(try place.run("dequantize", base, "-o", output).status == 64)
+    }
+    let nothing = try place.run("quantize", base, "-o", "out", "--exclude", "*")
+    #expect(nothing.status == 2 && nothing.errors.contains("leave all out"))
+    #expect(try place.names == [])
+  }
+
   @Test func onlyQuantizedModelsAreDequantized() throws {
     let place = try Workplace()
     let run = try place.run("dequantize", base, "-o", "out")

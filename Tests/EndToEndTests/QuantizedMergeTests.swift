@@ -23,6 +23,41 @@ private let dora = Repository.sample("adapters/dora")
     #expect(!(try place.shell("cat merged/config.json").text.contains("quantization_config")))
   }
 
+  @Test func aQuantizedBaseIsOneForEveryVerb() throws {
+    let place = try Workplace()
+    let fit = try place.run("verify", lora, "--base", nf4)
+    #expect(fit.status == 0 && fit.text.contains("14 modules of"), "\(fit.text)\(fit.errors)")
+    let mlx = Repository.sample("mlx/lora")
+    #expect(try place.run("convert", mlx, "-o", "peft", "--to", "peft", "--base", nf4).status == 0)
+  }
+
+  /// Of settings that a base has nothing else may be asked, not even the default.
+  @Test(
+    arguments: [
+      (["--block-size", "64"], "keeps its settings"),
+      (["--rounding", "peft"], "--rounding peft is"),
+    ])
+  func whatDoesNotGoWithTheBasesSettings(flags: [String], message: String) throws {
+    let place = try Workplace()
+    let run = try place.run(["merge", nf4, lora, "-o", "out", "--quantize", "nf4"] + flags)
+    #expect(run.status == 2 && run.errors.contains(message), "\(run.errors)")
+    #expect(try place.names == [])
+  }
+
+  @Test func whatQuantizationLeavesOutIsTold() throws {
+    let place = try Workplace()
+    #expect(
+      try place.shell(
+        "cp -r '\(Repository.sample("bases/mixtral-bf16"))' m && cp m/*.safetensors m/other.bin"
+      ).status == 0)
+    let adapter = Repository.sample("adapters/target-parameters-unfused")
+    let run = try place.run("merge", "m", adapter, "-o", "out", "--quantize", "nf4")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.unfoldedText.contains("bitsandbytes quantizes no fused ones"))
+    // Both plans have it.
+    #expect(run.unfoldedText.components(separatedBy: "other.bin").count == 2)
+  }
+
   @Test func aTurnedWeightIsDequantized() throws {
     let place = try Workplace()
     let quantized = Repository.sample("quantized/gpt2-nf4")

@@ -69,6 +69,43 @@ private let fits: [(base: String, adapter: String)] = {
     #expect(folder.status == 1)
   }
 
+  @Test(
+    arguments: [
+      (#"t["model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__nf4"][0] = 88"#, "byte 0"),
+      (#"t["x.absmin"] = t.pop("model.layers.0.mlp.up_proj.weight.absmax")"#, "absmax' beside it"),
+      (#"del c["quantization_config"]"#, "would take the codes for numbers"),
+      (#"c["quantization_config"]["bnb_4bit_quant_type"] = "fp4""#, "bnb_4bit_quant_type is"),
+      (#"c["quantization_config"]["load_in_4bit"] = False"#, "quantization_config excludes"),
+    ])
+  func aQuantizedModelHasToFitItself(edit: String, reason: String) throws {
+    let place = try Workplace()
+    let sample = Repository.sample("quantized/llama-nf4-double")
+    let sound = try place.run("verify", sample)
+    #expect(sound.status == 0 && sound.text.contains("14 quantized weights"), "\(sound.text)")
+    try place.write("edit.py", SafetensorsEdit.program(edit))
+    #expect(try place.shell("cp -r '\(sample)' m && python3 edit.py m").status == 0)
+    let run = try place.run("verify", "m")
+    #expect(run.status == 1 && run.text.contains(reason), "\(run.text)\(run.errors)")
+  }
+
+  @Test func adaptersOfOtherFormatsAreReadAsConvertReadsThem() throws {
+    let place = try Workplace()
+    let kohya = Repository.sample("kohya/lora.safetensors")
+    let fits = try place.run("verify", kohya, "--base", model)
+    #expect(fits.status == 0 && fits.text.contains("14 modules of"), "\(fits.text)\(fits.errors)")
+    try place.write(
+      "edit.py", SafetensorsEdit.program(#"t["lora_x.lora_up.weight"] = t.pop(min(t))"#))
+    #expect(
+      try place.shell("mkdir k; cp '\(kohya)' k/model.safetensors; python3 edit.py k").status == 0)
+    let half = try place.run("verify", "k/model.safetensors")
+    #expect(half.status == 1 && half.text.contains("lora_down"), "\(half.text)\(half.errors)")
+    let mlx = Repository.sample("mlx/lora")
+    #expect(try place.run("verify", mlx, "--base", model).text.contains("14 modules of"))
+    #expect(try place.run("verify", mlx, "--base", "nosuch").status == 2)
+    let other = try place.run("verify", mlx, "--base", Repository.sample("bases/gpt2-f32"))
+    #expect(other.status == 1 && other.text.contains("nor 13 more of 14"), "\(other.text)")
+  }
+
   @Test func anAdapterOfAnotherModelHasAFaultAModule() throws {
     let run = try Workplace().run(
       "verify", Repository.sample("adapters/lora"), "--base", Repository.sample("bases/gpt2-f32"))

@@ -175,8 +175,10 @@ def test_shards_are_cut_alike(peftool, tmp_path, model, form):
     assert_same_folders(tmp_path / "ours", expected)
 
 
-def test_excluded_modules_are_recorded(peftool, tmp_path):
-    base = make("llama", tmp_path / "base")
+@pytest.mark.parametrize("model", ["llama", "llama-tied"])
+def test_excluded_modules_are_recorded(peftool, tmp_path, model):
+    """With a list transformers skips no head by itself, nor one that is tied."""
+    base = make(model, tmp_path / "base")
     peftool.check("quantize", base, "-o", tmp_path / "ours", "--exclude", "*.down_proj")
     config = json.loads((tmp_path / "ours/config.json").read_text())
     skipped = config["quantization_config"]["llm_int8_skip_modules"]

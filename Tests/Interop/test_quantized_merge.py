@@ -161,3 +161,22 @@ def test_quantizing_a_merge_is_merging_then_quantizing(peftool, tmp_path):
     weight = load_file(tmp_path / "merged/model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     codes, _ = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     assert codes.equal(a["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_codes_keep_the_type_that_they_are_stored_as(peftool, tmp_path):
+    """`bnb_4bit_quant_storage`: what changes lies in the file as it was, and means the same."""
+    base = make(MODEL, tmp_path / "base")
+    lora = adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    for name, storage in [("plain", torch.uint8), ("stored", torch.bfloat16)]:
+        quantized = theirs(
+            base, tmp_path / f"{name}-base", "nf4-double", bnb_4bit_quant_storage=storage)
+        peftool.check("merge", quantized, lora, "-o", tmp_path / name, "--quantize", "nf4")
+    plain, stored = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("plain", "stored"))
+    assert plain.keys() == stored.keys()
+    for name, tensor in stored.items():
+        if "q_proj" in name and name.endswith(".weight"):
+            assert tensor.dtype == torch.bfloat16
+        assert tensor.view(-1).view(torch.uint8).equal(plain[name].view(-1).view(torch.uint8)), name
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "stored", device_map="cpu")
+    assert torch.isfinite(model(torch.arange(64).view(4, 16)).logits).all()

@@ -90,12 +90,13 @@ package struct LowRankAdapter: Sendable {
   /// - Throws: `different` with the nearest names where one is not there.
   func checkModules(in base: BaseModel) throws(PeftoolError) {
     let names = ModuleNames(base)
-    for module in modules where names.tensor(module.path, "weight") == nil {
-      throw PeftoolError(
-        .different,
-        "the base has no module \(module.path.printable); nearest: "
-          + names.nearest(to: "\(module.path).weight").map(\.printable).joined(separator: ", "))
-    }
+    let missing = modules.filter { names.tensor($0.path, "weight") == nil }
+    guard let first = missing.first else { return }
+    let others = missing.count > 1 ? ", nor \(missing.count - 1) more of \(modules.count)" : ""
+    throw PeftoolError(
+      .different,
+      "the base has no module \(first.path.printable)\(others); nearest: "
+        + names.nearest(to: "\(first.path).weight").map(\.printable).joined(separator: ", "))
   }
 }
 

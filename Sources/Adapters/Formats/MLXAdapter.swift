@@ -161,7 +161,8 @@ enum MLXAdapter {
       let shape = ModuleNames(base).tensor(path, "weight")?.stored.shape,
       a.shape[0] != b.shape[1]
     {
-      return shape == [a.shape[0], b.shape[1]]
+      // A Conv1D's weight lies as an embedding's does.
+      return shape == [a.shape[0], b.shape[1]] && base.isConv1D(path) != true
     }
     return BaseModel.isInputEmbedding(path)
   }

@@ -37,7 +37,7 @@ enum PEFTAdapter {
           + (result.usesDoRA ? "are magnitudes" : "is no magnitude"), path: path)
     }
     result.baseName = adapter.configuration.baseName
-    result.notes = notes
+    result.notes = notes + adapter.ignored(for: "another format")
     return result
   }
 
@@ -130,7 +130,7 @@ enum PEFTAdapter {
             + "whether it is the base's, and then it is left out"))
     }
     guard let own = ModuleNames(base).tensor(module.path, "weight")?.stored,
-      try ChangeResolver.areEqual(stored, own)
+      try stored.isSame(as: own)
     else {
       throw stored.at(
         PeftoolError(

@@ -1,9 +1,10 @@
 import Checkpoints
-import JSON
-import Tensors
+package import JSON
+package import Tensors
 
 /// The changes to a model's `config.json` that a merge asks for; keys keep their places.
 struct ConfigEdits {
+  fileprivate static let dtypeKeys = ["dtype", "torch_dtype"]
   private let base: BaseModel
   private var config: JSON?
   private var isChanged = false
@@ -56,8 +57,13 @@ struct ConfigEdits {
 
   /// Follows `--dtype`.
   mutating func setDType(_ dtype: DType) {
-    guard let name = dtype.torchName else { return }
-    for key in ["dtype", "torch_dtype"] { set(key, .string(name), isAdded: false) }
+    guard let old = config, let name = dtype.torchName else { return }
+    let new = old.with(dtype)
+    guard new != old else { return }
+    config = new
+    isChanged = true
+    let key = Self.dtypeKeys.first { old[$0] != nil } ?? Self.dtypeKeys[0]
+    settings.append(.init(key, .string(name)))
   }
 
   /// The part of the configuration that describes the language model.
@@ -89,6 +95,20 @@ struct ConfigEdits {
 }
 
 extension JSON {
+  /// A model's configuration with another dtype, wherever it names one: in its parts, too.
+  package func with(_ dtype: DType) -> JSON {
+    guard case .object(let members) = self, let name = dtype.torchName else { return self }
+    return .object(
+      members.map { member in
+        if ConfigEdits.dtypeKeys.contains(member.key), case .string = member.value {
+          return .init(member.key, .string(name))
+        }
+        // How weights are quantized is another matter.
+        let isPart = member.key != "quantization_config"
+        return isPart ? .init(member.key, member.value.with(dtype)) : member
+      })
+  }
+
   /// The object with another value for a key that it has.
   fileprivate func replacing(_ key: String, _ value: JSON) -> JSON {
     guard case .object(let members) = self else { return self }

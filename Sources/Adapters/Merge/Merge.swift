@@ -155,7 +155,11 @@ extension Merge {
     let preparations = blockCounts.mapValues { Preparation(blockCount: $0) }
     let results = try pass.run(
       into: files, threads: options.threads ?? availableProcessorCount, progress: progress,
-      worker: { MergeWorker(plan, allowsNonfinite: options.allowsNonfinite) },
+      worker: {
+        MergeWorker(
+          plan, allowsNonfinite: options.allowsNonfinite,
+          hint: "; --allow-nonfinite lets it pass")
+      },
       perform: { (worker, work) throws(PeftoolError) -> BlockResult in
         guard let preparation = preparations[work.tensor] else {
           preconditionFailure("every tensor with rows has a preparation")

@@ -3,7 +3,8 @@ package import Files
 package import JSON
 package import Tensors
 
-/// What a merge will write, decided from names, shapes and configurations before any value is read.
+/// What a merge will write, decided from names, shapes and configurations; of values at most both
+/// ends of tied embeddings are read, to tell whether they are one.
 package struct MergePlan: Sendable {
   /// How adapters are merged.
   package struct Options: Sendable {
@@ -104,17 +105,7 @@ package struct MergePlan: Sendable {
   }
 
   private static func notes(_ checkpoint: Checkpoint, _ adapters: [Adapter]) -> [String] {
-    var notes: [String] = []
-    if !checkpoint.otherWeights.isEmpty {
-      let names = checkpoint.otherWeights.prefix(5).map(\.printable).joined(separator: ", ")
-      notes.append("other weights in the base's folder are not carried along: \(names)")
-    }
-    for adapter in adapters where !adapter.ignored.isEmpty {
-      notes.append(
-        "\(adapter.path.printable): \(adapter.ignored.count) tensors have no part in the merged "
-          + "weights (\(adapter.ignored[0].name.printable))")
-    }
-    return notes
+    checkpoint.leftBehind + adapters.flatMap { $0.ignored(for: "merged weights") }
   }
 }
 

@@ -36,15 +36,18 @@ final class Preparation: Sendable {
 struct MergeWorker: ~Copyable {
   private let plan: MergePlan
   private let allowsNonfinite: Bool
+  /// What the error about a value that is not finite ends in.
+  private let hint: String
   /// A block as it is read, and as it is written.
   private var input = Block(byteCount: 0)
   private var output = Block(byteCount: 0)
   private var single = Tile<Float>(columns: 0)
   private var double = Tile<Double>(columns: 0)
 
-  init(_ plan: MergePlan, allowsNonfinite: Bool) {
+  init(_ plan: MergePlan, allowsNonfinite: Bool, hint: String = "") {
     self.plan = plan
     self.allowsNonfinite = allowsNonfinite
+    self.hint = hint
   }
 
   /// Merges rows of a tensor; `write` and `copy` then have their bytes.
@@ -65,7 +68,7 @@ struct MergeWorker: ~Copyable {
           &input, &output)
       }
     if result.nonfiniteCount > 0, !allowsNonfinite {
-      throw Self.nonfinite(tensor, rows, in: output.bytes(result.byteCount))
+      throw Self.nonfinite(tensor, rows, in: output.bytes(result.byteCount), hint: hint)
     }
     return result
   }
@@ -129,7 +132,7 @@ struct MergeWorker: ~Copyable {
 
   /// The error that names the first row with a value that is not finite.
   private static func nonfinite(
-    _ tensor: OutputTensor, _ rows: Range<Int>, in bytes: RawSpan
+    _ tensor: OutputTensor, _ rows: Range<Int>, in bytes: RawSpan, hint: String
   ) -> PeftoolError {
     let columns = tensor.columnCount
     let rowByteCount = columns * tensor.dtype.bitCount / 8
@@ -140,8 +143,7 @@ struct MergeWorker: ~Copyable {
     }
     return PeftoolError(
       .different,
-      "row \(row ?? rows.lowerBound) has NaN or infinity in the result; --allow-nonfinite lets it "
-        + "pass",
-      tensor: tensor.name, path: tensor.base.path)
+      "row \(row ?? rows.lowerBound) has NaN or infinity in the result\(hint)", tensor: tensor.name,
+      path: tensor.base.path)
   }
 }

@@ -1,4 +1,4 @@
-import Checkpoints
+package import Checkpoints
 package import Files
 import JSON
 import Synchronization
@@ -25,7 +25,7 @@ package struct MergedSource: TensorSource {
     let base = plan.base.checkpoint.source
     path = base.path
     metadata = base.metadata
-    files = base.files + plan.adapters.flatMap(\.checkpoint.source.files)
+    files = base.files
     tensors = plan.tensors.map {
       TensorInfo(
         name: $0.name, dtype: $0.dtype, shape: $0.base.shape, byteRange: 0..<$0.byteCount,
@@ -34,6 +34,12 @@ package struct MergedSource: TensorSource {
     var places: [ExactName: Int] = [:]
     for (place, tensor) in tensors.enumerated() { places[ExactName(tensor.name)] = place }
     self.places = places
+  }
+
+  package var origins: [any TensorSource] {
+    get throws(PeftoolError) {
+      [plan.base.checkpoint.source] + plan.adapters.map(\.checkpoint.source)
+    }
   }
 
   package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {

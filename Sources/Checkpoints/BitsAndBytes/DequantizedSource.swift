@@ -62,6 +62,7 @@ package struct DequantizedSource: TensorSource {
 
   package var path: String { stored.path }
   package var files: [InputFile] { stored.files }
+  package var origins: [any TensorSource] { get throws(PeftoolError) { [stored] } }
   package var metadata: [(key: String, value: String)] { stored.metadata }
 
   package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {

@@ -54,7 +54,17 @@ package struct QuantizedWeight: Sendable {
   /// - Throws: `damaged`, `different` and `unsupported` where the tensors of a weight do not fit
   ///   each other, or the weight of some is not there; `io`.
   package static func all(in checkpoint: Checkpoint) throws(PeftoolError) -> [QuantizedWeight] {
+    let (weights, faults) = scan(checkpoint)
+    if let fault = faults.first { throw fault }
+    return weights
+  }
+
+  /// The quantized weights that are sound, and what is wrong with the others, one fault a weight.
+  package static func scan(
+    _ checkpoint: Checkpoint
+  ) -> (weights: [QuantizedWeight], faults: [PeftoolError]) {
     var weights: [QuantizedWeight] = []
+    var faults: [PeftoolError] = []
     for tensor in checkpoint.tensors {
       let state = FourBitCode.allCases
         .map { tensor.name + stateOfBlocks + $0.rawValue }
@@ -72,25 +82,27 @@ package struct QuantizedWeight: Sendable {
       } catch {
         // What lies beside it may lie in another shard.
         let place = error.tensor.flatMap { checkpoint[$0] } ?? tensor
-        throw error.at(
-          tensor: tensor.name, path: checkpoint.source.files[place.fileIndex].path)
+        faults.append(
+          error.at(tensor: tensor.name, path: checkpoint.source.files[place.fileIndex].path))
       }
     }
-    try refuseOrphans(of: weights, in: checkpoint)
-    return weights
+    // What lies beside a weight with a fault would seem to belong to none.
+    if faults.isEmpty { faults = orphans(of: weights, in: checkpoint) }
+    return (weights, faults)
   }
 
   /// Without its state a weight's codes would pass for numbers.
-  private static func refuseOrphans(
+  private static func orphans(
     of weights: [QuantizedWeight], in checkpoint: Checkpoint
-  ) throws(PeftoolError) {
+  ) -> [PeftoolError] {
     // Such names mean something else where nothing is quantized.
-    guard !weights.isEmpty else { return }
+    guard !weights.isEmpty else { return [] }
     let known = Set(weights.flatMap(\.names).map(ExactName.init))
-    for tensor in checkpoint.tensors where !known.contains(ExactName(tensor.name)) {
-      guard tensor.name.contains(stateOfBlocks) || endings.contains(where: tensor.name.hasSuffix)
-      else { continue }
-      throw PeftoolError(
+    return checkpoint.tensors.filter { tensor in
+      !known.contains(ExactName(tensor.name))
+        && (tensor.name.contains(stateOfBlocks) || endings.contains(where: tensor.name.hasSuffix))
+    }.map { tensor in
+      PeftoolError(
         .damaged,
         "belongs to no quantized weight: others beside it are missing, or of another kind",
         tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)

@@ -67,7 +67,7 @@ package final class PackedBase: Sendable {
     try base.source.read(own, bytes: range, into: &buffer)
   }
 
-  /// Looks again at the files that have been read.
+  /// Looks again at the files, where they have been opened.
   func verifyUnchanged() throws(PeftoolError) {
     try opened.withLock { (base) throws(PeftoolError) in
       try base?.source.verifyUnchanged()

@@ -33,6 +33,14 @@ package struct PackedFile: TensorSource {
     Array(repeating: file, count: contents.tensorMembers.count)
   }
 
+  /// The base of differences, which is opened for it.
+  package var origins: [any TensorSource] {
+    get throws(PeftoolError) {
+      guard let base else { return [] }
+      return [try base.checkpoint().source]
+    }
+  }
+
   /// Opens a packed file and reads its header frame.
   ///
   /// - Parameter base: where the base is, for a file of differences; nil looks for it by the path in

@@ -61,7 +61,7 @@ package struct ShardIndex: Sendable {
     }
     try reader.finish()
     guard let map else {
-      throw PeftoolError(.damaged, "weight_map is missing, expected an object")
+      throw PeftoolError(.damaged, "weight_map is missing, expected an object: no index of shards")
     }
     self.path = path
     self.bytes = bytes

@@ -53,7 +53,8 @@ struct CheckpointSelection: Sendable {
     var names: Set<ExactName> = []
     var tensors: [Conversion.Tensor] = []
     do throws(PeftoolError) {
-      if options.dtype != nil, try checkpoint.modelConfig?["quantization_config"] != nil {
+      let settings = try checkpoint.modelConfig?["quantization_config"] ?? .null
+      if options.dtype != nil, settings != .null {
         throw PeftoolError(
           .unsupported,
           "is quantized: its codes and scales have no other dtype; peftool dequantize first")
@@ -83,10 +84,7 @@ struct CheckpointSelection: Sendable {
         notes.append("\(left) tensors of integers and other codes keep their dtypes")
       }
     }
-    if !checkpoint.otherWeights.isEmpty {
-      let names = checkpoint.otherWeights.prefix(5).map(\.printable).joined(separator: ", ")
-      notes.append("other weights in the folder are not carried along: \(names)")
-    }
+    notes += checkpoint.leftBehind
     self.tensors = tensors
     self.notes = notes
   }
@@ -134,21 +132,5 @@ struct CheckpointSelection: Sendable {
       place -= count
     }
     preconditionFailure("a place in one of the lists")
-  }
-}
-
-extension JSON {
-  /// A model's configuration with another dtype, wherever it tells one.
-  fileprivate func with(_ dtype: DType) -> JSON {
-    guard case .object(let members) = self, let name = dtype.torchName else { return self }
-    return .object(
-      members.map { member in
-        switch member.key {
-        case "dtype", "torch_dtype":
-          if case .string = member.value { .init(member.key, .string(name)) } else { member }
-        case "text_config": .init(member.key, member.value.with(dtype))
-        default: member
-        }
-      })
   }
 }

@@ -42,6 +42,10 @@ struct ConversionJob: Sendable {
     overflow: Conversion.Overflow
   ) throws(PeftoolError) {
     let tensors: [Conversion.Tensor]
+    if checkpoint.isAdapter, shardByteCount != nil {
+      throw PeftoolError(
+        .unsupported, "is an adapter, and --shard-size is for models", path: checkpoint.path)
+    }
     if checkpoint.kind == .gguf {
       guard options.keepsAll else {
         throw PeftoolError(
@@ -49,15 +53,25 @@ struct ConversionJob: Sendable {
           "is a GGUF model, of which a whole model is made; --include, --exclude and --rename are "
             + "for a second step", path: checkpoint.path)
       }
-      let model = try GGUFImport(checkpoint, dtype: options.dtype)
+      let model = try GGUFImport(
+        checkpoint, dtype: options.dtype, hasCompanions: destination.isDirectory)
       tensors = model.tensors
       companions = .written(model.companions)
-      notes = model.notes
+      notes =
+        model.notes
+        + (destination.isDirectory
+          ? [] : ["config.json and the tokenizer's files are written with a directory only"])
     } else {
       let selection = try CheckpointSelection(checkpoint, options)
       tensors = selection.tensors
       companions = .carried(from: checkpoint, config: selection.config)
-      notes = selection.notes
+      var notes = selection.notes
+      if !destination.isDirectory, selection.config != nil, let dtype = options.dtype {
+        notes.append(
+          "no config.json is written with a single file: in the model's, set dtype to "
+            + "\"\(dtype.torchName ?? dtype.rawValue)\"")
+      }
+      self.notes = notes
     }
     let layout: CheckpointLayout
     do throws(PeftoolError) {

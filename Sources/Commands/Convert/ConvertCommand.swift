@@ -16,8 +16,8 @@ struct ConvertCommand: ParsableCommand {
     discussion: """
       IN is a model in safetensors, packed or not, PyTorch files or GGUF, or an adapter. OUT is a \
       directory, one file where it ends in .safetensors, .gguf or .zst, or - for a safetensors \
-      stream to standard output. It is whole or absent, whatever happens, and the same bytes for any number of \
-      threads.
+      stream to standard output. It is whole or absent, whatever happens, and the same bytes for \
+      any number of threads.
 
         peftool convert model.gguf -o model --dtype bf16
         peftool convert model -o model.gguf --dtype q8_0
@@ -66,8 +66,9 @@ struct ConvertCommand: ParsableCommand {
 
       With --to an adapter of PEFT, mlx-lm, or kohya's scripts and LyCORIS is made one of another \
       of these formats. What it is the content decides; for mlx-lm and PEFT a folder is written, \
-      for kohya a file. Dtypes stay, the merged weights are the same, and what the other format \
-      has no counterpart for is an error.
+      for kohya a file. Dtypes stay, and the merged weights are the same but for one rounding \
+      where a scaling has to go into a factor, which a note tells; what the other format has no \
+      counterpart for is an error.
 
         peftool convert my-adapter -o for-mlx --to mlx
         peftool convert my-adapter -o kohya.safetensors --to kohya --prefix lora_te
@@ -94,23 +95,29 @@ struct ConvertCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Write floating tensors so: f32, f16, bf16, f8_e4m3, f8_e5m2 or f64; in GGUF also q8_0, "
-        + "q4_0, q4_1, q5_0 or q5_1.", valueName: "dtype"))
-  var dtype: WrittenDType?
+        + "q4_0, q4_1, q5_0 or q5_1.", valueName: "dtype"),
+    transform: Self.dtype)
+  var dtype: DType?
 
   @Flag(help: "Take the largest number of a dtype for one that is too large for it.")
   var saturate = false
 
-  @Option(help: ArgumentHelp("Write only tensors that match.", valueName: "glob"))
-  var include: [String] = []
+  @Option(
+    help: ArgumentHelp("Write only tensors that match.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var include: [Glob] = []
 
-  @Option(help: ArgumentHelp("Leave out tensors that match.", valueName: "glob"))
-  var exclude: [String] = []
+  @Option(
+    help: ArgumentHelp("Leave out tensors that match.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var exclude: [Glob] = []
 
   @Option(
     help: ArgumentHelp(
       "Replace what a regular expression matches in names; repeatable.",
-      valueName: "regex=template"))
-  var rename: [String] = []
+      valueName: "regex=template"),
+    transform: { try CheckpointSelection.Renaming($0) })
+  var rename: [CheckpointSelection.Renaming] = []
 
   @Option(
     help: ArgumentHelp(
@@ -155,14 +162,7 @@ struct ConvertCommand: ParsableCommand {
         "--level is \(level), expected 1 to \(BlockPacker.levels.upperBound)")
     }
     if level != nil, !isPacking { throw ValidationError("--level goes with -o FILE.zst") }
-    if to != nil {
-      guard keepsAll, deltaBase == nil else {
-        throw ValidationError(
-          "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
-            + "an adapter keeps its dtypes and all of its tensors")
-      }
-      return
-    }
+    if let to { return try validate(to: to) }
     if isPacking {
       guard keepsAll, base == nil else {
         throw ValidationError(
@@ -172,6 +172,11 @@ struct ConvertCommand: ParsableCommand {
       return
     }
     if isGGUF {
+      if let dtype, GGUFFileType.number(of: dtype) == nil {
+        throw ValidationError(
+          "--dtype \(dtype.rawValue) is none that a .gguf file is written in: F32, F16, BF16, Q8_0, "
+            + "Q4_0, Q4_1, Q5_0 or Q5_1")
+      }
       if !keepsTensors || saturate || writing.shardSize != nil || deltaBase != nil {
         throw ValidationError(
           "--include, --exclude, --rename, --saturate, --shard-size and --delta-from are for "
@@ -179,13 +184,30 @@ struct ConvertCommand: ParsableCommand {
       }
       return
     }
-    if let dtype, dtype.dtype.isBlock {
-      throw ValidationError("--dtype \(dtype.dtype.rawValue) is for an output that ends in .gguf")
+    if let dtype, dtype.isBlock {
+      throw ValidationError("--dtype \(dtype.rawValue) is for an output that ends in .gguf")
     }
     if base != nil {
       throw ValidationError("--base goes with --to, or an output that ends in .gguf")
     }
     try destination.validate("convert", shardSize: writing.shardSize)
+  }
+
+  /// Refuses what does not go with `--to`.
+  private func validate(to format: AdapterFormat) throws {
+    guard keepsAll, deltaBase == nil else {
+      throw ValidationError(
+        "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
+          + "an adapter keeps its dtypes and all of its tensors")
+    }
+    let (isFile, what) =
+      format == .kohya ? (true, "a file that ends in .safetensors") : (false, "a folder")
+    let isNamedAsFile =
+      output == "-" || ModelOutput.Destination.endings.contains(where: output.hasSuffix)
+    guard isFile ? output.hasSuffix(".safetensors") : !isNamedAsFile else {
+      throw ValidationError(
+        "-o is '\(output.printable)', and with --to \(format.rawValue) \(what) is written")
+    }
   }
 
   func run() throws {
@@ -230,11 +252,14 @@ struct ConvertCommand: ParsableCommand {
         "is not made of differences: --delta-from is for a file that is, or goes "
           + "with -o FILE.zst", path: input)
     }
+    if base != nil, !checkpoint.isAdapter {
+      throw PeftoolError(.unsupported, "is a model, and --base goes with an adapter", path: input)
+    }
     if isGGUF {
       let writing =
         try checkpoint.isAdapter
-        ? GGUFWriting(Adapter(opening: input), base: base, dtype: dtype?.dtype)
-        : GGUFWriting(checkpoint, dtype: dtype?.dtype)
+        ? GGUFWriting(Adapter(opening: input), base: base, dtype: dtype)
+        : GGUFWriting(checkpoint, dtype: dtype)
       return GGUFJob(writing: writing, path: output)
     }
     if keepsAll, let packed = checkpoint.packed,
@@ -247,29 +272,22 @@ struct ConvertCommand: ParsableCommand {
 
   private func conversion(of checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {
     var options = CheckpointSelection.Options()
-    options.dtype = dtype?.dtype
-    for glob in include { options.include.append(try Glob(glob)) }
-    for glob in exclude { options.exclude.append(try Glob(glob)) }
-    for renaming in rename { options.renamings.append(try .init(renaming)) }
+    options.dtype = dtype
+    options.include = include
+    options.exclude = exclude
+    options.renamings = rename
     return try ConversionJob(
       checkpoint, options, to: destination, shardByteCount: writing.shardSize,
       overflow: saturate ? .saturated : .refused(hint: "; --saturate takes that instead"))
   }
-}
 
-/// The dtypes that tensors are converted to, as users write them.
-struct WrittenDType: ExpressibleByArgument {
-  let dtype: DType
-
-  init?(argument: String) {
-    let name = argument.lowercased()
-    let names: [DType] = [.f64, .f32, .f16, .bf16, .f8E4M3, .f8E5M2] + DType.quantizable
-    let found = names.first { $0.rawValue.lowercased() == name || $0.torchName == name }
-    guard let found else { return nil }
-    dtype = found
-  }
-
-  static var allValueStrings: [String] {
-    ["f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "f64", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"]
+  private static func dtype(_ text: String) throws -> DType {
+    let dtypes = DType.convertible + DType.quantizable
+    guard let dtype = DType(argument: text, among: dtypes) else {
+      throw ValidationError(
+        "'\(text.printable)' is none of "
+          + dtypes.map { $0.rawValue.lowercased() }.joined(separator: ", "))
+    }
+    return dtype
   }
 }

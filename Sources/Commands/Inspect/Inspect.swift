@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Checkpoints
 import Files
@@ -59,6 +60,9 @@ struct Inspect: ParsableCommand {
   func run() throws {
     let checkpoint = try Checkpoint(opening: path)
     var inspection = try Inspection(checkpoint, matching: tensors)
+    guard base == nil || inspection.isAdapter else {
+      throw PeftoolError(.unsupported, "is no adapter, and --base is for adapters", path: path)
+    }
     if let base { inspection.baseParameterCount = try Checkpoint(opening: base).parameterCount }
     if stats {
       let shown = inspection.tensors
@@ -78,6 +82,10 @@ struct Inspect: ParsableCommand {
 }
 
 extension Checkpoint {
-  /// The elements of all tensors.
-  var parameterCount: Int { tensors.reduce(0) { $0 + $1.elementCount } }
+  /// The elements of all tensors; of a quantized model those that its codes stand for.
+  var parameterCount: Int {
+    // What is damaged counts as it lies: verify tells of that.
+    let model = (try? adaptable) ?? self
+    return model.tensors.reduce(0) { $0 + $1.elementCount }
+  }
 }

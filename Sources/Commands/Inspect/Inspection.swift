@@ -51,7 +51,18 @@ struct Inspection {
       }
   }
 
+  /// Whether it is an adapter, of whatever format.
+  var isAdapter: Bool {
+    adapter != nil || foreign != nil || checkpoint.gguf?.header["general.type"]?.text == "adapter"
+  }
+
   private var byteCount: Int { checkpoint.tensors.reduce(0) { $0 + $1.byteCount } }
+
+  /// The files of tensors, which a packed file holds as they were.
+  private var files: [(path: String, byteCount: Int)] {
+    checkpoint.packed?.files(in: checkpoint.path)
+      ?? checkpoint.source.files.map { ($0.path, $0.byteCount) }
+  }
 
   /// The dtypes with their tensors and parameters, the one with most bytes first.
   private var dtypes: [(dtype: DType, tensors: Int, parameters: Int)] {
@@ -81,6 +92,7 @@ extension Inspection {
     facts.append("parameters", parametersText)
     facts.append("tensors", tensorsText)
     facts.append("size", sizeText)
+    checkpoint.packed?.append(to: &facts)
     facts.append("metadata", metadataText)
     facts.append(
       "not read",
@@ -104,7 +116,7 @@ extension Inspection {
       default: "safetensors"
       }
     guard checkpoint.kind == .sharded else { return "\(format), one file" }
-    return "\(format), \(checkpoint.source.files.count.text(of: "shard")) with an index"
+    return "\(format), \(files.count.text(of: "shard")) with an index"
   }
 
   private var parametersText: String {
@@ -207,9 +219,10 @@ extension Inspection {
       .init(
         "files",
         .array(
-          checkpoint.source.files.map {
+          files.map {
             .object([.init("path", .string($0.path)), .init("bytes", .number($0.byteCount))])
           })),
+      .init("packed", checkpoint.packed?.report ?? .null),
       .init("parameters", .number(checkpoint.parameterCount)),
       .init("bytes", .number(byteCount)),
       .init(

@@ -16,7 +16,8 @@ struct MergeCommand: ParsableCommand {
       Reads BASE once and writes it with the adapters folded in: the numbers of PEFT's \
       merge_and_unload, in the memory of a few rows. Tensors that no adapter touches keep their \
       bytes; shards, order, metadata and the base's other files (configuration, tokenizer, \
-      licence) are carried along. OUT is whole or absent, whatever happens.
+      licence) are carried along; with --quantize shards, order and metadata are those of \
+      `quantize`. OUT is whole or absent, whatever happens.
 
         peftool merge Llama-3.2-1B my-adapter -o merged
         peftool merge Llama-3.2-1B math code --weights 0.7,-0.5 -o mixed
@@ -26,10 +27,10 @@ struct MergeCommand: ParsableCommand {
       to standard output. A base in PyTorch files becomes one in safetensors, its shards likewise.
 
       An adapter is a directory with adapter_config.json and adapter_model.safetensors, or \
-      adapter_model.bin, as PEFT saves them: LoRA, rsLoRA, DoRA, AdaLoRA, IA3 or trainable tokens, with biases, saved \
-      modules, target_parameters and layer_replication. A key that matches nothing, a wrong rank \
-      or shape, and an adapter whose base was changed at its start (PiSSA, OLoRA, CorDA, LoftQ) \
-      are errors.
+      adapter_model.bin, as PEFT saves them: LoRA, rsLoRA, DoRA, AdaLoRA, IA3 or trainable \
+      tokens, with biases, saved modules, target_parameters and layer_replication. A key that \
+      matches nothing, a wrong rank or shape, and an adapter whose base was changed at its start \
+      (PiSSA, OLoRA, CorDA, LoftQ) are errors.
 
       --weights: a weight multiplies the adapter's whole change W' - W, for LoRA and DoRA alike, so \
       that 0 gives the base. Several adapters make one sum, rounded once. --rounding peft merges \
@@ -142,30 +143,36 @@ struct MergeCommand: ParsableCommand {
   func run() throws {
     let start = monotonicSeconds()
     let checkpoint = try Checkpoint(opening: base)
+    guard !checkpoint.isAdapter else {
+      throw PeftoolError(
+        .unsupported, "is an adapter, expected a base model: that comes first, then its adapters",
+        path: base)
+    }
     let adapters = try adapters.map {
       try Adapter(opening: $0, renaming: keyPrefix.map(\.renaming))
     }
     let quantized = try QuantizedMerge(
-      checkpoint, quantize: quantize, simulate: simulate, scheme)
+      checkpoint, quantize: quantize, simulate: simulate, scheme, rounding)
     var options = MergePlan.Options(
       weights: weights?.values ?? adapters.map { _ in 1 })
     options.rounding = rounding
     options.dtype = dtype
     options.singles = quantized.singles
     options.allowsMutatedBase = allowMutatedBase
+    // Only what is simulated is read before the merge.
+    let progress = ProgressLine(
+      "measuring", totalByteCount: checkpoint.tensors.reduce(0) { $0 + $1.byteCount },
+      isQuiet: writing.quiet)
     let plan = try MergePlan(
-      quantized.base(checkpoint, threads: writing.threads) { _ in }, adapters, options)
-    let summary =
-      if let quantization = try quantized.quantization(
-        of: plan, base: checkpoint, shardByteCount: writing.shardSize)
-      {
-        try run(plan, quantization)
-      } else {
-        try run(plan)
-      }
+      quantized.base(checkpoint, threads: writing.threads) { progress.advance(by: $0) }, adapters,
+      options)
+    progress.finish()
+    let quantization = try quantized.quantization(
+      of: plan, base: checkpoint, shardByteCount: writing.shardSize)
+    let summary = if let quantization { try run(plan, quantization) } else { try run(plan) }
     let report = MergeReport(
-      plan: plan, quantized: quantized, summary: summary, output: output,
-      seconds: monotonicSeconds() - start, isDirectory: destination.isDirectory)
+      plan: plan, quantized: quantized, quantization: quantization, summary: summary,
+      output: output, seconds: monotonicSeconds() - start, isDirectory: destination.isDirectory)
     try writing.report(
       to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
   }
@@ -202,11 +209,7 @@ struct MergeCommand: ParsableCommand {
   private var destination: ModelOutput.Destination { .init(argument: output) }
 
   private static func dtype(_ text: String) throws -> DType {
-    let names: [String: DType] = [
-      "FLOAT32": .f32, "FLOAT16": .f16, "BFLOAT16": .bf16, "FLOAT64": .f64,
-    ]
-    let upper = text.uppercased()
-    guard let dtype = DType(rawValue: upper) ?? names[upper], dtype.isComputable else {
+    guard let dtype = DType(argument: text, among: DType.convertible) else {
       throw ValidationError(
         "'\(text.printable)' is none of F32, F16, BF16, F8_E4M3, F8_E5M2, F64")
     }

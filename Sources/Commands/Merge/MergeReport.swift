@@ -8,6 +8,8 @@ import Reports
 struct MergeReport {
   let plan: MergePlan
   let quantized: QuantizedMerge
+  /// How the merged model has been quantized; nil where it has not.
+  let quantization: QuantizePlan?
   let summary: Merge.Summary
   let output: String
   let seconds: Double
@@ -77,11 +79,14 @@ struct MergeReport {
 
   /// What the user should know, and what is left to do where no configuration is written.
   private var notes: [String] {
-    guard !isDirectory || !plan.base.checkpoint.hasOtherFiles else { return plan.notes }
+    // Both tell of the other weights in the folder.
+    let known = plan.notes
+    let notes = known + (quantization?.notes.filter { !known.contains($0) } ?? [])
+    guard !isDirectory else { return notes }
     var edits = plan.configSettings.map { "set \($0.key) to \($0.value.text())" }
     if case .dequantized = quantized { edits.append("remove quantization_config") }
-    guard !edits.isEmpty else { return plan.notes }
-    return plan.notes + [
+    guard !edits.isEmpty else { return notes }
+    return notes + [
       "no config.json is written with a single file: in the model's, "
         + edits.joined(separator: " and ")
     ]

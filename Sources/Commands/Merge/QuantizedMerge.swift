@@ -24,9 +24,11 @@ enum QuantizedMerge: Sendable {
   ///   - quantize: what the result is to become.
   ///   - simulate: what the base is to go through.
   ///   - scheme: the settings that were given.
+  ///   - rounding: when sums are rounded.
   /// - Throws: `unsupported` where the base does not fit the flags; as `QuantizedWeight.all`.
   init(
-    _ base: Checkpoint, quantize: QuantizedType?, simulate: QuantizedType?, _ scheme: SchemeOptions
+    _ base: Checkpoint, quantize: QuantizedType?, simulate: QuantizedType?,
+    _ scheme: SchemeOptions, _ rounding: Rounding
   ) throws(PeftoolError) {
     let weights = base.isAdapter || base.kind == .gguf ? [] : try QuantizedWeight.all(in: base)
     guard let before = weights.first.map(QuantizedType.init) else {
@@ -56,6 +58,11 @@ enum QuantizedMerge: Sendable {
       throw refuse(
         "--quantize \(before.rawValue) keeps its settings, for others merge without --quantize and "
           + "quantize the result")
+    }
+    guard rounding == .once else {
+      throw refuse(
+        "--rounding \(rounding.rawValue) is for sums in the base's dtype, and before they are "
+          + "quantized again they have none")
     }
     self = .requantized(before, weights: weights)
   }

@@ -40,9 +40,9 @@ struct DequantizeCommand: ParsableCommand {
   @OptionGroup var writing: WritingOptions
 
   func validate() throws {
-    if output == "-" || output.hasSuffix(".safetensors") {
-      throw ValidationError("-o is a directory: config.json changes, too")
-    }
+    try ModelOutput.Destination(argument: output).validate(
+      "dequantize", shardSize: writing.shardSize,
+      onlyDirectory: "config.json changes, too")
   }
 
   func run() throws {
@@ -57,7 +57,7 @@ struct DequantizeCommand: ParsableCommand {
     try conversion.run(
       force: writing.force, threads: writing.threads, progress: { progress.advance(by: $0) }
     ) { (folder) throws(PeftoolError) in
-      try folder.carryOtherFiles(of: plan.model, config: plan.model.config)
+      try folder.carryOtherFiles(of: plan.model, config: plan.model.modelConfig)
     }
     progress.finish()
     let seconds = monotonicSeconds() - start
@@ -72,6 +72,7 @@ struct DequantizeCommand: ParsableCommand {
             .init("copied", .number(plan.tensors.count - plan.weightCount)),
           ])),
         .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
+        .init("notes", .array(plan.model.leftBehind.map(JSON.string))),
       ])
       try StandardOutput.print(report.text(indent: 2) + "\n")
     } else if !writing.quiet {
@@ -81,6 +82,7 @@ struct DequantizeCommand: ParsableCommand {
         "tensors",
         "\(plan.weightCount.groupedText) dequantized, "
           + "\((plan.tensors.count - plan.weightCount).groupedText) copied")
+      for note in plan.model.leftBehind { facts.append("note", note) }
       facts.append(
         "written",
         "\(output.printable): \(byteCount.byteText) in \(seconds.durationText) "

@@ -85,7 +85,14 @@ struct LinearModules: Sendable {
     }
     guard !weights.isEmpty else {
       throw PeftoolError(
-        .unsupported, "has no linear module to quantize; transformers would find none either")
+        .unsupported,
+        skipped.isEmpty
+          ? "has no linear module to quantize; transformers would find none either"
+          : "has no linear module left to quantize: --include and --exclude leave all out")
+    }
+    if base.isTied, base.outputEmbedding == nil, let head = base.untiedOutputName.moduleOfWeight {
+      // transformers has the module, and with a list of their own it skips none by itself.
+      left.append(head)
     }
     if !skipped.isEmpty { skipped = left + skipped }
     try checkSkipping()

@@ -69,7 +69,8 @@ struct LossPage {
     let layerCount = (cells.map(\.place.layer).max() ?? 0) + 1
     let finite = losses.map(\.decibels).filter(\.isFinite)
     let (least, most) = (finite.min() ?? 0, finite.max() ?? 0)
-    let width = Self.labelWidth + layerCount * Self.cellWidth + 8
+    // The legend has its width, however few layers there are.
+    let width = Self.labelWidth + max(layerCount * Self.cellWidth + 8, 200)
     let height = Self.top + kinds.count * Self.cellHeight + 56
     var parts: [String] = []
     for (row, kind) in kinds.enumerated() {

@@ -69,11 +69,15 @@ struct QuantizeCommand: ParsableCommand {
     transform: Self.dtype)
   var computeDtype: DType?
 
-  @Option(help: ArgumentHelp("Quantize only modules that match.", valueName: "glob"))
-  var include: [String] = []
+  @Option(
+    help: ArgumentHelp("Quantize only modules that match.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var include: [Glob] = []
 
-  @Option(help: ArgumentHelp("Leave modules that match as they are.", valueName: "glob"))
-  var exclude: [String] = []
+  @Option(
+    help: ArgumentHelp("Leave modules that match as they are.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var exclude: [Glob] = []
 
   @Option(
     defaultAsFlag: "", parsing: .next,
@@ -95,20 +99,18 @@ struct QuantizeCommand: ParsableCommand {
         "--report takes a file that ends in .html, not '\(report.printable)'; without one it stands "
           + "at the end")
     }
-    if output == "-" || output.hasSuffix(".safetensors") {
-      throw ValidationError("-o is a directory: the settings stand in its config.json")
-    }
+    try ModelOutput.Destination(argument: output).validate(
+      "quantize", shardSize: writing.shardSize,
+      onlyDirectory: "the settings stand in its config.json")
   }
 
   func run() throws {
     let start = monotonicSeconds()
-    if let report, !report.isEmpty, !writing.force, Folder.exists(report) {
-      throw PeftoolError(.io, "exists already; --force replaces it", path: report)
-    }
+    if let report, !report.isEmpty { try checkPlace(ofPage: report) }
     var options = QuantizePlan.Options()
     options.scheme = scheme.scheme(type)
-    options.include = try include.map { try Glob($0) }
-    options.exclude = try exclude.map { try Glob($0) }
+    options.include = include
+    options.exclude = exclude
     options.computeDType = computeDtype
     if let shardSize = writing.shardSize { options.shardByteCount = shardSize }
     let plan = try QuantizePlan(Checkpoint(opening: model), options)
@@ -144,8 +146,20 @@ struct QuantizeCommand: ParsableCommand {
     }
   }
 
+  /// Makes sure before the work that a page can be written after it.
+  private func checkPlace(ofPage page: String) throws(PeftoolError) {
+    if !writing.force, Folder.exists(page) {
+      throw PeftoolError(.io, "exists already; --force replaces it", path: page)
+    }
+    let folder = Folder.parent(of: page)
+    guard Folder.isFolder(folder) || folder == Folder.trimmed(output) else {
+      throw PeftoolError(
+        .io, "is no folder, into which --report is to write \(page.printable)", path: folder)
+    }
+  }
+
   private static func dtype(_ text: String) throws -> DType {
-    guard let dtype = FourBitState.dtype(named: text) else {
+    guard let dtype = DType(argument: text, among: [.f32, .f16, .bf16]) else {
       throw ValidationError("'\(text.printable)' is none of float32, float16, bfloat16")
     }
     return dtype

@@ -1,13 +1,13 @@
 import Adapters
 import Checkpoints
 import Files
-import Glibc
 import JSON
 import Patterns
 import Quantization
 import Tensors
 
-/// What `quantize` will write, decided from names, shapes and configurations alone.
+/// What `quantize` will write, decided from names, shapes and configurations, and of values from
+/// the two ends of tied embeddings alone.
 struct QuantizePlan: Sendable {
   /// How weights are quantized.
   enum Scheme: Equatable, Sendable {
@@ -35,6 +35,8 @@ struct QuantizePlan: Sendable {
     let loadDType: DType
     /// The type that it is said to have had, and that it has when it is dequantized.
     let dtype: DType
+    /// As what 4-bit codes lie in the file, where it is not U8 (`bnb_4bit_quant_storage`).
+    var storage: TensorInfo?
 
     var module: String { linear.module }
     var tensor: StoredTensor { linear.tensor }
@@ -118,10 +120,12 @@ struct QuantizePlan: Sendable {
           "\(converted) tensors are converted to \(dtype.rawValue), in which transformers loads "
             + "the model")
       }
-      if !checkpoint.otherWeights.isEmpty {
-        let names = checkpoint.otherWeights.prefix(5).map(\.printable).joined(separator: ", ")
-        notes.append("other weights in the model's folder are not carried along: \(names)")
+      if base.config == nil {
+        notes.append(
+          "there is no config.json, so that nothing says how the model is quantized: transformers "
+            + "needs one with quantization_config")
       }
+      notes += checkpoint.leftBehind
       self.remainder = remainder.map {
         .init(name: $0.info.name, stored: $0, dtype: $0.dtype.isComputable ? dtype : $0.dtype)
       }
@@ -173,7 +177,7 @@ struct QuantizePlan: Sendable {
           Weight(
             linear: linear,
             scheme: .blocks(state.code, blockSize: state.blockSize, isNested: nested != nil),
-            loadDType: .f32, dtype: state.dtype))
+            loadDType: .f32, dtype: state.dtype, storage: weight.codes))
       case .rows:
         weights.append(Weight(linear: linear, scheme: .rows, loadDType: .f32, dtype: .f16))
       }
@@ -181,8 +185,12 @@ struct QuantizePlan: Sendable {
     self.weights = weights
     self.remainder = remainder
     notes = []
-    let settings = try base.modelConfig?["quantization_config"] ?? .null
-    config = (merged.config ?? merged.base.config)?.with(quantization: settings)
+    let config = merged.config ?? merged.base.config
+    if let settings = try base.modelConfig?["quantization_config"] {
+      self.config = config?.with(quantization: settings)
+    } else {
+      self.config = config
+    }
   }
 
   /// The tensors in the order in which transformers fills shards; `offsets` has one for each
@@ -217,7 +225,8 @@ struct QuantizePlan: Sendable {
       let blockCount = FourBitCode.blockCount(of: count, blockSize: blockSize)
       var tensors = [
         Tensor(
-          name: name, dtype: .u8, shape: [FourBitCode.byteCount(of: count), 1],
+          name: name, dtype: weight.storage?.dtype ?? .u8,
+          shape: weight.storage?.shape ?? [FourBitCode.byteCount(of: count), 1],
           content: .made(weight: place, .codes)),
         Tensor(
           name: "\(name).absmax", dtype: isNested ? .u8 : .f32, shape: [blockCount],
@@ -267,15 +276,8 @@ struct QuantizePlan: Sendable {
   }
 
   private static func loadDType(_ base: BaseModel) throws(PeftoolError) -> DType {
-    var found = base.tensors.lazy.map(\.stored.dtype).first { $0.isComputable }
-    for part in [base.config, base.config?["text_config"]] {
-      for key in ["dtype", "torch_dtype"] {
-        if case .string(let name) = part?[key], let dtype = FourBitState.dtype(named: name) {
-          found = dtype
-          return dtype
-        }
-      }
-    }
+    if let dtype = BaseModel.dtype(base.config) { return dtype }
+    let found = base.tensors.lazy.map(\.stored.dtype).first { $0.isComputable }
     guard let found, FourBitState.name(of: found) != nil else {
       throw PeftoolError(
         .unsupported,
@@ -289,20 +291,8 @@ struct QuantizePlan: Sendable {
   private static func redundantOutput(_ base: BaseModel) throws(PeftoolError) -> String? {
     guard base.isTied, let input = base.inputEmbedding?.stored,
       let output = base.outputEmbedding?.stored, input.info.name != output.info.name,
-      input.dtype == output.dtype, input.shape == output.shape
+      try input.isSame(as: output)
     else { return nil }
-    var left = Block(byteCount: 1 << 20)
-    var right = Block(byteCount: 1 << 20)
-    var start = 0
-    while start < input.info.byteCount {
-      let range = start..<min(start + left.byteCount, input.info.byteCount)
-      var bytes = left.mutableBytes(range.count)
-      try input.source.read(input.info, bytes: range, into: &bytes)
-      var others = right.mutableBytes(range.count)
-      try output.source.read(output.info, bytes: range, into: &others)
-      guard left.bytes(range.count).isEqual(right.bytes(range.count)) else { return nil }
-      start = range.upperBound
-    }
     return output.info.name
   }
 
@@ -372,19 +362,6 @@ extension [Float] {
   fileprivate var littleEndianBytes: [UInt8] {
     flatMap { value in
       (0..<4).map { UInt8(truncatingIfNeeded: value.bitPattern >> (8 * UInt32($0))) }
-    }
-  }
-}
-
-extension RawSpan {
-  fileprivate func isEqual(_ other: RawSpan) -> Bool {
-    guard byteCount == other.byteCount else { return false }
-    // Both buffers live through the comparison.
-    return unsafe withUnsafeBytes { a in
-      unsafe other.withUnsafeBytes { b in
-        guard let left = a.baseAddress, let right = b.baseAddress else { return true }
-        return unsafe memcmp(left, right, a.count) == 0
-      }
     }
   }
 }

@@ -13,27 +13,30 @@ struct SchemeOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The elements that share a scale in 4 bits: a power of two from 32 to 4096.",
+      "The elements that share a scale in 4 bits: a power of two from 32 to 4096. (default: 64)",
       valueName: "n"))
-  var blockSize = 64
+  var blockSize: Int?
 
   func validate() throws {
-    if !FourBitCode.blockSizes.contains(blockSize) {
+    if let blockSize, !FourBitCode.blockSizes.contains(blockSize) {
       throw ValidationError(
         "--block-size is \(blockSize), expected one of "
           + FourBitCode.blockSizes.map(String.init).joined(separator: ", "))
     }
   }
 
-  /// Whether something else than the default has been asked for.
-  var isGiven: Bool { keepsScales || blockSize != 64 }
+  /// Whether anything has been asked for.
+  var isGiven: Bool { keepsScales || blockSize != nil }
 
   /// The scheme of a type.
   func scheme(_ type: QuantizedType) -> QuantizePlan.Scheme {
-    switch type {
-    case .int8: .rows
-    case .nf4: .blocks(.nf4, blockSize: blockSize, isNested: !keepsScales)
-    case .fp4: .blocks(.fp4, blockSize: blockSize, isNested: !keepsScales)
-    }
+    let code: FourBitCode? =
+      switch type {
+      case .int8: nil
+      case .nf4: .nf4
+      case .fp4: .fp4
+      }
+    guard let code else { return .rows }
+    return .blocks(code, blockSize: blockSize ?? 64, isNested: !keepsScales)
   }
 }

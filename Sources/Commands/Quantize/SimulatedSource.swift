@@ -42,6 +42,7 @@ struct SimulatedSource: TensorSource {
 
   var path: String { plan.model.source.path }
   var files: [InputFile] { plan.model.source.files }
+  var origins: [any TensorSource] { get throws(PeftoolError) { [plan.model.source] } }
   var metadata: [(key: String, value: String)] { plan.model.source.metadata }
 
   func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {

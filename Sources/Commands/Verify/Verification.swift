@@ -43,16 +43,21 @@ struct Verification: Sendable {
       } else {
         file.adapterConfigPath
       }
-    isAdapter = configPath != nil
+    let isForeign = configPath == nil ? try isKohya(file) : false
+    isAdapter = configPath != nil || isForeign
     guard isAdapter || base == nil else {
       throw PeftoolError(
-        .unsupported, "is no adapter (no adapter_config.json), --base is for adapters", path: path)
+        .unsupported,
+        "is no adapter of PEFT, mlx-lm or kohya (no adapter_config.json, no names of kohya's), and "
+          + "--base is for adapters", path: path)
     }
     tensorCount = source.tensors.count
     byteCount = source.tensors.reduce(0) { $0 + $1.byteCount }
     checked.append("\(tensorCount.text(of: "tensor")) of \(byteCount.byteText)")
     if let config = configPath {
       try checkAdapter(source, configPath: config, base: base)
+    } else if isForeign {
+      try checkForeignAdapter(base: base)
     } else {
       checkNoAdapter(source, file)
       checkModel(source, file)
@@ -174,13 +179,22 @@ struct Verification: Sendable {
         if let packed = source.packed { try packed.json("config.json") } else {
           file.directory != nil && Folder.exists(path) ? try JSON(opening: path) : nil
         }
-      guard let config = found else { return }
-      guard case .object = config else { throw config.unfit("the configuration", "an object") }
-      checked.append("config.json")
+      if let found {
+        guard case .object = found else { throw found.unfit("the configuration", "an object") }
+        checked.append("config.json")
+      }
       // Tensors that a damaged file hides would look as if they were missing.
-      guard faults.isEmpty else { return }
-      for fault in ModelExpectations(config).faults(in: source.tensors) {
-        faults.append(fault.at(path: path))
+      guard faults.isEmpty, file.kind != .gguf else { return }
+      if let found {
+        for fault in ModelExpectations(found).faults(in: source.tensors) {
+          faults.append(fault.at(path: path))
+        }
+      }
+      let quantization = try QuantizationExpectations(Checkpoint(opening: self.path), found)
+      faults += quantization.faults
+      if let fault = quantization.contradiction { faults.append(fault.at(path: path)) }
+      if quantization.weightCount > 0 {
+        checked.append("\(quantization.weightCount.text(of: "quantized weight"))")
       }
     } catch {
       faults.append(error.at(path: path))
@@ -198,16 +212,20 @@ struct Verification: Sendable {
   private mutating func checkAdapter(
     _ source: SoundFiles, configPath: String, base: String?
   ) throws(PeftoolError) {
-    let configuration: AdapterConfiguration
+    let json: JSON
     do throws(PeftoolError) {
       let packed = try source.packed?.json(Checkpoint.adapterConfigName)
-      let json = if let packed { packed } else { try JSON(opening: configPath) }
-      // Headers that cannot be read hide what the pairs lack.
-      guard !AdapterFormat.mlx.isConfiguration(json) else {
-        checked.append(Adapter.configurationName)
-        if faults.isEmpty { try checkMLXAdapter(base: base) }
-        return
-      }
+      json = if let packed { packed } else { try JSON(opening: configPath) }
+    } catch {
+      faults.append(error.at(path: configPath))
+      return
+    }
+    guard !AdapterFormat.mlx.isConfiguration(json) else {
+      checked.append(Adapter.configurationName)
+      return try checkForeignAdapter(base: base)
+    }
+    let configuration: AdapterConfiguration
+    do throws(PeftoolError) {
       configuration = try AdapterConfiguration(json)
       checked.append(Adapter.configurationName)
       guard faults.isEmpty else { return }
@@ -226,11 +244,31 @@ struct Verification: Sendable {
     if let base { try checkFit(configuration, base: base) }
   }
 
-  /// Whether `convert` takes an adapter of mlx-lm, with a base also whether that has its modules.
-  private func checkMLXAdapter(base: String?) throws(PeftoolError) {
+  /// Whether a file without a configuration is an adapter, as its names tell.
+  private func isKohya(_ file: CheckpointFile) throws(PeftoolError) -> Bool {
+    guard case .file = file.kind, faults.isEmpty else { return false }
+    return try AdapterFormat(of: Checkpoint(opening: path)) == .kohya
+  }
+
+  /// Whether `convert` takes an adapter of mlx-lm or kohya, with a base also whether that has its
+  /// modules.
+  private mutating func checkForeignAdapter(base: String?) throws(PeftoolError) {
+    // Headers that cannot be read hide what the pairs lack.
+    guard faults.isEmpty else { return }
     let model: BaseModel? =
-      if let base { try BaseModel(try Checkpoint(opening: base)) } else { nil }
-    _ = try AdapterFormat.read(path, AdapterFormat.Hints(base: model, prefix: nil))
+      if let base { try BaseModel(Checkpoint(opening: base).adaptable) } else { nil }
+    do throws(PeftoolError) {
+      let read = try AdapterFormat.read(path, AdapterFormat.Hints(base: model, prefix: nil))
+      let modules = read.adapter.modules.count.text(of: "module")
+      checked.append(modules + (base.map { " of \($0.printable)" } ?? ""))
+    } catch {
+      // What the base would tell, or another format lacks, is no fault of the file.
+      if error.kind == .unsupported {
+        notes.append("modules not checked: \(error.reason)")
+      } else {
+        faults.append(error)
+      }
+    }
   }
 
   /// Whether every module of the adapter is found in the base and fits it.
@@ -249,7 +287,7 @@ struct Verification: Sendable {
       return
     }
     do throws(PeftoolError) {
-      let base = try BaseModel(checkpoint, replication: configuration.layerReplication)
+      let base = try BaseModel(checkpoint.adaptable, replication: configuration.layerReplication)
       // A module that lacks a part has been told of without the base.
       let known = Set(faults.compactMap(\.tensor).compactMap(AdapterKey.init).map(\.module))
       let result = ChangeResolver(adapter, base: base).resolve()

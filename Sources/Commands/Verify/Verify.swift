@@ -18,13 +18,14 @@ struct Verify: ParsableCommand {
       Of files: headers that break the format's rules, missing and superfluous bytes; tensors that \
       are not where the index says, twice or nowhere; missing shards; and in every tensor NaN and \
       infinity, counted. Of a model directory also where config.json and the tensors contradict \
-      each other: number of layers, size of the vocabulary, embeddings that are not tied. \
-      Of a GGUF model where its metadata and the tensors do.
+      each other: number of layers, size of the vocabulary, embeddings that are not tied; and of one \
+      that bitsandbytes has quantized scales and states that are missing or do not fit the codes. \
+      Of a GGUF model where its metadata and the tensors contradict each other.
 
       Of an adapter: a configuration that is not valid, names that are not PEFT's, halves without \
       the other, ranks that are not the configuration's, tensors for modules that target_modules \
       does not name. With --base also whether every module is found in the base and fits it, so \
-      that merge will take it.
+      that merge will take it. Of one of mlx-lm or kohya whether convert takes it.
 
       Exit status: 0 no fault; 1 at least one; 2 PATH is not there or nothing that can be \
       verified. Formats/json-output.md describes what --json prints.

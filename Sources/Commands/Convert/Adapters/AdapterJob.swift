@@ -23,7 +23,7 @@ struct AdapterJob: ConvertJob {
     _ input: String, to path: String, _ format: AdapterFormat, base: String?, prefix: String?
   ) throws(PeftoolError) {
     let base =
-      if let base { try BaseModel(Checkpoint(opening: base)) } else { BaseModel?.none }
+      if let base { try BaseModel(Checkpoint(opening: base).adaptable) } else { BaseModel?.none }
     conversion = try AdapterConversion(
       input, to: format, AdapterFormat.Hints(base: base, prefix: prefix))
     self.path = path

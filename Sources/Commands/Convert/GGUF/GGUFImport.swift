@@ -11,7 +11,7 @@ struct GGUFImport: Sendable {
   let tensors: [Conversion.Tensor]
   /// What they are written as.
   let dtype: DType
-  /// The files beside them.
+  /// The files beside them, where they are wanted.
   let companions: [(name: String, json: JSON)]
   /// What the user should know.
   let notes: [String]
@@ -20,18 +20,23 @@ struct GGUFImport: Sendable {
   ///
   /// - Parameter dtype: what all tensors are written as; nil keeps that of the matrices, and takes
   ///   F32 for blocks.
+  /// - Parameter hasCompanions: whether the files beside the tensors are wanted; what is wrong with
+  ///   the tokenizer is of no matter without.
   /// - Throws: `unsupported`, `different` and `damaged` with the path.
-  init(_ checkpoint: Checkpoint, dtype: DType?) throws(PeftoolError) {
+  init(_ checkpoint: Checkpoint, dtype: DType?, hasCompanions: Bool) throws(PeftoolError) {
     do throws(PeftoolError) {
       guard let model = checkpoint.gguf else {
         throw PeftoolError(
           .unsupported, "is \(checkpoint.format.rawValue), expected GGUF")
       }
+      guard model.header["general.type"]?.text != "adapter" else {
+        throw PeftoolError(
+          .unsupported, "is an adapter of llama.cpp, expected a model: those are not read back")
+      }
       let metadata = try GGUFMetadata(model.header)
       let factors = try Self.ropeFactors(model)
       let architecture = try GGUFArchitecture(metadata, model, ropeFactors: factors)
       let translated = try GGUFTensors.translate(model, architecture)
-      let tokenizer = try GGUFTokenizer(metadata)
       let result = dtype ?? Self.commonDType(translated)
       guard let torchName = result.torchName else {
         throw PeftoolError(.unsupported, "cannot be written as \(result.rawValue)")
@@ -45,16 +50,8 @@ struct GGUFImport: Sendable {
         .init(name: $0.name, stored: StoredTensor($0.source, in: source), dtype: result)
       }
       self.dtype = result
-      let config = architecture.config(tokenizer.special, dtype: torchName)
-      companions = [
-        ("config.json", config),
-        ("generation_config.json", .object(tokenizer.special.ids)),
-        ("tokenizer.json", try tokenizer.json()),
-        (
-          "tokenizer_config.json",
-          try tokenizer.configuration(contextLength: config.int(at: "max_position_embeddings"))
-        ),
-      ]
+      companions =
+        hasCompanions ? try Self.companions(metadata, architecture, dtype: torchName) : []
     } catch {
       throw error.at(path: checkpoint.path)
     }
@@ -66,6 +63,22 @@ struct GGUFImport: Sendable {
         "\(blocks.text(of: "tensor")) dequantized: the numbers are those of the quantized model, "
           + "not of the one that it was made from"
       ]
+  }
+
+  private static func companions(
+    _ metadata: GGUFMetadata, _ architecture: GGUFArchitecture, dtype: String
+  ) throws(PeftoolError) -> [(name: String, json: JSON)] {
+    let tokenizer = try GGUFTokenizer(metadata)
+    let config = architecture.config(tokenizer.special, dtype: dtype)
+    return [
+      ("config.json", config),
+      ("generation_config.json", .object(tokenizer.special.ids)),
+      ("tokenizer.json", try tokenizer.json()),
+      (
+        "tokenizer_config.json",
+        try tokenizer.configuration(contextLength: config.int(at: "max_position_embeddings"))
+      ),
+    ]
   }
 
   /// The dtype of all matrices where that is one of F16 and BF16, else F32.

@@ -11,12 +11,17 @@ struct GGUFJob: ConvertJob {
 
   var byteCount: Int { writing.byteCount }
 
+  /// As what tensors are written, the most frequent first.
+  private var dtypes: String {
+    writing.output.tensors.map(\.dtype.rawValue).countsText { $0 } ?? "none"
+  }
+
   func run(
     force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> ConvertSummary {
     try writing.run(to: path, isForced: force, threads: threads, progress: progress)
     return ConvertSummary(
-      facts: [("tensors", "\(writing.tensorCount.groupedText), as \(writing.dtype.rawValue)")],
+      facts: [("tensors", "\(writing.tensorCount.groupedText): \(dtypes)")],
       members: [
         .init("tensors", .number(writing.tensorCount)),
         .init("dtype", .string(writing.dtype.rawValue)),

@@ -52,7 +52,7 @@ struct GGUFOutput: Sendable {
     }
   }
 
-  private let tensors: [Tensor]
+  let tensors: [Tensor]
   private let layout: GGUFLayout
 
   /// Lays the file out.
@@ -77,8 +77,9 @@ struct GGUFOutput: Sendable {
     to path: String, apartFrom inputs: [any TensorSource], isForced: Bool, threads: Int?,
     progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
-    var output = try StagedOutput(
-      .file, at: path, force: isForced, apartFrom: inputs.flatMap(\.files))
+    var files: [InputFile] = []
+    for input in inputs { files += try input.inputFiles }
+    var output = try StagedOutput(.file, at: path, force: isForced, apartFrom: files)
     let file = try output.createFile(byteCount: layout.byteCount)
     _ = try pass.run(
       into: [file], threads: threads ?? availableProcessorCount, progress: progress, worker: {},

@@ -38,7 +38,7 @@ extension GGUFWriting {
       ]
       fields += try GeneralFields.fields(
         folder: adapter.path, config: nil, generation: nil,
-        parameterCount: -pairs.reduce(0) { $0 + $1.place.shape.reduce(1, *) })
+        parameterCount: -Self.elementCount(pairs))
       fields += [
         .f32("adapter.lora.alpha", Double(alpha)), .u32("general.file_type", fileType),
         GeneralFields.quantizationVersion,
@@ -47,6 +47,16 @@ extension GGUFWriting {
         fields, pairs.flatMap { $0.tensors(alpha: alpha, dtype: dtype, architecture) })
     } catch {
       throw error.at(path: adapter.path)
+    }
+    notes += adapter.ignored(for: "a LoRA file")
+  }
+
+  /// The elements of the matrices that are changed; the sizes stand in config.json, and no file
+  /// bounds them.
+  private static func elementCount(_ pairs: [LoRAPair]) -> Int {
+    pairs.reduce(0) { count, pair in
+      let (sum, isOverflow) = count.addingReportingOverflow(pair.place.shape.reduce(1, *))
+      return isOverflow ? .max : sum
     }
   }
 
@@ -61,10 +71,12 @@ extension GGUFWriting {
         .unsupported, "does not name its base: --base MODEL names the folder", path: adapter.path)
     }
     let path = Folder.path(folder, "config.json")
-    guard base != nil || Folder.isFolder(folder) && Folder.exists(path) else {
+    guard Folder.isFolder(folder), Folder.exists(path) else {
       throw PeftoolError(
         .unsupported,
-        "is for \(folder.printable), which is no model's folder here: --base MODEL names one",
+        base == nil
+          ? "is for \(folder.printable), which is no model's folder here: --base MODEL names one"
+          : "--base is \(folder.printable), expected a model's folder with config.json",
         path: adapter.path)
     }
     do throws(PeftoolError) {

@@ -22,6 +22,11 @@ struct GGUFWriting: Sendable {
   /// - Throws: `unsupported`, `different` and `damaged` with the path.
   init(_ checkpoint: Checkpoint, dtype: DType?) throws(PeftoolError) {
     source = checkpoint.source
+    if let what = checkpoint.packed != nil ? "packed" : checkpoint.gguf != nil ? "GGUF" : nil {
+      throw PeftoolError(
+        .unsupported, "is \(what): convert it to a directory first, then that to GGUF",
+        path: checkpoint.path)
+    }
     guard let folder = checkpoint.directory, let config = try checkpoint.config else {
       throw PeftoolError(
         .unsupported, "has no config.json beside its tensors: no model directory",

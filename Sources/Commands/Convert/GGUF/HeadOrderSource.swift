@@ -16,6 +16,7 @@ struct HeadOrderSource: TensorSource {
 
   var path: String { stored.path }
   var files: [InputFile] { stored.files }
+  var origins: [any TensorSource] { get throws(PeftoolError) { [stored] } }
   var tensors: [TensorInfo] { stored.tensors }
   var metadata: [(key: String, value: String)] { stored.metadata }
 

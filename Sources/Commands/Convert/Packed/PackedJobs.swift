@@ -82,6 +82,6 @@ struct UnpackingJob: ConvertJob {
         .init("base", base.map(JSON.string) ?? .null),
         .init("tensors", .number(unpacking.tensorCount)),
         .init("files", .number(unpacking.names.count)),
-      ], byteCount: unpacking.byteCount)
+      ], byteCount: unpacking.byteCount, notes: unpacking.notes)
   }
 }

@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import LinearAlgebra
+import Reports
 
 /// A packed file made the files again that it was packed from, byte for byte.
 ///
@@ -12,23 +13,34 @@ struct Unpacking: Sendable {
   /// The number of tensors.
   var tensorCount: Int { packed.tensors.count }
   /// The sizes of the files that are written.
-  var byteCount: Int { packed.contents.members.reduce(0) { $0 + $1.byteCount } }
-  /// Their names.
-  var names: [String] { packed.contents.members.map(\.name) }
+  var byteCount: Int { written.reduce(0) { $0 + packed.contents.members[$1].byteCount } }
+  /// Their names in the packed file.
+  var names: [String] { written.map { packed.contents.members[$0].name } }
+  /// What the user should know.
+  let notes: [String]
 
   /// The bytes that are written and those of the base that are compared, for the progress.
   var workByteCount: Int { byteCount + packed.baseByteCount }
 
   private let destination: ModelOutput.Destination
+  /// The places of the files that are written.
+  private let written: [Int]
 
   /// A plan for an open file; nil where the destination cannot have the files as they were packed: a
   /// stream, and one file for several.
   init?(_ packed: PackedFile, to destination: ModelOutput.Destination) {
+    let members = packed.contents.members
     switch destination {
-    case .directory: break
-    case .file where packed.contents.tensorMembers.count == 1: break
+    case .directory: written = Array(members.indices)
+    case .file where packed.contents.tensorMembers.count == 1:
+      written = members.indices.filter { members[$0].header != nil }
     case .file, .stream: return nil
     }
+    let otherCount = members.count - written.count
+    notes =
+      otherCount == 0
+      ? []
+      : ["\(otherCount.text(of: "file")) beside the tensors stay behind: name a directory for all"]
     self.packed = packed
     self.destination = destination
   }
@@ -43,38 +55,36 @@ struct Unpacking: Sendable {
     isForced: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
     let threads = threads ?? availableProcessorCount
-    let inputs = try packed.files + (packed.base?.checkpoint().source.files ?? [])
+    let inputs = try packed.inputFiles
     let members = packed.contents.members
     switch destination {
     case .directory(let path):
       var output = try StagedOutput(.directory, at: path, force: isForced, apartFrom: inputs)
       try packed.checkBase(threads: threads, progress: progress)
       var files: [OutputFile] = []
-      for member in members {
+      for member in written.map({ members[$0] }) {
         files.append(try output.createFile(member.name, byteCount: member.byteCount))
       }
-      try write(Array(members.indices), files, threads: threads, progress)
+      try write(files, threads: threads, progress)
       try output.commit()
     case .file(let path):
       var output = try StagedOutput(.file, at: path, force: isForced, apartFrom: inputs)
       try packed.checkBase(threads: threads, progress: progress)
-      for place in members.indices where members[place].header != nil {
-        let file = try output.createFile(byteCount: members[place].byteCount)
-        try write([place], [file], threads: threads, progress)
-      }
+      try write(
+        [output.createFile(byteCount: byteCount)], threads: threads, progress)
       try output.commit()
     case .stream:
       preconditionFailure("a plan for files")
     }
   }
 
-  /// Fills the files of some members.
+  /// Fills the files.
   private func write(
-    _ places: [Int], _ files: [OutputFile], threads: Int, _ progress: @Sendable (Int) -> Void
+    _ files: [OutputFile], threads: Int, _ progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
     let contents = packed.contents
     var pass = OutputPass<(block: Int, piece: Int, file: Int)>()
-    for (file, place) in places.enumerated() {
+    for (file, place) in written.enumerated() {
       let member = contents.members[place]
       pass.append(member.beginning, to: file, at: 0)
       for piece in member.pieces {

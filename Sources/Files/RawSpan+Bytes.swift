@@ -1,3 +1,19 @@
+import Glibc
+
+extension RawSpan {
+  /// Whether another span has the same bytes.
+  package func isEqual(to other: RawSpan) -> Bool {
+    guard byteCount == other.byteCount else { return false }
+    // Both buffers live through the comparison, and have as many bytes.
+    return unsafe withUnsafeBytes { a in
+      unsafe other.withUnsafeBytes { b in
+        guard let left = a.baseAddress, let right = b.baseAddress else { return true }
+        return unsafe memcmp(left, right, a.count) == 0
+      }
+    }
+  }
+}
+
 extension MutableRawSpan {
   /// Its first bytes become those of another span, which is no longer than it is.
   package mutating func copy(_ bytes: RawSpan) {
