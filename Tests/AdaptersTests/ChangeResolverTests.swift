@@ -97,7 +97,7 @@ private func pair(_ module: String, _ a: [Int], _ b: [Int]) -> [Values] {
   }
 
   @Test func shapesThatDoNotFitAreRefused() throws {
-    try expectRefusal("has shape [2, 5], expected one and", pair(q, [2, 5], [6, 2]))
+    try expectRefusal("has shape [2, 5], expected one that makes", pair(q, [2, 5], [6, 2]))
     try expectRefusal(
       "has shape [2, 4], expected one for a tensor", pair("model.norm", [2, 4], [4, 2]))
     try expectRefusal(

@@ -307,7 +307,7 @@ private struct TinyModel {
     let path = scratch.path("out")
     #expect(
       throws: PeftoolError(.unsupported, "is safetensors, expected GGUF", path: path)
-    ) { try GGUFImport(Checkpoint(opening: path), dtype: nil) }
+    ) { try GGUFImport(Checkpoint(opening: path), dtype: nil, hasCompanions: true) }
   }
 
   @Test func aBaseInGGUFIsConvertedBeforeAMerge() throws {

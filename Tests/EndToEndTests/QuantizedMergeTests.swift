@@ -48,14 +48,14 @@ private let dora = Repository.sample("adapters/dora")
     let place = try Workplace()
     #expect(
       try place.shell(
-        "cp -r '\(Repository.sample("bases/mixtral-bf16"))' m && cp m/*.safetensors m/other.bin"
+        "cp -r '\(Repository.sample("bases/mixtral-bf16"))' m && cp m/*.safetensors m/pytorch_model.bin"
       ).status == 0)
     let adapter = Repository.sample("adapters/target-parameters-unfused")
     let run = try place.run("merge", "m", adapter, "-o", "out", "--quantize", "nf4")
     #expect(run.status == 0, "\(run.errors)")
     #expect(run.unfoldedText.contains("bitsandbytes quantizes no fused ones"))
     // Both plans have it.
-    #expect(run.unfoldedText.components(separatedBy: "other.bin").count == 2)
+    #expect(run.unfoldedText.components(separatedBy: "pytorch_model.bin").count == 2)
   }
 
   @Test func aTurnedWeightIsDequantized() throws {

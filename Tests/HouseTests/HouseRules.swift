@@ -14,7 +14,8 @@ private let witnesses = [
   "var path: String", "var files: [InputFile]", "var metadata: [(key: String, value: String)]",
   "var tensors: [TensorInfo]", "let tensors: [TensorInfo]", "let path: String",
   "let files: [InputFile]", "let metadata: [(key: String, value: String)]",
-  "func place(of tensor: TensorInfo)", "func read(", "func verifyUnchanged()",
+  "var origins: [any TensorSource]", "func place(of tensor: TensorInfo)", "func read(",
+  "func verifyUnchanged()",
 ]
 
 /// Places in a module's source that break a rule, one line each.

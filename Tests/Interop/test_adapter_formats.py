@@ -65,6 +65,8 @@ def merged_by_lycoris(base, adapter):
     return model.state_dict()
 
 
+# kohya's adapters are one file.
+OUTPUT = {"peft": "out", "mlx": "out", "kohya": "out.safetensors"}
 MERGED_BY = {"peft": merged_by_peft, "mlx": merged_by_mlx, "kohya": merged_by_lycoris}
 
 
@@ -101,12 +103,13 @@ def test_peft_adapters_mean_the_same_elsewhere(peftool, tmp_path, name, to):
     base = "llama-f32"
     adapter = save(tmp_path, name, base, LLAMA[name]())
     right = double_precision(base, adapter)
-    convert(peftool, adapter, tmp_path / "out", to, "--base", SAMPLES / "bases" / base)
-    found = MERGED_BY[to](base, tmp_path / "out")
+    out = tmp_path / OUTPUT[to]
+    convert(peftool, adapter, out, to, "--base", SAMPLES / "bases" / base)
+    found = MERGED_BY[to](base, out)
     assert_merged(found, right)
     if to == "mlx":
         assert set(found) == set(right), "mlx-lm changes these modules and no other"
-    convert(peftool, tmp_path / "out", tmp_path / "back", "peft")
+    convert(peftool, out, tmp_path / "back", "peft")
     assert_merged(merged_by_peft(base, tmp_path / "back"), right)
     factors = [load_file(f / "adapter_model.safetensors") for f in (adapter, tmp_path / "back")]
     config = json.loads((tmp_path / "back/adapter_config.json").read_text())
@@ -123,10 +126,10 @@ def test_convolutions_mean_the_same_in_lycoris(peftool, tmp_path, dims, use_dora
     config = lora([f"conv{dims}"], use_dora=use_dora)
     adapter = save(tmp_path, f"conv {dims} {use_dora}", "layers-f32", config)
     right = double_precision("layers-f32", adapter)
-    convert(peftool, adapter, tmp_path / "out", "kohya")
-    assert_merged(merged_by_lycoris("layers-f32", tmp_path / "out"), right)
+    convert(peftool, adapter, tmp_path / OUTPUT["kohya"], "kohya")
+    assert_merged(merged_by_lycoris("layers-f32", tmp_path / OUTPUT["kohya"]), right)
     convert(
-        peftool, tmp_path / "out", tmp_path / "back", "peft", "--base",
+        peftool, tmp_path / OUTPUT["kohya"], tmp_path / "back", "peft", "--base",
         SAMPLES / "bases/layers-f32")
     assert_merged(merged_by_peft("layers-f32", tmp_path / "back"), right)
 
@@ -178,8 +181,8 @@ MLX = {
 def test_mlx_adapters_mean_the_same_elsewhere(peftool, tmp_path, name, to):
     settings, type, layers = MLX[name]
     right = mlx_adapter(tmp_path / "adapter", "llama-f32", settings, type, layers)
-    convert(peftool, tmp_path / "adapter", tmp_path / "out", to)
-    found = MERGED_BY[to]("llama-f32", tmp_path / "out")
+    convert(peftool, tmp_path / "adapter", tmp_path / OUTPUT[to], to)
+    found = MERGED_BY[to]("llama-f32", tmp_path / OUTPUT[to])
     # A scale of 20 makes weights of up to 50.
     for name, expected in right.items():
         assert (found[name] - expected).abs().max() <= LARGEST_ERROR * expected.abs().max()
