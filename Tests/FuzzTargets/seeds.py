@@ -106,6 +106,8 @@ def torch_files():
 def pickles():
     """Pickles of one tensor of four floats by other means, and of what is refused."""
     def number(value):
+        if value >= 1 << 31:
+            return b"\x8a\x08" + struct.pack("<q", value)
         return b"J" + struct.pack("<i", value)
 
     def text(value):
@@ -126,6 +128,7 @@ def pickles():
         b"}" + text(b"model") + one + b"s", b"](" + tensor([4], [0]) * 2 + b"e",
         b"}" + text(b"a") + tensor([1 << 20, 1 << 20], [0, 0]) + b"s",
         b"}" + text(b"a") + tensor([-1], [1], 3) + b"s",
+        b"}" + text(b"a") + tensor([1, 2], [1 << 62, 2]) + b"s",
         b"}q\x00" + text(b"a") + b"h\x00s",
         b"cos\nsystem\n(" + text(b"id") + b"tR",
         b"\x8c\x02os\x8c\x06system\x93)R",
