@@ -246,7 +246,23 @@ import Testing
       "is no zstd frame")
   }
 
+  @Test func aFrameWithoutAChecksum() throws {
+    var frame = try zstd(Array("{}".utf8))
+    frame[4] &= ~4
+    try assertRejects(withLastFrame(frame.dropLast(4)), "is no zstd frame with a checksum")
+  }
+
+  /// Those of zstd 0.5 to 0.7, which libzstd can be built to read.
+  @Test(arguments: [0x25, 0x26, 0x27] as [UInt8]) func aFrameOfAnEarlierRelease(
+    magic: UInt8
+  ) throws {
+    var frame = try zstd(Array("{}".utf8))
+    frame[0] = magic
+    try assertRejects(withLastFrame(frame), "is no zstd frame with a checksum")
+  }
+
   @Test func aFrameThatIsNone() throws {
+    try assertRejects(withLastFrame([1, 2, 3, 4]), "is no zstd frame")
     try assertRejects(withLastFrame([1, 2, 3, 4, 5]), "is no zstd frame")
     // Of its own checksum the last byte is another.
     var frame = try zstd(Array("{}".utf8))
