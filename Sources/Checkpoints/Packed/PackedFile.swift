@@ -5,8 +5,10 @@ package import Tensors
 
 /// A packed checkpoint: safetensors files, and what lay beside them, in one file of zstd frames.
 ///
-/// `Formats/packed.md` describes it. Only the header frame is in memory, and of what has been read
-/// the last few blocks. Each block is checked before any of its bytes is given out.
+/// `Formats/packed.md` describes it. In memory are the header frame; for each thread that reads a
+/// frame and a block, and two more for differences; and of what has been read the last blocks, two
+/// for each thread and at least 8: with 1 MiB a block, 4 or 6 MiB a thread. Each block is checked
+/// before any of its bytes is given out.
 package struct PackedFile: TensorSource {
   /// The open file.
   package let file: InputFile
@@ -22,7 +24,7 @@ package struct PackedFile: TensorSource {
   /// Where each 256th frame begins.
   private let offsets: [Int]
   private let unpackers = UnpackerPool()
-  private let cache = BlockCache(capacity: max(8, 2 * availableProcessorCount))
+  private let cache = BlockCache()
 
   private static let offsetStride = 256
 
@@ -127,7 +129,9 @@ package struct PackedFile: TensorSource {
         try readBlock(block, of: piece, into: &part)
         continue
       }
-      let entry = try cache.entry(block, byteCount: whole.count) {
+      let entry = try cache.entry(
+        block, byteCount: whole.count, capacity: max(8, 2 * unpackers.count)
+      ) {
         (bytes) throws(PeftoolError) in try readBlock(block, of: piece, into: &bytes)
       }
       entry.copy(

@@ -8,7 +8,7 @@ import Tensors
 
 /// All that is wrong with a checkpoint.
 ///
-/// Peak memory: the headers, and 1.5 MB a thread.
+/// Peak memory: the headers, and 1.5 MB a thread; of a packed file also what `PackedFile` says.
 struct Verification: Sendable {
   /// The path that the user gave.
   let path: String

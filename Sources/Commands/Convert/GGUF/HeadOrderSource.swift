@@ -6,8 +6,8 @@ import Tensors
 ///
 /// llama.cpp's converter puts the rows of attn_q and attn_k in another order, because ggml turns
 /// neighbouring rows and transformers the two halves of a head: row 2i of a head becomes row i here,
-/// and row 2i + 1 row i + rows / 2. Each is read where it lies, so that the size of a head, which the
-/// file names, costs nothing.
+/// and row 2i + 1 row i + rows / 2. Each is read where it lies, so that the size of a head, which
+/// the file names, costs nothing.
 struct HeadOrderSource: TensorSource {
   let stored: any TensorSource
   /// The rows of a head, for the tensors whose rows change places.
