@@ -176,10 +176,15 @@ package struct Checkpoint: Sendable {
   ///
   /// - Throws: `io`, and `damaged` where it is no JSON.
   package var config: JSON? {
-    get throws(PeftoolError) { hasOtherFiles ? try modelConfig : nil }
+    get throws(PeftoolError) {
+      guard hasOtherFiles else { return nil }
+      if !isView, let packed { return try packed.json("config.json") }
+      return try modelConfig
+    }
   }
 
-  /// The `config.json` beside the tensors, also where the path is that of a single file.
+  /// The `config.json` beside the tensors, also where the path is that of a single file, or of a
+  /// packed one without it.
   ///
   /// - Throws: as `config`.
   package var modelConfig: JSON? {
@@ -188,17 +193,6 @@ package struct Checkpoint: Sendable {
       if let packed, let config = try packed.json("config.json") { return config }
       let path = Folder.path(Folder.parent(of: source.path), "config.json")
       return Folder.exists(path) ? try JSON(opening: path) : nil
-    }
-  }
-
-  /// The `config.json`, as `config`, or the one that lies beside a single file.
-  ///
-  /// - Throws: `io`, and `damaged` where it is no JSON.
-  package var nearbyConfig: JSON? {
-    get throws(PeftoolError) {
-      if let config = try config { return config }
-      let path = Folder.path(Folder.parent(of: source.path), "config.json")
-      return directory == nil && Folder.exists(path) ? try JSON(opening: path) : nil
     }
   }
 

@@ -65,8 +65,7 @@ package struct CheckpointLayout: Sendable {
     }
     var files: [File] = []
     var isSame = true
-    for (fileIndex, source) in sources.enumerated() {
-      let places = items.indices.filter { items[$0].fileIndex == fileIndex }
+    for (source, places) in zip(sources, Self.places(of: items, inFiles: sources.count)) {
       let tensors = source.header.tensors
       let isFileSame =
         places.count == tensors.count
@@ -98,6 +97,13 @@ package struct CheckpointLayout: Sendable {
     }
   }
 
+  /// The places of each file's items in the list.
+  private static func places(of items: [Item], inFiles fileCount: Int) -> [[Int]] {
+    var places = [[Int]](repeating: [], count: fileCount)
+    for (place, item) in items.enumerated() { places[item.fileIndex].append(place) }
+    return places
+  }
+
   /// A safetensors file for each file of a base that has none of these tensors in safetensors.
   private static func translation(
     of base: Checkpoint, _ items: [Item]
@@ -107,8 +113,7 @@ package struct CheckpointLayout: Sendable {
       kept.isEmpty
       ? base.shardedTorch.map { safetensorsNames($0.shardNames) } ?? [base.newFileName] : kept
     var files: [File] = []
-    for (fileIndex, name) in names.enumerated() {
-      let places = items.indices.filter { items[$0].fileIndex == fileIndex }
+    for (name, places) in zip(names, Self.places(of: items, inFiles: names.count)) {
       files.append(
         try File(name, items, places, order: .reference, metadata: base.writtenMetadata))
     }
@@ -231,11 +236,7 @@ extension Checkpoint {
   /// The index of the safetensors files; nil for a single one.
   fileprivate var safetensorsIndex: ShardIndex? {
     get throws(PeftoolError) {
-      guard let packed else { return sharded?.index }
-      return try packed.contents.index.map { (member) throws(PeftoolError) in
-        try ShardIndex(
-          parsing: packed.bytes(of: member), path: Folder.path(packed.path, member.name))
-      }
+      if let packed { try packed.checkedIndex() } else { sharded?.index }
     }
   }
 

@@ -29,7 +29,7 @@ package enum FileSignature: Equatable, Sendable {
   package init(beginning bytes: [UInt8], fileByteCount: Int, path: String) {
     let space: [UInt8] = [0x20, 0x09, 0x0A, 0x0D]
     let brace = UInt8(ascii: "{")
-    let length = bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let length = bytes.littleEndian(at: 0, count: min(8, bytes.count))
     let afterLength = bytes.dropFirst(8).first { !space.contains($0) }
     if bytes.count > 8, length <= UInt64(fileByteCount - 8), afterLength == brace {
       self = .safetensors

@@ -11,18 +11,22 @@ package import Tensors
 /// number of threads.
 ///
 /// Peak memory: a block of 1 MiB a thread where a copied tensor does not lie as it is in a file;
-/// and what the workers take.
+/// what the workers take; and 48 bytes for each of what they make, each block and each 8 MiB that
+/// are copied, besides the work and its result.
 package struct OutputPass<Work: Sendable>: Sendable {
   private enum Step {
     case bytes([UInt8], file: Int, offset: Int)
     case copy(InputFile, Range<Int>, file: Int, offset: Int)
-    case read(any TensorSource, TensorInfo, Range<Int>, file: Int, offset: Int)
+    /// Bytes of a tensor, by its place in `tensors`.
+    case read(Int, Range<Int>, file: Int, offset: Int)
     case work(Int)
   }
 
   /// What workers make, in the order of its steps.
   package private(set) var works: [Work] = []
+  /// Short ones: there may be millions.
   private var steps: [Step] = []
+  private var tensors: [(info: TensorInfo, source: any TensorSource)] = []
 
   package init() {}
 
@@ -37,17 +41,26 @@ package struct OutputPass<Work: Sendable>: Sendable {
   ) {
     guard tensor.byteCount > 0 else { return }
     guard let (input, range) = source.place(of: tensor) else {
-      steps.append(.read(source, tensor, 0..<tensor.byteCount, file: file, offset: offset))
+      let length = tensor.dtype.byteCount(ofWholeBlocksIn: Self.readByteCount)
+      for part in (0..<tensor.byteCount).cut(into: length) {
+        steps.append(
+          .read(tensors.endIndex, part, file: file, offset: offset + part.lowerBound))
+      }
+      tensors.append((tensor, source))
       return
     }
-    // What follows in both files is one copy.
-    if case .copy(let before, let done, file, let start) = steps.last, before === input,
-      done.upperBound == range.lowerBound, start + done.count == offset
+    var start = range.lowerBound
+    // What follows in both files is one copy, as far as that may be long.
+    if case .copy(let before, let done, file, let place) = steps.last, before === input,
+      done.upperBound == start, place + done.count == offset
     {
+      start += min(range.count, Self.copyByteCount - done.count)
       steps[steps.endIndex - 1] = .copy(
-        input, done.lowerBound..<range.upperBound, file: file, offset: start)
-    } else {
-      steps.append(.copy(input, range, file: file, offset: offset))
+        input, done.lowerBound..<start, file: file, offset: place)
+    }
+    for part in (start..<range.upperBound).cut(into: Self.copyByteCount) {
+      steps.append(
+        .copy(input, part, file: file, offset: offset + part.lowerBound - range.lowerBound))
     }
   }
 
@@ -69,23 +82,23 @@ package struct OutputPass<Work: Sendable>: Sendable {
     worker makeWorker: () -> Worker,
     perform: (inout Worker, Work) throws(PeftoolError) -> Result
   ) throws(PeftoolError) -> [Result] {
-    let parts = parts
     let results = OrderedResults<Result>(count: works.count)
-    try forEachBlock(count: parts.count, threads: threads) {
+    try forEachBlock(count: steps.count, threads: threads) {
       (queue, current) throws(PeftoolError) in
       var worker = makeWorker()
       do throws(PeftoolError) {
-        while let part = queue.next() {
-          current = part
-          switch parts[part] {
+        while let step = queue.next() {
+          current = step
+          switch steps[step] {
           case .bytes(let bytes, let file, let offset):
             // Any bytes may be read as bytes.
             try unsafe files[file].write(bytes.span.bytes, at: offset)
           case .copy(let input, let range, let file, let offset):
             try files[file].copy(range, of: input, to: offset)
             progress(range.count)
-          case .read(let source, let tensor, let range, let file, let offset):
-            try Self.read(tensor, range, of: source, into: files[file], at: offset)
+          case .read(let tensor, let range, let file, let offset):
+            let (info, source) = tensors[tensor]
+            try Self.read(info, range, of: source, into: files[file], at: offset)
             progress(range.count)
           case .work(let place):
             results.set(try perform(&worker, works[place]), at: place)
@@ -115,23 +128,6 @@ package struct OutputPass<Work: Sendable>: Sendable {
 
   private static var copyByteCount: Int { 8 << 20 }
   private static var readByteCount: Int { 1 << 20 }
-
-  /// The steps, with the long ones cut.
-  private var parts: [Step] {
-    steps.flatMap { step -> [Step] in
-      switch step {
-      case .bytes, .work: [step]
-      case .copy(let input, let range, let file, let offset):
-        range.cut(into: Self.copyByteCount).map {
-          .copy(input, $0, file: file, offset: offset + $0.lowerBound - range.lowerBound)
-        }
-      case .read(let source, let tensor, let range, let file, let offset):
-        range.cut(into: tensor.dtype.byteCount(ofWholeBlocksIn: Self.readByteCount)).map {
-          .read(source, tensor, $0, file: file, offset: offset + $0.lowerBound)
-        }
-      }
-    }
-  }
 }
 
 extension Range<Int> {

@@ -1,6 +1,5 @@
 package import Files
 import JSON
-import Quantization
 import Synchronization
 
 /// The blocks that sources which cannot read a part of a tensor have made last, by tensor.
@@ -18,9 +17,10 @@ package final class RecentBlocks: Sendable {
   ) throws(PeftoolError) -> SharedBlock {
     try known.withLock { known throws(PeftoolError) in
       if let found = known.first(where: { $0.name.isExactly(name) }) { return found.block }
+      // Its memory is free before more is taken.
+      if known.count == Self.capacity { known.removeFirst() }
       let block = try make()
       known.append((name, block))
-      if known.count > Self.capacity { known.removeFirst() }
       return block
     }
   }
@@ -35,20 +35,5 @@ package final class SharedBlock: Sendable {
   /// Copies a range of its bytes to the beginning of a span.
   package func copy(_ range: Range<Int>, into span: inout MutableRawSpan) {
     block.copy(range, into: &span)
-  }
-}
-
-extension Block {
-  /// A matrix turned around; elements have 2 or 4 bytes.
-  package borrowing func transposed(
-    rows: Int, columns: Int, elementByteCount: Int
-  ) -> Block {
-    let byteCount = rows * columns * elementByteCount
-    var turned = Block(byteCount: byteCount)
-    var span = turned.mutableBytes(byteCount)
-    Transposition.transpose(
-      bytes(byteCount), rows: rows, columns: columns, elementByteCount: elementByteCount,
-      into: &span)
-    return turned
   }
 }

@@ -40,7 +40,9 @@ extension StagedOutput {
       if name == configName, config != nil { continue }
       if let packed = model.packed {
         let member = packed.contents.members.first { $0.name.isExactly(name) }
-        if let member { try write(packed.bytes(of: member), to: name) }
+        if let member {
+          try packed.write(member, to: createFile(name, byteCount: member.byteCount))
+        }
         continue
       }
       guard let folder = model.directory else { continue }

@@ -80,33 +80,48 @@ package enum Folder {
 
   /// The names in a folder, without `.` and `..`, in order of their bytes.
   ///
+  /// One that is no UTF-8 is made text with U+FFFD in it, which leads to no file.
   /// - Throws: `io` where it cannot be read.
   package static func names(in path: String) throws(PeftoolError) -> [String] {
+    try entries(of: Array(path.utf8CString)).map(text)
+      .sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  /// The names in a folder, without `.` and `..`, as the bytes that they are.
+  private static func entries(of path: [CChar]) throws(PeftoolError) -> [[CChar]] {
+    // A path ends with a zero byte here, as the system's calls want it.
     var opened = unsafe opendir(path)
     while unsafe opened == nil && errno == EINTR { unsafe opened = opendir(path) }
     guard let stream = unsafe opened else {
-      throw .system("cannot read the folder", path: path)
+      throw .system("cannot read the folder", path: text(path))
     }
     // The stream is closed once, after the last readdir.
     defer { unsafe closedir(stream) }
-    var names: [String] = []
+    var names: [[CChar]] = []
     while true {
       errno = 0
       guard let entry = unsafe readdir(stream) else { break }
       // d_name ends with a zero byte; the entry is valid until the next readdir.
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-        unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+        let start = unsafe UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self)
+        return unsafe Array(UnsafeBufferPointer(start: start, count: strlen(start) + 1))
       }
-      if name != ".", name != ".." { names.append(name) }
+      if ![".", ".."].contains(text(name)) { names.append(name) }
     }
-    guard errno == 0 else { throw .system("cannot read the folder", path: path) }
-    return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    guard errno == 0 else { throw .system("cannot read the folder", path: text(path)) }
+    return names
+  }
+
+  /// A path's bytes as text, with U+FFFD for those that are no UTF-8.
+  private static func text(_ path: [CChar]) -> String {
+    String(decoding: path.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   /// Removes a file, a link, or a folder with all that is in it; what is not there is no error.
   static func remove(_ path: String) throws(PeftoolError) {
     // Folders are removed after what they hold: each is pushed again, marked, before its entries.
-    var stack = [(path: path, isEmpty: false)]
+    // A name need not be UTF-8, and as text it would be another: paths are bytes here.
+    var stack = [(path: Array(path.utf8CString), isEmpty: false)]
     while let (path, isEmpty) = stack.popLast() {
       let result = uninterrupted { unsafe isEmpty ? rmdir(path) : unlink(path) }
       if result == 0 { continue }
@@ -116,8 +131,10 @@ package enum Folder {
         // To read it takes a descriptor, of which none may be left: an empty folder needs none.
         if uninterrupted({ unsafe rmdir(path) }) == 0 { continue }
         stack.append((path, true))
-        for name in try names(in: path) { stack.append((Self.path(path, name), false)) }
-      default: throw .system("cannot remove it", path: path)
+        for name in try entries(of: path) {
+          stack.append((path.dropLast() + [CChar(bitPattern: slash)] + name, false))
+        }
+      default: throw .system("cannot remove it", path: text(path))
       }
     }
   }

@@ -32,11 +32,19 @@ package final class InputFile: Sendable {
 
   /// Opens a regular file, following symbolic links.
   ///
-  /// - Throws: `io` where it cannot be opened, `unsupported` where it is no regular file: a fifo
-  ///   would hang and a device never end.
+  /// - Throws: `io` where it cannot be opened, as a file whose name is no UTF-8 never can;
+  ///   `unsupported` where it is no regular file: a fifo would hang and a device never end.
   package init(opening path: String) throws(PeftoolError) {
-    let descriptor = try systemCall("cannot open", path: path) {
-      unsafe open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+    let descriptor: Int32
+    do throws(PeftoolError) {
+      descriptor = try systemCall("cannot open", path: path) {
+        unsafe open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+      }
+    } catch {
+      // Bytes that are no UTF-8 have become this character on their way here.
+      guard path.unicodeScalars.contains("\u{FFFD}") else { throw error }
+      throw PeftoolError(
+        error.kind, "\(error.reason); a name that is no UTF-8 must be changed first", path: path)
     }
     let status: stat
     do {
@@ -101,11 +109,6 @@ package final class InputFile: Sendable {
     var raw = unsafe span.mutableBytes
     try read(at: range.lowerBound, into: &raw)
     return bytes
-  }
-
-  /// Whether two open files are one and the same on disk.
-  package func isSameFile(as other: InputFile) -> Bool {
-    identity.device == other.identity.device && identity.inode == other.identity.inode
   }
 
   /// Looks at size, times and inode again: called after the last read and before a commit.

@@ -168,7 +168,7 @@ package struct StagedOutput: ~Copyable {
 
   private static func prefix(_ path: String) -> String { ".\(Folder.name(of: path)).peftool-" }
 
-  /// Removes what runs that were killed have left behind.
+  /// Removes what runs that were killed have left behind, as far as that can be.
   private static func sweep(beside path: String) throws(PeftoolError) {
     let parent = Folder.parent(of: path)
     for name in try Folder.names(in: parent) where name.hasPrefix(prefix(path)) {
@@ -176,7 +176,8 @@ package struct StagedOutput: ~Copyable {
       let descriptor = unsafe open(stale, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)
       guard descriptor >= 0 else { continue }
       defer { close(descriptor) }
-      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { try Folder.remove(stale) }
+      // What cannot be removed is in nobody's way.
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { try? Folder.remove(stale) }
     }
   }
 

@@ -96,6 +96,20 @@ import Testing
       file, as: .f32, "scale 1 is 3e+38: its values are not finite as F32", tensor: "m.SCB")
   }
 
+  /// 128/127 of F16's largest number is infinite, and the largest itself is not.
+  @Test func aCodeThatTheWeightsTypeDoesNotHold() throws {
+    var file = QuantizedFile.rows
+    file.parts["m.SCB"] = .init([1, 65504])
+    let legal = try source(file, as: .f16)
+    #expect(try Array(legal.bytes(of: legal.tensors[0])[8..<10]) == [0xFF, 0xFB])
+    file.parts["m.weight"]?.bytes[4] = 0x80
+    try assertRejects(
+      file, as: .f16, "scale 1 is 65504.0: a code of -128 is not finite as F16", tensor: "m.SCB")
+    #expect(try values(source(file, as: .f32)).allSatisfy(\.isFinite))
+    file.parts["m.SCB"] = .init([1, 60000])
+    #expect(try source(file, as: .f16).bytes(of: legal.tensors[0]).count == 12)
+  }
+
   /// What has been F16 had no such scale.
   @Test func aScaleThatTheWeightsTypeDoesNotHold() throws {
     var file = QuantizedFile.plain

@@ -287,6 +287,19 @@ private let huge = GGUFBytes.little(UInt64.max)
     ) { try GGUFFile(opening: path) }
   }
 
+  @Test(arguments: [2, UInt64(Int.max), .max]) func aPartOfANumberThatIsNone(
+    number: UInt64
+  ) throws {
+    let scratch = try Scratch()
+    var file = file(tensor: "t", [1])
+    file.add("split.no", 10, GGUFBytes.little(number))
+    file.add("split.count", 2, GGUFBytes.little(UInt16(2)))
+    let path = try scratch.write("m-00001-of-00002.gguf", file.bytes)
+    #expect(
+      throws: PeftoolError(.damaged, "split.no is \(number), expected 0 to 1", path: path)
+    ) { try GGUFFile(opening: path) }
+  }
+
   @Test func aPartThatIsMissing() throws {
     let scratch = try Scratch()
     let path = try scratch.write("m-00001-of-00002.gguf", part(0, of: 2).bytes)

@@ -138,6 +138,19 @@ private let indexName = "model.safetensors.index.json"
     ) { try open([("a", "1"), ("b", "2")]) }
   }
 
+  /// A search through one file for each pair of the other would take minutes.
+  @Test func metadataOfManyPairsIsCompared() throws {
+    let pairs = (0..<100_000).map { (key: "\($0)", value: "v") }
+    try scratch.write("1", safetensors(["a"], metadata: pairs))
+    try scratch.write("2", safetensors(["b"], metadata: pairs.reversed() + [("x", "")]))
+    let source = try open([("a", "1"), ("b", "2")])
+    let clock = ContinuousClock()
+    let time = clock.measure {
+      #expect(source.metadata.map(\.key) == pairs.map(\.key))
+    }
+    #expect(time < .seconds(20))
+  }
+
   @Test func namesAreComparedByTheirBytes() throws {
     try scratch.write("1", safetensors(["e\u{301}"]))
     #expect(throws: PeftoolError.self) { try open([("\u{E9}", "1")]) }

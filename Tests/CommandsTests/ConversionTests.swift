@@ -4,6 +4,7 @@ import Files
 import Fixtures
 import Foundation
 import JSON
+import Synchronization
 import Tensors
 import Testing
 
@@ -31,6 +32,8 @@ private struct TinyModel {
     ("blk.0.ffn_up.weight", [3, 4], 1), ("blk.0.ffn_down.weight", [4, 3], 1),
     ("output_norm.weight", [4], 1),
   ]
+  /// The tensors whose bytes are blocks of Q8_0, all zeros.
+  var blocks: Set<String> = []
   /// Numbers of attn_q, each of its own where they are wanted.
   var counts = false
 
@@ -57,9 +60,11 @@ private struct TinyModel {
     for tensor in tensors {
       entries += string(tensor.name) + little(UInt32(tensor.shape.count))
       entries += tensor.shape.reversed().flatMap { little(UInt64($0)) }
-      entries += little(UInt32(0)) + little(UInt64(data.count))
+      let isBlocks = blocks.contains(tensor.name)
+      entries += little(UInt32(isBlocks ? 8 : 0)) + little(UInt64(data.count))
       let count = tensor.shape.reduce(1, *)
-      for place in 0..<count {
+      if isBlocks { data += Array(repeating: 0, count: count / 32 * 34) }
+      for place in 0..<(isBlocks ? 0 : count) {
         let value = counts && tensor.name == "blk.0.attn_q.weight" ? Float(place) : tensor.value
         data += little(value.bitPattern)
       }
@@ -149,6 +154,28 @@ private struct TinyModel {
     #expect(try queries(of: convert(qwen)) == (0..<32).map { Float($0) })
   }
 
+  /// However large a file says that heads are, and however small the parts.
+  @Test func noRowOfAHeadIsReadTwice() throws {
+    let (rows, columns) = (1000, 3)
+    let tensor = TensorInfo(
+      name: "q", dtype: .f32, shape: [2 * rows, columns], byteRange: 0..<8 * rows * columns,
+      fileIndex: 0)
+    let stored = CountingSource(tensor: tensor)
+    let source = HeadOrderSource(stored: stored, headRowCounts: ["q": rows])
+    var bytes = Block(byteCount: tensor.byteCount)
+    var found = bytes.mutableBytes(tensor.byteCount)
+    for part in (0..<tensor.byteCount).cut(into: 20) {
+      var span = found._mutatingExtracting(part)
+      try source.read(tensor, bytes: part, into: &span)
+    }
+    #expect(stored.readByteCount == tensor.byteCount)
+    let values = (0..<2 * rows).map { row in
+      Int(found.bytes.unsafeLoad(fromByteOffset: row * columns * 4, as: UInt32.self)) / columns
+    }
+    let head = Array(stride(from: 0, to: rows, by: 2)) + stride(from: 1, to: rows, by: 2)
+    #expect(values == head + head.map { $0 + rows })
+  }
+
   private func queries(of model: Checkpoint) throws -> [Float] {
     let tensor = try #require(model["model.layers.0.self_attn.q_proj.weight"])
     let bytes = try model.source.bytes(of: tensor)
@@ -193,6 +220,34 @@ private struct TinyModel {
     assertRejects(
       "llama.attention.value_length is 8, expected 4, the size of a head", kind: .unsupported
     ) { $0.settings["attention.value_length"] = 8 }
+  }
+
+  /// As many heads as the embeddings have numbers leave one for each, twice as many none.
+  @Test(arguments: [4, 8]) func headsOfOneRowOrNone(count: UInt32) {
+    assertRejects(
+      "heads have \(4 / count) rows, expected an even number", kind: .damaged
+    ) {
+      $0.settings["attention.head_count"] = count
+      $0.settings["attention.key_length"] = nil
+    }
+  }
+
+  /// Rows of one element have no blocks.
+  @Test func aVectorOfBlocks() {
+    assertRejects(
+      "is a vector of Q8_0, expected numbers one by one", tensor: "blk.0.attn_q.bias",
+      kind: .unsupported
+    ) {
+      $0.settings["attention.key_length"] = 32
+      let (q, k) = (64, 32)
+      for (place, shape) in [(2, [q, 4]), (3, [k, 4]), (4, [k, 4]), (5, [4, q])] {
+        $0.tensors[place].shape = shape
+      }
+      for (name, count) in [("q", q), ("k", k), ("v", k), ("output", 4)] {
+        $0.tensors.append(("blk.0.attn_\(name).bias", [count], 0))
+      }
+      $0.blocks = ["blk.0.attn_q.bias"]
+    }
   }
 
   @Test func moreLayersThanTensors() {
@@ -329,6 +384,32 @@ private struct TinyModel {
         path: scratch.path("in"))
     ) {
       try convert(path, to: scratch.path("in"))
+    }
+  }
+}
+
+/// A tensor of U32 that count up, and how many of its bytes have been read.
+private final class CountingSource: TensorSource {
+  let path = ""
+  let files: [InputFile] = []
+  let tensors: [TensorInfo]
+  let metadata: [(key: String, value: String)] = []
+  private let count = Mutex(0)
+  var readByteCount: Int { count.withLock { $0 } }
+
+  init(tensor: TensorInfo) { tensors = [tensor] }
+
+  func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? { nil }
+
+  func read(
+    _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
+  ) throws(PeftoolError) {
+    count.withLock { $0 += range.count }
+    for (place, offset) in range.enumerated() {
+      let number = UInt32(offset / 4)
+      buffer.storeBytes(
+        of: UInt8(truncatingIfNeeded: number >> (8 * (offset % 4))), toByteOffset: place,
+        as: UInt8.self)
     }
   }
 }

@@ -1,7 +1,8 @@
+import Checkpoints
 import Files
+import Fixtures
 import Foundation
 import Tensors
-import Fixtures
 import Testing
 
 @testable import Commands
@@ -86,6 +87,59 @@ import Testing
     }
     try folder.write("m.safetensors", [floats("a")])
     #expect(throws: PeftoolError.self) { try faults("m.safetensors", base: "m.safetensors") }
+  }
+
+  // MARK: Packed files
+
+  private func pack(_ name: String, as packed: String, base: String? = nil) throws {
+    _ = try Packing(Checkpoint(opening: folder.path(name)), base: base.map { folder.path($0) })
+      .run(to: folder.path(packed), isForced: true, threads: 2, progress: { _ in })
+  }
+
+  @Test func aBaseThatIsNotThereIsOneFault() throws {
+    let codes = [UInt8](repeating: 7, count: 3 << 20)
+    func model(_ last: Float) -> [TestTensor] {
+      [
+        TestTensor("a", .f32, [Float](repeating: 1, count: 1 << 20) + [last]),
+        TestTensor("b", .u8, codes), floats("c"),
+      ]
+    }
+    try folder.write("base.safetensors", model(1))
+    try folder.write("m.safetensors", model(2) + [floats("d", [.nan])])
+    try pack("m.safetensors", as: "m.zst", base: "base.safetensors")
+    let wrong = "m.zst: tensor 'd': has 1 NaN among 1 element, the first at [0]; "
+    #expect(try faults("m.zst") == [wrong + "expected finite numbers"])
+    try FileManager.default.removeItem(atPath: folder.path("base.safetensors"))
+    let found = try faults("m.zst")
+    #expect(found.count == 2, "\(found)")
+    #expect(found.first?.contains("is made of differences to") == true)
+    #expect(found.last?.hasPrefix(wrong) == true)
+    // What needs no base is checked all the same: here the first frame, a difference.
+    var bytes = try folder.bytes("m.zst")
+    let file = try PackedFile(opening: folder.path("m.zst"))
+    let frames = file.entries.reduce(0) { $0 + $1.frameByteCount }
+    bytes[bytes.count - frames + file.entries[0].frameByteCount - 1] ^= 1
+    try folder.write("m.zst", bytes)
+    #expect(try faults("m.zst").last?.contains("the checksum of the packed block is") == true)
+  }
+
+  @Test func anIndexThatDoesNotFitIsAFault() throws {
+    try folder.write("m/1.safetensors", [floats("a"), floats("b")])
+    try folder.write("m/2.safetensors", [floats("c")])
+    try index(["a": "1.safetensors", "b": "1.safetensors", "c": "2.safetensors"])
+    try pack("m", as: "good.zst")
+    let sound = try Verification(folder.path("good.zst"), base: nil, threads: 1)
+    #expect(sound.faults == [] && sound.checked.contains("2 shards and their index"))
+    let checkpoint = try Checkpoint(opening: folder.path("m"))
+    try index(["a": "2.safetensors", "b": "1.safetensors", "d": "3.safetensors"])
+    _ = try Packing(checkpoint).run(
+      to: folder.path("m.zst"), isForced: false, threads: 1, progress: { _ in })
+    #expect(
+      try faults("m.zst") == [
+        "m.zst/3.safetensors: is not there; the index puts tensors into this shard",
+        "m.zst/1.safetensors: tensor 'a': is in this shard, the index has it in 2.safetensors",
+        "m.zst/2.safetensors: tensor 'c': is in this shard, but not in the index",
+      ])
   }
 
   // MARK: Values

@@ -114,6 +114,17 @@ import Testing
     }
   }
 
+  /// A file beside the tensors may be larger than they are.
+  @Test func unpackingAFileNeedsAFewBlocks() throws {
+    let place = try Workplace()
+    try place.write("m/model.safetensors", try Safetensors.file([("a", "F32", [1], [1])]))
+    try place.write("m/notes.txt", Data(count: 256 << 20))
+    _ = try peakByteCount(place, "convert m -o m.zst")
+    let peak = try peakByteCount(place, "convert m.zst -o out --dtype f16 --threads 2")
+    #expect(peak < Self.limitByteCount)
+    #expect(try place.shell("cmp m/notes.txt out/notes.txt").status == 0)
+  }
+
   @Test(
     arguments: [
       "inspect model.safetensors --stats", "verify model.safetensors",

@@ -364,3 +364,15 @@ def many_tensors(row):
     for verb in ("inspect", "verify"):
         run = peftool(verb, path)
         row.check(verb, run.not_status(0), too_much(run))
+
+
+@row(27, "a head of 180 long strings is no bad file")
+def long_strings(row):
+    path = Lab.folder / "long.gguf"
+    text = b"x" * ((1 << 18) + 1)
+    strings = (struct.pack("<Q", len(text)) + text) * 180
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a"
+                     + struct.pack("<IIQ", 9, 8, 180) + strings + bytes(64))
+    run = peftool("inspect", path)
+    row.check("inspect", run.not_status(0),
+              run.seconds > MOST_SECONDS and f"took {run.seconds:.2f} s")

@@ -84,13 +84,17 @@ import Testing
     ) { try InputFile(opening: path) }
   }
 
-  @Test func linksLeadToTheSameFile() throws {
-    try scratch.write("a", [1])
-    try scratch.write("b", [1])
-    try scratch.link("c", to: "a")
-    let a = try InputFile(opening: scratch.path("a"))
-    #expect(try a.isSameFile(as: InputFile(opening: scratch.path("c"))))
-    #expect(try !a.isSameFile(as: InputFile(opening: scratch.path("b"))))
+  @Test func aNameThatIsNoUTF8IsToldOf() throws {
+    try scratch.makeFile(named: [0x63, 0x61, 0x66, 0xE9])
+    let names = try Folder.names(in: scratch.path)
+    #expect(names == ["caf\u{FFFD}"])
+    let path = scratch.path(names[0])
+    #expect(
+      throws: PeftoolError(
+        .io,
+        "cannot open: No such file or directory; a name that is no UTF-8 must be changed first",
+        path: path)
+    ) { try InputFile(opening: path) }
   }
 
   @Test func anUnchangedFilePasses() throws {

@@ -90,6 +90,33 @@ import Testing
     #expect(try scratch.text("out/config.json") == "new")
   }
 
+  @Test func forceReplacesAFolderWithANameThatIsNoUTF8() throws {
+    try commitFolder("old")
+    try scratch.makeFile(named: Array("caf".utf8) + [0xE9], in: "out")
+    try scratch.makeFolder("out/below")
+    try scratch.makeFile(named: [0xFF], in: "out/below")
+    try commitFolder("new", force: true)
+    #expect(try scratch.names() == ["out"])
+    #expect(try scratch.names(in: "out") == ["config.json", "model.safetensors"])
+  }
+
+  /// Here folders within each other whose path is longer than the system takes.
+  @Test func aLeftoverThatCannotBeRemovedIsInNobodysWay() throws {
+    let stale = try scratch.makeFolder(".out.peftool-aaaaaa")
+    defer { _ = try? Process.run(URL(fileURLWithPath: "/bin/rm"), arguments: ["-rf", stale]) }
+    var folder = open(stale, O_RDONLY | O_DIRECTORY)
+    let name = String(repeating: "d", count: 250)
+    for _ in 0..<17 {
+      try #require(mkdirat(folder, name, 0o700) == 0)
+      let next = openat(folder, name, O_RDONLY | O_DIRECTORY)
+      close(folder)
+      folder = next
+    }
+    close(folder)
+    try commitFile("new")
+    #expect(try scratch.text("out") == "new")
+  }
+
   @Test func forceReplacesAnEmptyFolder() throws {
     try scratch.makeFolder("out")
     try commitFolder("new", force: true)

@@ -52,6 +52,15 @@ package final class Scratch: Sendable {
     return path(name)
   }
 
+  /// Makes an empty file whose name is bytes, in the folder or in one below it.
+  package func makeFile(named name: [UInt8], in folder: String = "") throws {
+    let descriptor = open(
+      path(folder).utf8CString.dropLast() + [0x2F] + name.map { CChar(bitPattern: $0) } + [0],
+      O_CREAT | O_EXCL | O_WRONLY, 0o600)
+    guard descriptor >= 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
+    close(descriptor)
+  }
+
   /// Makes a symbolic link.
   package func link(_ name: String, to target: String) throws {
     try FileManager.default.createSymbolicLink(

@@ -31,7 +31,7 @@ private func read(_ bytes: [UInt8]) {
     // A base that no input names: nothing but this file is opened.
     let file = try PackedFile(
       opening: "/proc/self/fd/\(descriptor)", base: "/proc/self/fd/\(descriptor)")
-    precondition(file.contents.frameByteCount <= PackedContents.maximumFrameByteCount)
+    precondition(file.contents.headerByteCount <= PackedContents.maximumHeaderByteCount)
     var total = 0
     for piece in file.contents.pieces {
       for block in piece.blocks {

@@ -106,6 +106,8 @@ def torch_files():
 def pickles():
     """Pickles of one tensor of four floats by other means, and of what is refused."""
     def number(value):
+        if value >= 1 << 31:
+            return b"\x8a\x08" + struct.pack("<q", value)
         return b"J" + struct.pack("<i", value)
 
     def text(value):
@@ -126,6 +128,7 @@ def pickles():
         b"}" + text(b"model") + one + b"s", b"](" + tensor([4], [0]) * 2 + b"e",
         b"}" + text(b"a") + tensor([1 << 20, 1 << 20], [0, 0]) + b"s",
         b"}" + text(b"a") + tensor([-1], [1], 3) + b"s",
+        b"}" + text(b"a") + tensor([1, 2], [1 << 62, 2]) + b"s",
         b"}q\x00" + text(b"a") + b"h\x00s",
         b"cos\nsystem\n(" + text(b"id") + b"tR",
         b"\x8c\x02os\x8c\x06system\x93)R",
@@ -202,11 +205,34 @@ def quantized_states():
     yield bytes(7) + b"[" * 99
 
 
+def content_checksum(data):
+    """The end of a zstd frame: the low half of XXH64, of fewer than 32 bytes."""
+    p1, p2, p3, p4, p5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
+                          0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+    mask = (1 << 64) - 1
+
+    def rotated(value, count):
+        return (value << count | value >> 64 - count) & mask
+
+    assert len(data) < 32
+    value, place = p5 + len(data), 0
+    for size, step in ((8, lambda v, n: rotated(v ^ rotated(n * p2 & mask, 31) * p1 & mask, 27)
+                        * p1 + p4),
+                       (4, lambda v, n: rotated(v ^ n * p1 & mask, 23) * p2 + p3),
+                       (1, lambda v, n: rotated(v ^ n * p5 & mask, 11) * p1)):
+        while len(data) - place >= size:
+            value = step(value, int.from_bytes(data[place:place + size], "little")) & mask
+            place += size
+    value = (value ^ value >> 33) * p2 & mask
+    value = (value ^ value >> 29) * p3 & mask
+    return struct.pack("<I", (value ^ value >> 32) & 0xFFFFFFFF)
+
+
 def packed_files():
     """Files of stored frames, whose checksums the target puts right."""
     def frame(data):
-        return (b"\x28\xb5\x2f\xfd\x20" + bytes([len(data)])
-                + struct.pack("<I", len(data) << 3 | 1)[:3] + data)
+        return (b"\x28\xb5\x2f\xfd\x24" + bytes([len(data)])
+                + struct.pack("<I", len(data) << 3 | 1)[:3] + data + content_checksum(data))
 
     def file(files, frames, kinds=(), **more):
         beginnings, listed = b"", []
@@ -236,8 +262,11 @@ def packed_files():
     yield file([model], [frame(bytes(8))], [1], base="base")
     yield file([model], [frame(bytes(8))], [2])
     yield file([model], [frame(bytes(4)) * 2])
-    yield file([model], [b"\x28\xb5\x2f\xfd\x00\x88" + b"\x45\0\0" + bytes(8)])
-    yield file([model], [b"\x28\xb5\x2f\xfd\x20\x08" + b"\x43\0\0" + b"\x07"])
+    yield file([model], [b"\x28\xb5\x2f\xfd\x04\x88" + b"\x41\0\0" + bytes(8)
+                         + content_checksum(bytes(8))])
+    yield file([model], [b"\x28\xb5\x2f\xfd\x24\x08" + b"\x43\0\0" + b"\x07"
+                         + content_checksum(b"\x07" * 8)])
+    yield file([model], [b"\x28\xb5\x2f\xfd\x20\x08" + b"\x41\0\0" + bytes(8)])
     yield file([("../m", 9, one)], [])
     huge = framed({"a": entry("U8", [1 << 41], (0, 1 << 41))}, 0)
     yield file([("m.safetensors", len(huge) + (1 << 41), huge)], [frame(b"x")])

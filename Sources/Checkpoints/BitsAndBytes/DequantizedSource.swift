@@ -11,7 +11,8 @@ package import Tensors
 /// model's own.
 ///
 /// Memory: for a range that is read the bytes of its codes and scales and a tile of 16,384 numbers;
-/// a weight that is turned around is held whole, and four of them are kept.
+/// a weight that is turned around is held whole, and four of them are kept; while one is made there
+/// are three, and the new one twice.
 package struct DequantizedSource: TensorSource {
   /// How a weight is shown.
   package struct Weight: Sendable {

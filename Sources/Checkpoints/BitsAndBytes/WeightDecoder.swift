@@ -17,7 +17,8 @@ struct WeightDecoder {
 
   /// Writes elements as values of `dtype`.
   ///
-  /// - Throws: `io`; `damaged` where the file is cut short, or a scale is not finite in `dtype`.
+  /// - Throws: `io`; `damaged` where the file is cut short, or what stands there is not finite in
+  ///   `dtype`.
   func decode(
     _ elements: Range<Int>, to dtype: DType, into bytes: inout MutableRawSpan
   ) throws(PeftoolError) {
@@ -101,6 +102,18 @@ struct WeightDecoder {
           codes.bytes(start + tile.count).extracting(start..<start + tile.count),
           absmax: [scale].span, rows: 1, columns: tile.count, into: &span)
         Self.narrow(values, tile, elements, to: dtype, into: &bytes)
+        // bitsandbytes writes no code of -128, which stands for more than the scale.
+        guard Double(scale.magnitude) * 128 / 127 > dtype.largestFinite ?? .infinity else {
+          continue
+        }
+        let size = dtype.bitCount / 8
+        let written = bytes.bytes.extracting(start * size..<(start + tile.count) * size)
+        guard dtype.nonfiniteCount(written, count: tile.count) == 0 else {
+          throw PeftoolError(
+            .damaged,
+            "scale \(row) is \(scale): a code of -128 is not finite as \(dtype.rawValue)",
+            tensor: weight.scales.name)
+        }
       }
     }
   }

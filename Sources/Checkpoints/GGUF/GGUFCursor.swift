@@ -45,8 +45,7 @@ struct GGUFCursor {
   ) throws(PeftoolError) {
     // What is larger than a piece does not go through the buffer.
     if let file, count > Self.pieceByteCount, count <= left {
-      let piece = try file.bytes(position..<position + count)
-      bytes = bytes.isEmpty ? piece : bytes + piece
+      bytes += try file.bytes(position..<position + count)
       position += count
       return
     }

@@ -1,3 +1,5 @@
+import Files
+
 /// A pair of a GGUF file's metadata to be written: a key, and a value of a type.
 ///
 /// A value that is read tells only signs and sizes that matter; the file has a type for each.
@@ -122,16 +124,6 @@ extension GGUFValue {
 }
 
 extension [UInt8] {
-  /// Appends the lowest bytes of a number.
-  mutating func append(littleEndian value: UInt64, count: Int) {
-    for place in 0..<count { append(UInt8(truncatingIfNeeded: value >> (8 * UInt64(place)))) }
-  }
-
-  /// Appends all bytes of a number.
-  mutating func append<I: FixedWidthInteger>(littleEndian value: I) {
-    append(littleEndian: UInt64(truncatingIfNeeded: value), count: I.bitWidth / 8)
-  }
-
   /// Appends a string with its length before it.
   mutating func append(string: some Collection<UInt8>) {
     append(littleEndian: UInt64(string.count))

@@ -100,13 +100,19 @@ package struct GGUFFile: TensorSource {
     _ header: GGUFHeader, count: Int, path: String
   ) throws(PeftoolError) -> [String] {
     let name = Folder.name(of: path)
-    let number = header[numberKey]?.int ?? -1
+    guard let number = header[numberKey]?.int, (0..<count).contains(number) else {
+      throw PeftoolError(
+        .damaged,
+        "\(numberKey) is \(header[numberKey]?.summary.printable ?? "missing"), expected "
+          + "0 to \(count - 1)",
+        path: path)
+    }
     let ending = ending(number, of: count)
-    guard (0..<count).contains(number), name.hasSuffix(ending) else {
+    guard name.hasSuffix(ending) else {
       throw PeftoolError(
         .different,
         "is part \(number + 1) of \(count) by its head, expected a name that ends in "
-          + "\(Self.ending(max(0, number), of: count)) so that the others can be found",
+          + "\(ending) so that the others can be found",
         path: path)
     }
     let stem = name.dropLast(ending.count)

@@ -1,3 +1,5 @@
+import Files
+
 /// A value of a GGUF file's metadata.
 package enum GGUFValue: Equatable, Sendable {
   case unsigned(UInt64)
@@ -130,16 +132,5 @@ extension GGUFValue {
     case .array(let array):
       "\(array.count) \(array.kind == .string ? "strings" : "values of \(array.kind)")"
     }
-  }
-}
-
-extension [UInt8] {
-  /// `count` bytes as one number; they lie within the array.
-  func littleEndian(at position: Int, count: Int) -> UInt64 {
-    var value: UInt64 = 0
-    for place in (position..<position + count).reversed() {
-      value = value << 8 | UInt64(self[place])
-    }
-    return value
   }
 }

@@ -32,22 +32,19 @@ final class BlockCache: Sendable {
     var spare: [Entry] = []
   }
 
-  private let capacity: Int
   private let entries = Mutex(Entries())
-
-  /// A cache of so many blocks: a few more than there are threads, as each reads along its own.
-  init(capacity: Int) { self.capacity = capacity }
 
   /// Whether a block is there.
   func holds(_ number: Int) -> Bool {
     entries.withLock { $0.known.contains { $0.number == number } }
   }
 
-  /// A block, from here or by unpacking it.
+  /// A block, from here or by unpacking it; then there are no more than `capacity`.
   ///
-  /// Two threads that want the same block at once may both unpack it: neither waits for the other.
+  /// That is a few more than there are threads, as each reads along its own. Two threads that want
+  /// the same block at once may both unpack it: neither waits for the other.
   func entry(
-    _ number: Int, byteCount: Int,
+    _ number: Int, byteCount: Int, capacity: Int,
     unpack: (inout MutableRawSpan) throws(PeftoolError) -> Void
   ) throws(PeftoolError) -> Entry {
     let (known, spare) = entries.withLock { entries -> (Entry?, Entry?) in

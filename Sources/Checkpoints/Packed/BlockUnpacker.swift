@@ -102,7 +102,10 @@ final class UnpackerPool: Sendable {
     init() throws(PeftoolError) { unpacker = try BlockUnpacker() }
   }
 
-  private let free = Mutex<[Lent]>([])
+  private let unpackers = Mutex((free: [Lent](), count: 0))
+
+  /// How many there are: as many as threads have asked at once.
+  var count: Int { unpackers.withLock { $0.count } }
 
   /// Lends an unpacker for the length of a call.
   ///
@@ -110,9 +113,13 @@ final class UnpackerPool: Sendable {
   func withUnpacker(
     _ body: (inout BlockUnpacker) throws(PeftoolError) -> Void
   ) throws(PeftoolError) {
-    let known = free.withLock { $0.popLast() }
+    let known = unpackers.withLock { unpackers in
+      let known = unpackers.free.popLast()
+      if known == nil { unpackers.count += 1 }
+      return known
+    }
     let lent = if let known { known } else { try Lent() }
-    defer { free.withLock { $0.append(lent) } }
+    defer { unpackers.withLock { $0.free.append(lent) } }
     try body(&lent.unpacker)
   }
 }

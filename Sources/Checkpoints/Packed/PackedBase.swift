@@ -9,7 +9,13 @@ package final class PackedBase: Sendable {
   package let name: String
   private let given: String?
   private let packedPath: String
-  private let opened = Mutex<Checkpoint?>(nil)
+  private let state = Mutex(State.unopened)
+
+  private enum State {
+    case unopened
+    case open(Checkpoint)
+    case failed(PeftoolError)
+  }
 
   /// A base that is looked for where the user says, or else by the path in the packed file, and
   /// beside that file by its name.
@@ -19,22 +25,36 @@ package final class PackedBase: Sendable {
     self.packedPath = packedPath
   }
 
-  /// The base, opened at the first call.
+  /// The base, opened at the first call; where that fails, every call throws the same.
   ///
   /// - Throws: `io` where it is not there; `unsupported` where it is a file of differences itself;
   ///   what is wrong with it.
   package func checkpoint() throws(PeftoolError) -> Checkpoint {
-    try opened.withLock { (opened) throws(PeftoolError) in
-      if let opened { return opened }
-      let base = try Checkpoint(opening: path())
-      // One that needs another, or itself, could go on without end.
-      guard base.packed?.base == nil else {
-        throw PeftoolError(
-          .unsupported, "is made of differences to another base itself", path: base.path)
+    try state.withLock { (state) throws(PeftoolError) in
+      switch state {
+      case .open(let base): return base
+      case .failed(let error): throw error
+      case .unopened: break
       }
-      opened = base
-      return base
+      do throws(PeftoolError) {
+        let base = try open()
+        state = .open(base)
+        return base
+      } catch {
+        state = .failed(error)
+        throw error
+      }
     }
+  }
+
+  private func open() throws(PeftoolError) -> Checkpoint {
+    let base = try Checkpoint(opening: path())
+    // One that needs another, or itself, could go on without end.
+    guard base.packed?.base == nil else {
+      throw PeftoolError(
+        .unsupported, "is made of differences to another base itself", path: base.path)
+    }
+    return base
   }
 
   private func path() throws(PeftoolError) -> String {
@@ -69,8 +89,8 @@ package final class PackedBase: Sendable {
 
   /// Looks again at the files, where they have been opened.
   func verifyUnchanged() throws(PeftoolError) {
-    try opened.withLock { (base) throws(PeftoolError) in
-      try base?.source.verifyUnchanged()
+    try state.withLock { (state) throws(PeftoolError) in
+      if case .open(let base) = state { try base.source.verifyUnchanged() }
     }
   }
 }
@@ -89,6 +109,11 @@ extension PackedFile {
   /// The bytes of the base that blocks are differences to.
   package var baseByteCount: Int {
     differences.reduce(0) { $0 + contents.piece(ofBlock: $1).range(ofBlock: $1).count }
+  }
+
+  /// Whether some of a tensor's blocks are differences.
+  package func needsBase(for tensor: TensorInfo) -> Bool {
+    contents.piece(of: tensor)?.blocks.contains { entries[$0].baseChecksum != nil } == true
   }
 
   /// The numbers of the blocks that are differences.

@@ -13,14 +13,14 @@ extension PackedContents {
     let prefix = try file.bytes(0..<min(prefixByteCount, file.byteCount))
     let end = try frameEnd(prefix, fileByteCount: file.byteCount)
     let found = try checksum(of: file, 24..<end)
-    let expected = prefix.number(at: 16, byteCount: 8)
+    let expected = prefix.littleEndian(at: 16, count: 8)
     guard found == expected else {
       throw PeftoolError(
         .damaged,
         "the header's checksum is \(found.checksumText), expected \(expected.checksumText)",
         offset: 16)
     }
-    let textByteCount = prefix.number(at: 24, byteCount: 8)
+    let textByteCount = prefix.littleEndian(at: 24, count: 8)
     guard textByteCount <= UInt64(end - prefixByteCount) else {
       throw PeftoolError(
         .damaged, "a text of \(textByteCount) bytes, the header has \(end - prefixByteCount) left",
@@ -73,14 +73,14 @@ extension PackedContents {
     guard prefix.starts(with: skippableMagic), Array(prefix[8..<16]) == magic else {
       throw PeftoolError(.damaged, "does not begin as a packed file", offset: 0)
     }
-    let end = 8 + Int(prefix.number(at: 4, byteCount: 4))
+    let end = 8 + Int(prefix.littleEndian(at: 4, count: 4))
     guard (prefixByteCount...fileByteCount).contains(end) else {
       throw PeftoolError(
         .damaged, "a header of \(end) bytes, the file has \(fileByteCount)", offset: 4)
     }
-    guard end <= maximumFrameByteCount else {
+    guard end <= maximumHeaderByteCount else {
       throw PeftoolError(
-        .unsupported, "a header of \(end) bytes, expected at most \(maximumFrameByteCount)",
+        .unsupported, "a header of \(end) bytes, expected at most \(maximumHeaderByteCount)",
         offset: 4)
     }
     return end
@@ -149,7 +149,7 @@ extension PackedContents {
       let bytes = try file.bytes(part)
       for place in stride(from: 0, to: bytes.count, by: PackedEntry.byteCount) {
         do throws(PeftoolError) {
-          let entry = try PackedEntry(bytes[place..<place + PackedEntry.byteCount])
+          let entry = try PackedEntry(bytes, at: place)
           guard entry.baseChecksum == nil || isDifferencePossible(entries.count) else {
             throw PeftoolError(
               .damaged, "a difference, expected a base and a block of a tensor for one")

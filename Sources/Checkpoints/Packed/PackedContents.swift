@@ -9,7 +9,7 @@ package struct PackedContents: Sendable {
   /// The bytes of a block before it is packed; the last of a piece may have fewer.
   package static let blockByteCount = 1 << 20
   /// The longest header frame that is read: of a model of 2.7 TB.
-  package static let maximumFrameByteCount = 64 << 20
+  package static let maximumHeaderByteCount = 64 << 20
   /// The bytes of the header frame before its JSON text.
   static let prefixByteCount = 32
 
@@ -190,7 +190,7 @@ private struct Cutting {
   ) throws(PeftoolError) {
     guard !range.isEmpty else { return }
     let count = (range.count - 1) / PackedContents.blockByteCount + 1
-    let limit = PackedContents.maximumFrameByteCount / PackedEntry.byteCount
+    let limit = PackedContents.maximumHeaderByteCount / PackedEntry.byteCount
     guard count <= limit - blockCount else {
       throw PeftoolError(
         .unsupported,

@@ -26,15 +26,14 @@ package struct PackedEntry: Equatable, Sendable {
     isDifference = baseChecksum != nil
   }
 
-  /// Reads an entry's bytes: both checksums, the frame's size in 4 bytes, and in 4 bytes 0, or 1 for
-  /// a difference.
+  /// Reads an entry among other bytes: both checksums, the frame's size in 4 bytes, and in 4 bytes
+  /// 0, or 1 for a difference.
   ///
   /// - Throws: `damaged`.
-  init(_ bytes: ArraySlice<UInt8>) throws(PeftoolError) {
-    let start = bytes.startIndex
-    let base = bytes.number(at: start + 8, byteCount: 8)
-    let size = Int(bytes.number(at: start + 16, byteCount: 4))
-    let kind = bytes.number(at: start + 20, byteCount: 4)
+  init(_ bytes: [UInt8], at start: Int) throws(PeftoolError) {
+    let base = bytes.littleEndian(at: start + 8, count: 8)
+    let size = Int(bytes.littleEndian(at: start + 16, count: 4))
+    let kind = bytes.littleEndian(at: start + 20, count: 4)
     guard kind < 2, kind == 1 || base == 0 else {
       throw PeftoolError(
         .damaged,
@@ -47,7 +46,7 @@ package struct PackedEntry: Equatable, Sendable {
         "a block packed into \(size) bytes, expected 1 to \(BlockPacker.maximumFrameByteCount)")
     }
     self.init(
-      checksum: bytes.number(at: start, byteCount: 8), baseChecksum: kind == 1 ? base : nil,
+      checksum: bytes.littleEndian(at: start, count: 8), baseChecksum: kind == 1 ? base : nil,
       frameByteCount: size)
   }
 
@@ -65,22 +64,9 @@ package struct PackedEntry: Equatable, Sendable {
 
   /// The entry's bytes.
   var bytes: [UInt8] {
-    checksum.bytes(8) + (baseChecksum ?? 0).bytes(8) + UInt64(frameByteCount).bytes(4)
-      + UInt64(baseChecksum == nil ? 0 : 1).bytes(4)
-  }
-}
-
-extension UInt64 {
-  /// The lowest bytes, little-endian.
-  func bytes(_ count: Int) -> [UInt8] {
-    (0..<count).map { UInt8(truncatingIfNeeded: self >> ($0 * 8)) }
-  }
-}
-
-extension RandomAccessCollection<UInt8> where Index == Int {
-  /// A little-endian number.
-  func number(at offset: Int, byteCount: Int) -> UInt64 {
-    self[offset..<offset + byteCount].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    checksum.littleEndianBytes(8) + (baseChecksum ?? 0).littleEndianBytes(8)
+      + UInt64(frameByteCount).littleEndianBytes(4)
+      + UInt64(baseChecksum == nil ? 0 : 1).littleEndianBytes(4)
   }
 }
 
@@ -92,7 +78,7 @@ extension PackedContents {
   static let magic = Array("PEFTPAK1".utf8)
 
   /// The size of the header frame, which does not depend on how well blocks are packed.
-  package var frameByteCount: Int {
+  package var headerByteCount: Int {
     Self.prefixByteCount + text.count + tensorMembers.reduce(0) { $0 + $1.beginning.count }
       + blockCount * PackedEntry.byteCount
   }
@@ -100,25 +86,25 @@ extension PackedContents {
   /// The header frame with the entries of all blocks.
   ///
   /// - Throws: `unsupported` where it exceeds the cap.
-  package func frame(_ entries: [PackedEntry]) throws(PeftoolError) -> [UInt8] {
+  package func header(_ entries: [PackedEntry]) throws(PeftoolError) -> [UInt8] {
     precondition(entries.count == blockCount, "an entry a block")
-    try checkFrameSize()
+    try checkHeaderSize()
     let text = text
-    var rest = UInt64(text.count).bytes(8) + text
+    var rest = UInt64(text.count).littleEndianBytes(8) + text
     for member in tensorMembers { rest += member.beginning }
     for entry in entries { rest += entry.bytes }
     // Any bytes may be read as bytes.
     let checksum = unsafe Checksum.of(rest.span.bytes)
-    return Self.skippableMagic + UInt64(Self.magic.count + 8 + rest.count).bytes(4) + Self.magic
-      + checksum.bytes(8) + rest
+    return Self.skippableMagic + UInt64(Self.magic.count + 8 + rest.count).littleEndianBytes(4)
+      + Self.magic + checksum.littleEndianBytes(8) + rest
   }
 
   /// - Throws: `unsupported` where the header frame exceeds the cap.
-  package func checkFrameSize() throws(PeftoolError) {
-    guard frameByteCount <= Self.maximumFrameByteCount else {
+  package func checkHeaderSize() throws(PeftoolError) {
+    guard headerByteCount <= Self.maximumHeaderByteCount else {
       throw PeftoolError(
         .unsupported,
-        "a header of \(frameByteCount) bytes, expected at most \(Self.maximumFrameByteCount)")
+        "a header of \(headerByteCount) bytes, expected at most \(Self.maximumHeaderByteCount)")
     }
   }
 

@@ -1,12 +1,14 @@
 package import Files
-package import JSON
 import LinearAlgebra
+import Synchronization
 package import Tensors
 
 /// A packed checkpoint: safetensors files, and what lay beside them, in one file of zstd frames.
 ///
-/// `Formats/packed.md` describes it. Only the header frame is in memory, and of what has been read
-/// the last few blocks. Each block is checked before any of its bytes is given out.
+/// `Formats/packed.md` describes it. In memory are the header frame; for each thread that reads a
+/// frame and a block, and two more for differences; and of what has been read the last blocks, two
+/// for each thread and at least 8: with 1 MiB a block, 4 or 6 MiB a thread. Each block is checked
+/// before any of its bytes is given out.
 package struct PackedFile: TensorSource {
   /// The open file.
   package let file: InputFile
@@ -22,7 +24,7 @@ package struct PackedFile: TensorSource {
   /// Where each 256th frame begins.
   private let offsets: [Int]
   private let unpackers = UnpackerPool()
-  private let cache = BlockCache(capacity: max(8, 2 * availableProcessorCount))
+  private let cache = BlockCache()
 
   private static let offsetStride = 256
 
@@ -135,7 +137,9 @@ package struct PackedFile: TensorSource {
         try readBlock(block, of: piece, into: &part)
         continue
       }
-      let entry = try cache.entry(block, byteCount: whole.count) {
+      let entry = try cache.entry(
+        block, byteCount: whole.count, capacity: max(8, 2 * unpackers.count)
+      ) {
         (bytes) throws(PeftoolError) in try readBlock(block, of: piece, into: &bytes)
       }
       entry.copy(
@@ -148,71 +152,32 @@ package struct PackedFile: TensorSource {
     try base?.verifyUnchanged()
   }
 
-  /// What is wrong with the blocks of a piece, each unpacked and compared with its checksum.
+  /// What is wrong with the blocks of some pieces, each unpacked and compared with its checksum; in
+  /// the blocks' order.
   ///
-  /// Memory: a block.
-  package func faults(in piece: PackedContents.Piece) -> [PeftoolError] {
-    var block = Block(byteCount: PackedContents.blockByteCount)
-    var faults: [PeftoolError] = []
-    for number in piece.blocks {
-      var bytes = block.mutableBytes(piece.range(ofBlock: number).count)
-      do throws(PeftoolError) {
-        try readBlock(number, of: piece, into: &bytes)
-      } catch {
-        faults.append(error)
+  /// Memory: a block a thread.
+  /// - Parameter needsBase: whether differences are compared with their base, too.
+  package func faults(
+    in pieces: [PackedContents.Piece], needsBase: Bool, threads: Int
+  ) throws(PeftoolError) -> [PeftoolError] {
+    let blocks = pieces.flatMap(\.blocks)
+    let faults = Mutex<[(block: Int, error: PeftoolError)]>([])
+    try forEachBlock(count: blocks.count, threads: threads) {
+      (queue, current) throws(PeftoolError) in
+      var memory = Block(byteCount: PackedContents.blockByteCount)
+      while let place = queue.next() {
+        current = place
+        let block = blocks[place]
+        let piece = contents.piece(ofBlock: block)
+        var bytes = memory.mutableBytes(piece.range(ofBlock: block).count)
+        do throws(PeftoolError) {
+          try readBlock(block, of: piece, needsBase: needsBase, into: &bytes)
+        } catch {
+          // The other blocks may still be read: every fault counts.
+          faults.withLock { $0.append((block, error)) }
+        }
       }
     }
-    return faults
-  }
-
-  // MARK: Other files
-
-  /// The place of the `adapter_config.json` that makes the tensors an adapter's; of a file without
-  /// others in it the one that lies beside it, if any.
-  package func adapterConfigPath(or beside: String?) -> String? {
-    let others = contents.otherMembers
-    guard !others.isEmpty else { return beside }
-    return others.contains { $0.name == Checkpoint.adapterConfigName }
-      ? Folder.path(path, Checkpoint.adapterConfigName) : nil
-  }
-
-  /// The bytes of one of the files that lie beside the tensors: of small ones.
-  ///
-  /// - Throws: as `readBlock`.
-  package func bytes(of member: PackedContents.Member) throws(PeftoolError) -> [UInt8] {
-    var bytes: [UInt8] = []
-    for piece in contents.pieces[member.pieces] {
-      for block in piece.blocks {
-        var part = [UInt8](repeating: 0, count: piece.range(ofBlock: block).count)
-        var span = part.mutableSpan
-        // Any bit pattern is a UInt8.
-        var raw = unsafe span.mutableBytes
-        try readBlock(block, of: piece, into: &raw)
-        bytes += part
-      }
-    }
-    return bytes
-  }
-
-  /// The JSON file of that name beside the tensors; nil where there is none.
-  ///
-  /// - Throws: as `readBlock`, and `damaged` where it is no JSON, with the path.
-  package func json(_ name: String) throws(PeftoolError) -> JSON? {
-    guard let member = contents.otherMembers.first(where: { $0.name.isExactly(name) }) else {
-      return nil
-    }
-    let limits = JSON.Limits.configuration
-    let place = Folder.path(path, name)
-    guard member.byteCount <= limits.byteCount else {
-      throw PeftoolError(
-        .unsupported, "\(member.byteCount) bytes of JSON, expected at most \(limits.byteCount)",
-        path: place)
-    }
-    let bytes = try bytes(of: member)
-    do throws(PeftoolError) {
-      return try JSON(parsing: bytes, limits: limits)
-    } catch {
-      throw error.at(path: place)
-    }
+    return faults.withLock { $0.sorted { $0.block < $1.block }.map(\.error) }
   }
 }

@@ -76,9 +76,13 @@ struct Decompressor: ~Copyable {
 
   /// Decodes one frame, whose contents are as long as the buffer.
   ///
-  /// - Throws: `damaged` where it is no frame, its contents have another size, more follows it, or
-  ///   they do not have the frame's checksum.
+  /// - Throws: `damaged` where it is no frame, has no checksum, its contents have another size or
+  ///   not that checksum, or more follows it.
   func decompress(_ frame: RawSpan, into bytes: inout MutableRawSpan) throws(PeftoolError) {
+    // libzstd takes frames without a checksum, and may take those of releases before 0.8, too.
+    guard Self.hasChecksum(frame) else {
+      throw PeftoolError(.damaged, "is no zstd frame with a checksum")
+    }
     // Here and below the pointers live through the calls, which keep to their counts.
     let (size, length) = unsafe frame.withUnsafeBytes {
       unsafe (
@@ -100,6 +104,16 @@ struct Decompressor: ~Copyable {
     guard count == bytes.byteCount else {
       throw PeftoolError(.damaged, "cannot be decompressed: \(errorName(count))")
     }
+  }
+}
+
+extension Decompressor {
+  /// Whether a frame begins as RFC 8878 has it, with the flag of a checksum in its descriptor.
+  private static func hasChecksum(_ frame: RawSpan) -> Bool {
+    guard frame.byteCount > 4 else { return false }
+    // Any bit pattern is a UInt8.
+    let bytes = (0..<5).map { unsafe frame.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }
+    return bytes.starts(with: [0x28, 0xB5, 0x2F, 0xFD]) && bytes[4] & 4 != 0
   }
 }
 

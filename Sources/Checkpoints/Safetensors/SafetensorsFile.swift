@@ -22,7 +22,7 @@ package struct SafetensorsFile: TensorSource {
   package var headerOrder: [Int] { header.headerOrder }
   /// The first bytes of the file: the header with its length before it.
   package var beginning: [UInt8] {
-    UInt64(headerBytes.count).bytes(SafetensorsHeader.lengthByteCount) + headerBytes
+    UInt64(headerBytes.count).littleEndianBytes(SafetensorsHeader.lengthByteCount) + headerBytes
   }
   /// Where the tensors' bytes begin in the file.
   package var dataStart: Int { SafetensorsHeader.lengthByteCount + headerBytes.count }

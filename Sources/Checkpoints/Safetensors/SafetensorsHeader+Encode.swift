@@ -103,7 +103,7 @@ extension SafetensorsHeader {
     }
     let dataStart = lengthByteCount + text.count
     _ = try position.adding(dataStart, tensor: nil)
-    let length = (0..<lengthByteCount).map { UInt8(truncatingIfNeeded: text.count >> ($0 * 8)) }
+    let length = UInt64(text.count).littleEndianBytes(lengthByteCount)
     return Encoded(
       bytes: length + text,
       byteRanges: offsets.map { ($0.lowerBound + dataStart)..<($0.upperBound + dataStart) },

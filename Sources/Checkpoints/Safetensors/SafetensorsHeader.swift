@@ -37,7 +37,7 @@ package struct SafetensorsHeader: Sendable {
       throw PeftoolError(
         .damaged, "the file has \(fileByteCount) bytes, a safetensors file has 8 before its header")
     }
-    let count = prefix.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let count = prefix.littleEndian(at: 0, count: lengthByteCount)
     guard count <= UInt64(maximumByteCount) else {
       throw PeftoolError(
         .damaged, "a header of \(count) bytes, expected at most \(maximumByteCount)", offset: 0)

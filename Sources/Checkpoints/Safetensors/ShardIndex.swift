@@ -16,7 +16,7 @@ package struct ShardIndex: Sendable {
   package let shardByTensor: [ExactName: Int]
 
   /// The longest index that is read: as long as a header.
-  private static let maximumByteCount = SafetensorsHeader.maximumByteCount
+  static let maximumByteCount = SafetensorsHeader.maximumByteCount
   /// Twice the tensors of the largest models; so many are still read or refused within a second.
   private static let maximumValueCount = 300_000
   private static let maximumDepth = 64
@@ -93,8 +93,10 @@ package struct ShardIndex: Sendable {
     return shards
   }
 
-  /// Compares the index with the shards that it names.
-  func check(_ shards: [any TensorSource]) throws(PeftoolError) {
+  /// Compares the index with the shards that it names, in the order of `shardNames`.
+  ///
+  /// - Throws: `different` where a tensor is in one of them only, `damaged` where it is in two.
+  func check(_ shards: [(path: String, tensors: [TensorInfo])]) throws(PeftoolError) {
     var found: [ExactName: Int] = [:]
     found.reserveCapacity(shardByTensor.count)
     for (place, shard) in shards.enumerated() {

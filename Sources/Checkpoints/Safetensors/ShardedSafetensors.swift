@@ -39,7 +39,7 @@ package struct ShardedSafetensors: TensorSource {
       }
       shards.append(try SafetensorsFile(file, fileIndex: place))
     }
-    try index.check(shards)
+    try index.check(shards.map { ($0.path, $0.tensors) })
     self.index = index
     self.shards = shards
     tensors = shards.flatMap(\.tensors)
@@ -52,10 +52,11 @@ extension SafetensorsHeader {
     _ files: [[(key: String, value: String)]]
   ) -> [(key: String, value: String)] {
     guard let first = files.first else { return [] }
+    let others = files.dropFirst().map { file in
+      Dictionary(file.map { (ExactName($0.key), $0.value) }, uniquingKeysWith: { $1 })
+    }
     return first.filter { pair in
-      files.dropFirst().allSatisfy { file in
-        file.contains { $0.key.isExactly(pair.key) && $0.value.isExactly(pair.value) }
-      }
+      others.allSatisfy { $0[ExactName(pair.key)]?.isExactly(pair.value) == true }
     }
   }
 }

@@ -275,7 +275,7 @@ extension PickleInterpreter {
   private mutating func longInteger() throws(PeftoolError) -> PickleValue {
     let digits = try bytes.take(Int(try bytes.next()))
     guard digits.count <= 8 else { return .longInteger }
-    let number = digits.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let number = digits.littleEndian(at: 0, count: digits.count)
     // The sign is the highest bit of the last byte.
     let shift = UInt64(64 - 8 * digits.count)
     return .int(digits.isEmpty ? 0 : Int(Int64(bitPattern: number << shift) >> Int64(shift)))

@@ -26,7 +26,7 @@ package struct ShardedTorch: TensorSource {
     for (place, file) in files.enumerated() {
       shards.append(try TorchFile(file, fileIndex: place))
     }
-    try index.check(shards)
+    try index.check(shards.map { ($0.path, $0.tensors) })
     self.index = index
     self.shards = shards
     tensors = shards.flatMap(\.tensors)

@@ -21,8 +21,8 @@ struct StateDictionary {
 
   /// Containers within containers.
   static let maximumDepth = 32
-  /// The bytes of all names together.
-  static let maximumNameByteCount = 32 << 20
+  /// The bytes of all names and of the metadata together.
+  static let maximumTextByteCount = 32 << 20
   /// The keys that trainers put a model's state dict under.
   static let wrappers = ["state_dict", "model_state_dict", "model"]
   /// The name of a tensor that is no part of anything.
@@ -47,13 +47,14 @@ struct StateDictionary {
     var tops: [(place: Int, key: String?)] = []
     var levels: [Level] = []
     var visitCount = 0
-    var nameByteCount = 0
+    var textByteCount = 0
 
-    func count(_ name: String) throws(PeftoolError) {
-      nameByteCount += name.utf8.count
-      guard nameByteCount <= Self.maximumNameByteCount else {
+    func count(_ text: String) throws(PeftoolError) {
+      textByteCount += text.utf8.count
+      guard textByteCount <= Self.maximumTextByteCount else {
         throw PeftoolError(
-          .unsupported, "names of more than \(Self.maximumNameByteCount) bytes together")
+          .unsupported,
+          "names and texts of more than \(Self.maximumTextByteCount) bytes together")
       }
     }
 
@@ -112,7 +113,9 @@ struct StateDictionary {
         let topKey = top.keys.flatMap { heap.string($0[top.next - 1]) }
         tops.append((top.next - 1, levels.count > 1 ? topKey : nil))
       } else if let text = value.text(heap) {
+        // A pickle has a text once, however often it refers to it.
         try count(name)
+        try count(text)
         metadata.append((name, text))
       } else {
         _ = try open(value, prefix: name + ".")

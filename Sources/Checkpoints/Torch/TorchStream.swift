@@ -94,7 +94,7 @@ enum TorchStream {
           .damaged, "the file ends before storage '\(key.printable)'", offset: position)
       }
       let field = try file.bytes(position..<position + countByteCount)
-      let count = field.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+      let count = field.littleEndian(at: 0, count: countByteCount)
       guard count == UInt64(storage.elementCount) else {
         throw PeftoolError(
           .damaged,

@@ -7,6 +7,7 @@ struct TorchView: Equatable, Sendable {
   static let maximumDimensionCount = 64
 
   let shape: [Int]
+  /// 0 where the size is 1: no step is made there, so that torch lets any number stand.
   let strides: [Int]
   /// From the first element to the end of the last, in bytes of the storage.
   let byteRange: Range<Int>
@@ -56,7 +57,7 @@ struct TorchView: Equatable, Sendable {
           + "\(offset) in a storage of \(storageByteCount) bytes, which it does not fit")
     }
     self.shape = shape
-    self.strides = strides
+    self.strides = zip(shape, strides).map { size, stride in size == 1 ? 0 : stride }
     byteRange = byteCount > 0 ? offset * width..<end : 0..<0
   }
 

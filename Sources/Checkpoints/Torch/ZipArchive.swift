@@ -322,7 +322,7 @@ private struct Fields {
   var count: Int { bytes.count }
 
   private func number(_ offset: Int, _ count: Int) -> UInt64 {
-    bytes[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    bytes.littleEndian(at: offset, count: count)
   }
 
   func u16(_ offset: Int) -> UInt16 { UInt16(number(offset, 2)) }

@@ -8,7 +8,7 @@ import Tensors
 
 /// All that is wrong with a checkpoint.
 ///
-/// Peak memory: the headers, and 1.5 MB a thread.
+/// Peak memory: the headers, and 1.5 MB a thread; of a packed file also what `PackedFile` says.
 struct Verification: Sendable {
   /// The path that the user gave.
   let path: String
@@ -75,10 +75,25 @@ struct Verification: Sendable {
     var source = SoundFiles(path: path)
     do throws(PeftoolError) {
       source.append(try openTensorFile(input))
+      if let packed = source.packed { try compareIndex(of: packed) }
     } catch {
       faults.append(error)
     }
     return source
+  }
+
+  private mutating func compareIndex(of packed: PackedFile) throws(PeftoolError) {
+    guard let index = try packed.index else { return }
+    checked.append("\(index.shardNames.count.text(of: "shard")) and their index")
+    let names = packed.contents.tensorMembers.map(\.name)
+    let known = Set(names.map(ExactName.init))
+    for name in index.shardNames where !known.contains(ExactName(name)) {
+      faults.append(
+        PeftoolError(
+          .different, "is not there; the index puts tensors into this shard",
+          path: Folder.path(packed.path, name)))
+    }
+    compare(index, with: packed.tensors, in: names, of: packed.path)
   }
 
   private mutating func openShards(_ path: String) throws(PeftoolError) -> SoundFiles {
@@ -102,7 +117,8 @@ struct Verification: Sendable {
       openShard(Folder.path(folder, name), tensorCount: count, into: &source)
     }
     checked.append("\(index.shardNames.count.text(of: "shard")) and their index")
-    compare(index, with: source)
+    compare(
+      index, with: source.tensors, in: source.files.map { Folder.name(of: $0.path) }, of: folder)
     return source
   }
 
@@ -136,17 +152,17 @@ struct Verification: Sendable {
     }
   }
 
-  /// Compares the index with what the shards that could be opened hold.
-  private mutating func compare(_ index: ShardIndex, with source: SoundFiles) {
-    let names = source.files.map { Folder.name(of: $0.path) }
+  /// Compares the index with the tensors of the shards that could be opened, by their names.
+  private mutating func compare(
+    _ index: ShardIndex, with tensors: [TensorInfo], in names: [String], of folder: String
+  ) {
     var found: [ExactName: Int] = [:]
-    for tensor in source.tensors {
+    for tensor in tensors {
       let name = ExactName(tensor.name)
       let shard = names[tensor.fileIndex]
       func add(_ kind: PeftoolError.Kind, _ reason: String) {
         faults.append(
-          PeftoolError(
-            kind, reason, tensor: tensor.name, path: source.files[tensor.fileIndex].path))
+          PeftoolError(kind, reason, tensor: tensor.name, path: Folder.path(folder, shard)))
       }
       if let other = found.updateValue(tensor.fileIndex, forKey: name) {
         add(.damaged, "stands in this shard and in \(names[other].printable)")
@@ -158,15 +174,14 @@ struct Verification: Sendable {
         add(.different, "is in this shard, but not in the index")
       }
     }
-    let missing = index.shardByTensor.filter { name, shard in
-      found[name] == nil && names.contains(index.shardNames[shard])
-    }
+    let known = Set(names.map(ExactName.init))
+    let isKnown = index.shardNames.map { known.contains(ExactName($0)) }
+    let missing = index.shardByTensor.filter { found[$0.key] == nil && isKnown[$0.value] }
     for (name, shard) in missing.sorted(by: { $0.key.string.precedesByBytes($1.key.string) }) {
       faults.append(
         PeftoolError(
           .different, "the index has it in this shard, which has no such tensor",
-          tensor: name.string,
-          path: Folder.path(Folder.parent(of: index.path), index.shardNames[shard])))
+          tensor: name.string, path: Folder.path(folder, index.shardNames[shard])))
     }
   }
 
@@ -308,11 +323,16 @@ struct Verification: Sendable {
     throws(PeftoolError)
   {
     let tensors = source.tensors
+    let (packed, isBaseThere) = (source.packed, openBase(of: source.packed))
+    // Differences are no numbers without their base.
+    func isRead(_ tensor: TensorInfo) -> Bool {
+      tensor.dtype.hasNonfinite && (isBaseThere || packed?.needsBase(for: tensor) != true)
+    }
     let progress = ProgressLine(
-      "verifying",
-      totalByteCount: tensors.reduce(0) { $0 + ($1.dtype.hasNonfinite ? $1.byteCount : 0) },
+      "verifying", totalByteCount: tensors.reduce(0) { $0 + (isRead($1) ? $1.byteCount : 0) },
       isQuiet: isQuiet)
-    let found = try nonfiniteElements(of: source.reader, threads: threads, progress: progress)
+    let found = try nonfiniteElements(
+      of: source.reader, where: isRead, threads: threads, progress: progress)
     progress.finish()
     for (tensor, elements) in zip(tensors, found) {
       let path = source.files[tensor.fileIndex].path
@@ -324,11 +344,22 @@ struct Verification: Sendable {
       if let failure = elements.failure { faults.append(failure.at(path: path)) }
     }
     if faults.isEmpty { checked.append("every number finite") }
-    if let packed = source.packed {
-      for piece in packed.contents.pieces where piece.tensor?.dtype.hasNonfinite != true {
-        faults += packed.faults(in: piece)
-      }
+    if let packed {
+      faults += try packed.faults(
+        in: packed.contents.pieces.filter { !($0.tensor.map(isRead) ?? false) },
+        needsBase: isBaseThere, threads: threads)
       if faults.isEmpty { checked.append("every checksum") }
+    }
+  }
+
+  /// Opens the base of differences, if any; one that cannot be opened is one fault, for all blocks.
+  private mutating func openBase(of packed: PackedFile?) -> Bool {
+    do throws(PeftoolError) {
+      _ = try packed?.base?.checkpoint()
+      return true
+    } catch {
+      faults.append(error)
+      return false
     }
   }
 

@@ -102,6 +102,140 @@ import Testing
     #expect(throws: PeftoolError.self) { try none.checkBase(threads: 1, progress: { _ in }) }
   }
 
+  /// As many threads find the same faults in the same order.
+  @Test(arguments: [1, 3]) func everyDamagedBlockIsAFault(threads: Int) throws {
+    var sample = PackedSample()
+    let names = (10..<30).map { "t\($0)" }
+    try sample.add("a.safetensors", names.map { ($0, .u8, [100]) })
+    var (bytes, count) = try sample.packed()
+    let sizes = try PackedFile(opening: scratch.write("x.zst", bytes)).entries.map(\.frameByteCount)
+    for (place, size) in sizes.enumerated() {
+      count += size
+      if place % 3 == 1 { bytes[count - 1] ^= 1 }
+    }
+    let file = try PackedFile(opening: scratch.write("x.zst", bytes))
+    let faults = try file.faults(in: file.contents.pieces, needsBase: true, threads: threads)
+    #expect(faults.map(\.tensor) == stride(from: 1, to: 20, by: 3).map { names[$0] })
+  }
+
+  @Test func ofDifferencesAllButTheBaseIsChecked() throws {
+    let (sample, _) = try delta()
+    var (bytes, _) = try sample.packed()
+    func faults() throws -> [PeftoolError] {
+      let file = try PackedFile(
+        opening: scratch.write("x.zst", bytes), base: scratch.path("nowhere"))
+      return try file.faults(in: file.contents.pieces, needsBase: false, threads: 2)
+    }
+    #expect(try faults() == [])
+    bytes[bytes.count - 1] ^= 1
+    #expect(try faults().count == 1)
+  }
+
+  /// A base that cannot be opened is not looked for at every block.
+  @Test func aBaseThatCannotBeOpenedStaysSo() throws {
+    let (sample, _) = try delta()
+    let path = scratch.path("later.safetensors")
+    let file = try PackedFile(
+      opening: scratch.write("x.zst", sample.packed().bytes), base: path)
+    let first = #expect(throws: PeftoolError.self) { try file.base?.checkpoint() }
+    try scratch.write("later.safetensors", scratch.bytes("base.safetensors"))
+    let second = #expect(throws: PeftoolError.self) { try file.base?.checkpoint() }
+    #expect(first == second && first?.path == path)
+  }
+
+  // MARK: Other files
+
+  @Test func theConfigurationIsTheOneInIt() throws {
+    try scratch.write("config.json", #"{"model_type":"beside"}"#)
+    var sample = PackedSample()
+    try sample.add("a.safetensors", [("w", .u8, [2])])
+    let path = try scratch.write("x.zst", sample.packed().bytes)
+    #expect(try Checkpoint(opening: path).config == nil)
+    #expect(try Checkpoint(opening: path).modelConfig?["model_type"] == .string("beside"))
+    sample.files.append(("config.json", Array(#"{"model_type":"in it"}"#.utf8), 0))
+    try scratch.write("x.zst", sample.packed().bytes)
+    #expect(try Checkpoint(opening: path).config?["model_type"] == .string("in it"))
+  }
+
+  /// What a layout of two shards in a packed file says about their index.
+  private func layout(
+    _ index: [UInt8], stray: Bool = false
+  ) throws -> CheckpointLayout {
+    var sample = PackedSample()
+    try sample.add("2.safetensors", [("b", .u8, [2])])
+    try sample.add("1.safetensors", [("a", .u8, [2])])
+    if stray { try sample.add("3.safetensors", [("c", .u8, [2])]) }
+    sample.files.append(("model.safetensors.index.json", index, 0))
+    let checkpoint = try Checkpoint(opening: scratch.write("x.zst", sample.packed().bytes))
+    return try CheckpointLayout(
+      keeping: checkpoint,
+      checkpoint.tensors.map {
+        .init(name: $0.name, dtype: $0.dtype, shape: $0.shape, fileIndex: $0.fileIndex)
+      })
+  }
+
+  @Test func anIndexThatFitsIsKept() throws {
+    let text = Array(index([("a", "1.safetensors"), ("b", "2.safetensors")]).utf8)
+    #expect(try layout(text).index?.text == text)
+  }
+
+  @Test(
+    arguments: [
+      ([("a", "2.safetensors"), ("b", "1.safetensors")], "the index has it in 2.safetensors"),
+      ([("a", "1.safetensors")], "is in this shard, but not in the index"),
+      (
+        [("a", "1.safetensors"), ("b", "2.safetensors"), ("d", "2.safetensors")],
+        "the index has it in this shard, which has no such tensor"
+      ),
+      (
+        [("a", "1.safetensors"), ("b", "2.safetensors"), ("d", "4.safetensors")],
+        "is not there; the index puts tensors into this shard"
+      ),
+    ])
+  func anIndexThatDoesNotFit(map: [(String, String)], reason: String) throws {
+    let error = #expect(throws: PeftoolError.self) { try layout(Array(index(map).utf8)) }
+    #expect(error?.kind == .different)
+    #expect(error?.reason.contains(reason) == true, "\(error?.description ?? "")")
+    #expect(error?.path?.hasPrefix(scratch.path("x.zst/")) == true)
+  }
+
+  @Test func aShardThatTheIndexLeavesOut() throws {
+    let text = Array(index([("a", "1.safetensors"), ("b", "2.safetensors")]).utf8)
+    #expect(
+      throws: PeftoolError(
+        .different, "is in this shard, but not in the index", tensor: "c",
+        path: scratch.path("x.zst/3.safetensors"))
+    ) { try layout(text, stray: true) }
+  }
+
+  /// A look through all tensors for each file would take minutes.
+  @Test func aLayoutOfManyFiles() throws {
+    let names = (0..<30_000).map { "\($0).safetensors" }
+    var sample = PackedSample()
+    for (place, name) in names.enumerated() { try sample.add(name, [("\(place)", .u8, [1])]) }
+    let text = index(names.enumerated().map { ("\($0)", $1) })
+    sample.files.append(("model.safetensors.index.json", Array(text.utf8), 0))
+    let checkpoint = try Checkpoint(opening: scratch.write("x.zst", sample.packed().bytes))
+    let items = checkpoint.tensors.map {
+      CheckpointLayout.Item(
+        name: $0.name, dtype: $0.dtype, shape: $0.shape, fileIndex: $0.fileIndex)
+    }
+    let time = try ContinuousClock().measure {
+      let layout = try CheckpointLayout(keeping: checkpoint, items)
+      #expect(layout.files.map(\.name) == names)
+    }
+    #expect(time < .seconds(10))
+  }
+
+  @Test func anIndexOverTheCapIsNotUnpacked() throws {
+    let limit = ShardIndex.maximumByteCount
+    #expect(
+      throws: PeftoolError(
+        .unsupported, "\(limit + 1) bytes of JSON, expected at most \(limit)",
+        path: scratch.path("x.zst/model.safetensors.index.json"))
+    ) { try layout([UInt8](repeating: 0x20, count: limit + 1)) }
+  }
+
   @Test func everyFlippedBitIsFound() throws {
     var sample = PackedSample()
     try sample.add("a.safetensors", [("w", .bf16, [40, 30]), ("n", .i64, [9]), ("f", .f32, [77])])

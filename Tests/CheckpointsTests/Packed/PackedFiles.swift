@@ -48,7 +48,7 @@ struct PackedSample {
           base: base?.span.bytes, search: piece.tensor == nil ? .level(3) : .frequencies))
       frames += packer.frame.array
     }
-    let header = try contents.frame(entries)
+    let header = try contents.header(entries)
     return (header + frames, header.count)
   }
 }

@@ -22,9 +22,10 @@ import Testing
   /// The header frame of a text, headers and entries as they are given, with its checksum.
   private func frame(_ text: String, _ rest: [UInt8] = [], textByteCount: UInt64? = nil) -> [UInt8]
   {
-    let content = (textByteCount ?? UInt64(text.utf8.count)).bytes(8) + Array(text.utf8) + rest
-    return PackedContents.skippableMagic + UInt64(16 + content.count).bytes(4)
-      + PackedContents.magic + Checksum.of(content.span.bytes).bytes(8) + content
+    let content =
+      (textByteCount ?? UInt64(text.utf8.count)).littleEndianBytes(8) + Array(text.utf8) + rest
+    return PackedContents.skippableMagic + UInt64(16 + content.count).littleEndianBytes(4)
+      + PackedContents.magic + Checksum.of(content.span.bytes).littleEndianBytes(8) + content
   }
 
   private func assertRejects(
@@ -46,7 +47,7 @@ import Testing
     var (bytes, count) = try sample().packed()
     change(&bytes, count)
     let checksum = Checksum.of(Array(bytes[24..<count]).span.bytes)
-    bytes.replaceSubrange(16..<24, with: checksum.bytes(8))
+    bytes.replaceSubrange(16..<24, with: checksum.littleEndianBytes(8))
     return bytes
   }
 
@@ -67,14 +68,14 @@ import Testing
 
   @Test func aHeaderPastTheEnd() throws {
     var bytes = try sample().packed().bytes
-    bytes.replaceSubrange(4..<8, with: UInt64(bytes.count - 7).bytes(4))
+    bytes.replaceSubrange(4..<8, with: UInt64(bytes.count - 7).littleEndianBytes(4))
     try assertRejects(bytes, "a header of \(bytes.count + 1) bytes, the file has \(bytes.count)")
   }
 
   @Test func aHeaderOverTheCap() throws {
     var bytes = try sample().packed().bytes
-    let limit = PackedContents.maximumFrameByteCount
-    bytes.replaceSubrange(4..<8, with: UInt64(limit - 7).bytes(4))
+    let limit = PackedContents.maximumHeaderByteCount
+    bytes.replaceSubrange(4..<8, with: UInt64(limit - 7).littleEndianBytes(4))
     bytes += [UInt8](repeating: 0, count: limit)
     try assertRejects(bytes, "expected at most \(limit)", kind: .unsupported)
   }
@@ -170,13 +171,13 @@ import Testing
   @Test func moreOrFewerEntriesThanBlocks() throws {
     let bytes = try changed { bytes, count in
       bytes.insert(contentsOf: [UInt8](repeating: 0, count: 24), at: count)
-      bytes.replaceSubrange(4..<8, with: UInt64(count + 16).bytes(4))
+      bytes.replaceSubrange(4..<8, with: UInt64(count + 16).littleEndianBytes(4))
     }
     // The checksum of what is longer now.
     var fitting = bytes
-    let end = 8 + Int(fitting.number(at: 4, byteCount: 4))
+    let end = 8 + Int(fitting.littleEndian(at: 4, count: 4))
     let checksum = Checksum.of(Array(fitting[24..<end]).span.bytes)
-    fitting.replaceSubrange(16..<24, with: checksum.bytes(8))
+    fitting.replaceSubrange(16..<24, with: checksum.littleEndianBytes(8))
     try assertRejects(fitting, "72 bytes for 2 blocks, expected 48")
   }
 
@@ -184,7 +185,7 @@ import Testing
     for size in [0, UInt64(BlockPacker.maximumFrameByteCount + 1), UInt64(UInt32.max)] {
       let bytes = try changed { bytes, count in
         let place = entry(count) + 16
-        bytes.replaceSubrange(place..<place + 4, with: size.bytes(4))
+        bytes.replaceSubrange(place..<place + 4, with: size.littleEndianBytes(4))
       }
       try assertRejects(bytes, "a block packed into \(size) bytes, expected 1 to")
     }
@@ -218,10 +219,11 @@ import Testing
   private func withLastFrame(_ frame: [UInt8]) throws -> [UInt8] {
     try changed { bytes, count in
       let place = count - PackedEntry.byteCount
-      let size = Int(bytes.number(at: place + 16, byteCount: 4))
+      let size = Int(bytes.littleEndian(at: place + 16, count: 4))
       bytes = bytes.dropLast(size) + frame
-      bytes.replaceSubrange(place..<place + 8, with: Checksum.of(frame.span.bytes).bytes(8))
-      bytes.replaceSubrange(place + 16..<place + 20, with: UInt64(frame.count).bytes(4))
+      bytes.replaceSubrange(
+        place..<place + 8, with: Checksum.of(frame.span.bytes).littleEndianBytes(8))
+      bytes.replaceSubrange(place + 16..<place + 20, with: UInt64(frame.count).littleEndianBytes(4))
     }
   }
 
@@ -246,7 +248,23 @@ import Testing
       "is no zstd frame")
   }
 
+  @Test func aFrameWithoutAChecksum() throws {
+    var frame = try zstd(Array("{}".utf8))
+    frame[4] &= ~4
+    try assertRejects(withLastFrame(frame.dropLast(4)), "is no zstd frame with a checksum")
+  }
+
+  /// Those of zstd 0.5 to 0.7, which libzstd can be built to read.
+  @Test(arguments: [0x25, 0x26, 0x27] as [UInt8]) func aFrameOfAnEarlierRelease(
+    magic: UInt8
+  ) throws {
+    var frame = try zstd(Array("{}".utf8))
+    frame[0] = magic
+    try assertRejects(withLastFrame(frame), "is no zstd frame with a checksum")
+  }
+
   @Test func aFrameThatIsNone() throws {
+    try assertRejects(withLastFrame([1, 2, 3, 4]), "is no zstd frame")
     try assertRejects(withLastFrame([1, 2, 3, 4, 5]), "is no zstd frame")
     // Of its own checksum the last byte is another.
     var frame = try zstd(Array("{}".utf8))

@@ -336,6 +336,15 @@ private let suffix = ": of a pickle only tensors are read, and nothing in it is 
     let attack = pickle(
       Op.mark, Op.tensor(), Op.put(0), Op.emptyDict, Op.string(key), inner, Op.setItem, Op.tuple)
     try assertRejects(
-      Zip(attack).bytes, .unsupported, "names of more than 33554432 bytes together")
+      Zip(attack).bytes, .unsupported, "names and texts of more than 33554432 bytes together")
+  }
+
+  @Test func textsAreBounded() throws {
+    var attack = Op.emptyDict + Op.string("t") + Op.tensor() + Op.setItem + Op.string("m")
+    attack += Op.string(String(repeating: "m", count: 1 << 20)) + Op.put(0) + Op.setItem
+    for number in 0..<40 { attack += Op.string("\(number)") + Op.get(0) + Op.setItem }
+    try assertRejects(
+      Zip(pickle(attack)).bytes, .unsupported,
+      "names and texts of more than 33554432 bytes together")
   }
 }

@@ -100,6 +100,20 @@ enum Sample {
     #expect(b == a.lowerBound + 4..<a.upperBound)
   }
 
+  /// No step is ever made along a dimension of size 1, so that nothing bounds its stride.
+  @Test func theStrideOfADimensionOfSizeOneDoesNotMatter() throws {
+    let floats = (0..<5).flatMap { littleEndian(UInt64(Float($0).bitPattern), 4) }
+    let file = try torchFile(
+      Zip(
+        pickle(
+          Op.entry(
+            "a", Op.tensor(Op.storage(count: 5), shape: [1, 3, 1], strides: [1 << 62, 2, .max]))),
+        storage: floats
+      ).bytes)
+    let expected = [0, 2, 4].flatMap { littleEndian(UInt64(Float($0).bitPattern), 4) }
+    #expect(try file.bytes(of: file.tensors[0]) == expected)
+  }
+
   /// Python 2's pickler counts its memo from 1 and gives an OrderedDict its pairs in a list.
   @Test func filesOfPythonTwoAreRead() throws {
     let pair = Op.emptyList + Op.mark + [0x55, 1, 0x61] + Op.tensor() + Array("e".utf8)

@@ -123,14 +123,14 @@ struct GGUFArchitecture {
     let key = metadata.own("attention.key_length")
     let size =
       metadata.header[key] == nil ? hiddenSize / headCount : try metadata.size(key)
+    guard size > 0, size.isMultiple(of: 2) else {
+      throw PeftoolError(.damaged, "heads have \(size) rows, expected an even number")
+    }
     // Values of another length, or heads turned in part only, are other architectures.
     for name in ["attention.value_length", "rope.dimension_count"] {
       guard let other = try metadata.int(metadata.own(name)), other != size else { continue }
       throw PeftoolError(
         .unsupported, "\(metadata.own(name)) is \(other), expected \(size), the size of a head")
-    }
-    guard size.isMultiple(of: 2) else {
-      throw PeftoolError(.damaged, "heads have \(size) rows, expected an even number")
     }
     return size
   }

@@ -64,6 +64,12 @@ enum GGUFTensors {
         throw PeftoolError(
           .unsupported, "is \(tensor.dtype.rawValue), expected numbers", tensor: tensor.name)
       }
+      // ggml itself makes none; rows that are one element each have no blocks.
+      guard tensor.shape.count > 1 || !tensor.dtype.isBlock else {
+        throw PeftoolError(
+          .unsupported, "is a vector of \(tensor.dtype.rawValue), expected numbers one by one",
+          tensor: tensor.name)
+      }
       translated.append(
         TranslatedTensor(
           source: tensor, name: target.name, interleavedRowCount: target.interleavedRowCount))

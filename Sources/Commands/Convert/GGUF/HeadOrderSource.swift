@@ -6,9 +6,8 @@ import Tensors
 ///
 /// llama.cpp's converter puts the rows of attn_q and attn_k in another order, because ggml turns
 /// neighbouring rows and transformers the two halves of a head: row 2i of a head becomes row i here,
-/// and row 2i + 1 row i + rows / 2.
-///
-/// Memory: the heads that a range touches, twice.
+/// and row 2i + 1 row i + rows / 2. Each is read where it lies, so that the size of a head, which
+/// the file names, costs nothing.
 struct HeadOrderSource: TensorSource {
   let stored: any TensorSource
   /// The rows of a head, for the tensors whose rows change places.
@@ -31,14 +30,15 @@ struct HeadOrderSource: TensorSource {
       return try stored.read(tensor, bytes: range, into: &buffer)
     }
     let rowByteCount = tensor.dtype.byteCount(of: tensor.shape.dropFirst().reduce(1, *))
-    let headByteCount = rowCount * rowByteCount
-    let first = range.lowerBound / headByteCount * headByteCount
-    let end = ((range.upperBound - 1) / headByteCount + 1) * headByteCount
-    var heads = Block(byteCount: end - first)
-    var bytes = heads.mutableBytes(end - first)
-    try stored.read(tensor, bytes: first..<end, into: &bytes)
-    var apart = Block(byteCount: end - first)
-    heads.deinterleave(rows: rowCount, rowByteCount: rowByteCount, into: &apart)
-    apart.copy(range.lowerBound - first..<range.upperBound - first, into: &buffer)
+    var done = 0
+    while done < range.count {
+      let (row, start) = (range.lowerBound + done).quotientAndRemainder(dividingBy: rowByteCount)
+      let count = min(rowByteCount - start, range.count - done)
+      let (half, place) = (row % rowCount).quotientAndRemainder(dividingBy: rowCount / 2)
+      let source = (row - row % rowCount + 2 * place + half) * rowByteCount + start
+      var part = buffer._mutatingExtracting(done..<done + count)
+      try stored.read(tensor, bytes: source..<source + count, into: &part)
+      done += count
+    }
   }
 }

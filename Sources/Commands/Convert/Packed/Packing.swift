@@ -9,8 +9,8 @@ import Tensors
 /// bytes do not depend on the number of threads; the header frame, whose size is known beforehand,
 /// is written last. They are the same wherever libzstd is of the same version.
 ///
-/// Peak memory: the headers, 24 bytes a block, and for each thread 5 blocks of 1 MiB and what zstd
-/// needs for the level.
+/// Peak memory: the headers, some 150 bytes a block, and for each thread 5 blocks of 1 MiB, 7 with
+/// a packed base, and what zstd needs for the level.
 struct Packing: Sendable {
   /// What blocks of a dtype, or of the other files, have become.
   struct Share: Equatable, Sendable {
@@ -101,7 +101,7 @@ struct Packing: Sendable {
     }
     let contents = try PackedContents(
       files.map { (Folder.name(of: $0.0.path), $0.0.byteCount, $0.1) }, base: base)
-    try contents.checkFrameSize()
+    try contents.checkHeaderSize()
     return (files.map(\.0), contents)
   }
 
@@ -128,7 +128,7 @@ struct Packing: Sendable {
   ) throws(PeftoolError) -> Summary {
     var output = try StagedOutput(.file, at: path, force: isForced, apartFrom: sources)
     let entries = try write(
-      to: output.createFile(byteCount: contents.frameByteCount), threads: threads, progress)
+      to: output.createFile(byteCount: contents.headerByteCount), threads: threads, progress)
     try output.commit()
     return summary(entries)
   }
@@ -151,7 +151,7 @@ struct Packing: Sendable {
         progress(piece.range(ofBlock: block).count)
         return entry
       })
-    let header = try contents.frame(entries)
+    let header = try contents.header(entries)
     // Any bytes may be read as bytes.
     try unsafe file.write(header.span.bytes, at: 0)
     for source in sources { try source.verifyUnchanged() }
@@ -170,7 +170,7 @@ struct Packing: Sendable {
     }
     var summary = Summary()
     summary.byteCount = byteCount
-    summary.packedByteCount = entries.reduce(contents.frameByteCount) { $0 + $1.frameByteCount }
+    summary.packedByteCount = entries.reduce(contents.headerByteCount) { $0 + $1.frameByteCount }
     summary.shares = shares.values.sorted { $0.stands(before: $1) }
     return summary
   }
