@@ -180,7 +180,7 @@ extension StoredTensor {
         throw at(PeftoolError(.damaged, "is \(dtype.rawValue), expected a number"))
       }
       let bytes = try source.bytes(of: info)
-      let bits = bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+      let bits = bytes.littleEndian(at: 0, count: bytes.count)
       let unused = 64 - dtype.bitCount
       return Double(Int64(bitPattern: bits << UInt64(unused)) >> Int64(unused))
     }

@@ -5,7 +5,8 @@ import Reports
 
 /// A packed file made the files again that it was packed from, byte for byte.
 ///
-/// Peak memory: the headers, 24 bytes a block, and for each thread 4 blocks of 1 MiB.
+/// Peak memory: the headers, some 100 bytes a block, and for each thread 3 blocks of 1 MiB; for
+/// differences 5, with a packed base 7.
 struct Unpacking: Sendable {
   private let packed: PackedFile
   /// The path of the base that the file names, where it is one of differences.
