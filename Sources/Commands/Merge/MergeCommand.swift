@@ -43,13 +43,22 @@ struct MergeCommand: ParsableCommand {
       stand for, and the result is a model in 16 or 32 bits; with --quantize, of BASE's type, the \
       weights that change are quantized again with their own settings, as PEFT's merge does, and \
       the others keep their codes. Of a BASE in 16 or 32 bits --quantize quantizes the merged \
-      model, which is `merge` and `quantize` in one. Which one to choose for an adapter that was \
-      trained on NF4 (QLoRA):
+      model, which is `merge` and `quantize` in one.
 
-        merge NF4 ADAPTER                      what the adapter has seen, but for one rounding
-        merge BASE ADAPTER --simulate nf4      the same, from the original
-        merge BASE ADAPTER                     a better base, but not the one it was trained on
-        merge NF4 ADAPTER --quantize nf4       small; loses some of the adapter's fine changes
+      Which one to choose for an adapter that was trained on NF4 (QLoRA), with what \
+      Tests/Benchmarks/quantized_merge.py has measured: SmolLM2-135M, a LoRA of rank 16 trained on \
+      NF4, and the mean loss on text that it was not trained on. NF4 with the adapter beside it has \
+      3.728, NF4 alone 4.335, and BASE alone 4.155.
+
+        merge NF4 ADAPTER                 3.730  16 bits  what the adapter has seen
+        merge BASE ADAPTER --simulate nf4 3.730  16 bits  the same, from the original
+        merge BASE ADAPTER                3.710  16 bits  a better base, but another
+        merge BASE ADAPTER --quantize nf4 3.777  4 bits   quantized once, at the end
+        merge NF4 ADAPTER --quantize nf4  4.315  4 bits   as PEFT does: mostly lost
+
+      In the last nearly all weights fall back on the codes that they had, since an adapter changes \
+      them by less than the step from code to code: for 4 bits merge into BASE and quantize that, \
+      or keep the adapter beside NF4.
 
       Formats/json-output.md describes what --json prints.
       """)

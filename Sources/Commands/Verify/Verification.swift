@@ -2,7 +2,6 @@ import Adapters
 import Checkpoints
 import Files
 import JSON
-import LinearAlgebra
 import Reports
 import Tensors
 
