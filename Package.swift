@@ -37,6 +37,8 @@ let package = Package(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .target(
       name: "CKernels",
       // -O3 in debug builds too, so that debug tests stay quick; no contraction, because every
@@ -51,7 +53,7 @@ let package = Package(
     module("JSON", ["CJSON", "Files"]),
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
-    module("LinearAlgebra", ["CLinux", "Files"]),
+    module("LinearAlgebra", ["CLinux", "COpenBLAS", "Files"]),
     module("Quantization", ["CKernels", "Tensors"]),
     module(
       "Checkpoints",
@@ -83,7 +85,7 @@ let package = Package(
     tests(
       "CheckpointsTests",
       ["Files", "JSON", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),
-    tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
+    tests("LinearAlgebraTests", ["Files", "LinearAlgebra", "Fixtures"]),
     tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),
     tests("ReportsTests", ["Reports"]),
     tests(

@@ -1,7 +1,9 @@
 # What the scripts that build peftool have in common. Sourced, not run.
 
 # What `swift build` needs.
-library_packages=(libjson-c-dev libonig-dev libzstd-dev libxxhash-dev pkg-config)
+library_packages=(
+  libjson-c-dev libonig-dev libopenblas-dev libzstd-dev libxxhash-dev pkg-config
+)
 
 # Ends the script, saying why.
 fail() {
