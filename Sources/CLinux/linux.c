@@ -2,8 +2,11 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 int pef_fallocate(int descriptor, int64_t offset, int64_t count) {
@@ -34,4 +37,31 @@ int pef_rename_exchange(const char *a, const char *b) {
 int pef_processor_count(void) {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+int pef_vector_instructions(void) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512cd"))
+    return PEF_VECTORS_AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PEF_VECTORS_AVX2;
+#endif
+  return PEF_VECTORS_OLDER;
+}
+
+void pef_restart(char *const arguments[], const char *variable, const char *value) {
+  // Started by hand, the dynamic linker is what /proc/self/exe names, with arguments of its own.
+  if (getauxval(AT_BASE) == 0) return;
+  if (setenv(variable, value, 1) != 0) return;
+  // By its path first: the link itself would make "exe" the name that ps and pkill know.
+  char path[PATH_MAX];
+  ssize_t count = readlink("/proc/self/exe", path, sizeof path - 1);
+  if (count > 0) {
+    path[count] = 0;
+    execve(path, arguments, environ);
+  }
+  // The path may be gone, as after an upgrade.
+  execve("/proc/self/exe", arguments, environ);
+  unsetenv(variable);
 }
