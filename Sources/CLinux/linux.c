@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/auxv.h>
 #include <unistd.h>
 
@@ -50,10 +49,9 @@ int pef_vector_instructions(void) {
   return PEF_VECTORS_OLDER;
 }
 
-void pef_restart(char *const arguments[], const char *variable, const char *value) {
+void pef_restart(char *const arguments[]) {
   // Started by hand, the dynamic linker is what /proc/self/exe names, with arguments of its own.
   if (getauxval(AT_BASE) == 0) return;
-  if (setenv(variable, value, 1) != 0) return;
   // By its path first: the link itself would make "exe" the name that ps and pkill know.
   char path[PATH_MAX];
   ssize_t count = readlink("/proc/self/exe", path, sizeof path - 1);
@@ -63,5 +61,4 @@ void pef_restart(char *const arguments[], const char *variable, const char *valu
   }
   // The path may be gone, as after an upgrade.
   execve("/proc/self/exe", arguments, environ);
-  unsetenv(variable);
 }

@@ -49,6 +49,9 @@ void dgesdd_(const char *job, const int *rows, const int *columns, double *a, co
 
 /// The processor whose kernels are in use: a constant string.
 char *openblas_get_corename(void);
+/// How the library was built to make threads.
+int openblas_get_parallel(void);
+enum { PEF_WITHOUT_THREADS = 0, PEF_POSIX_THREADS = 1, PEF_OPENMP = 2 };
 int openblas_get_num_threads(void);
 void openblas_set_num_threads(int count);
 

@@ -1,5 +1,6 @@
 import CLinux
 import COpenBLAS
+package import Files
 import Glibc
 
 /// OpenBLAS's own settings, which belong to the process.
@@ -11,14 +12,42 @@ package enum OpenBLAS {
   /// variable set and so does not come back; the variable also keeps it from doing so twice. To be
   /// called before a verb opens files or starts threads. Where the process cannot start anew, it
   /// goes on with the kernels that it has.
-  package static func prepare() {
+  ///
+  /// - Throws: `unsupported` where threads may not share this build of OpenBLAS.
+  package static func prepare() throws(PeftoolError) {
     useOneThread()
-    // The environment is read while no thread of peftool's changes it.
-    guard unsafe getenv("OPENBLAS_CORETYPE") == nil,
+    let parallel = Int(openblas_get_parallel())
+    // Built without threads it also lacks the locks around its buffers (USE_LOCKING).
+    guard parallel != PEF_WITHOUT_THREADS else {
+      throw PeftoolError(
+        .unsupported,
+        "OpenBLAS is built without threads, and several may not call it; install its build on "
+          + "POSIX threads (Debian: libopenblas0-pthread)")
+    }
+    // OpenMP has a number of threads of its own for each thread that calls it.
+    let isOpenMPWide = parallel == PEF_OPENMP && variable("OMP_NUM_THREADS") != "1"
+    if isOpenMPWide { restart(setting: "OMP_NUM_THREADS", to: "1") }
+    if variable("OPENBLAS_CORETYPE") == nil,
       let coreType = vectorInstructions.betterCoreType(than: coreName)
-    else { return }
+    {
+      restart(setting: "OPENBLAS_CORETYPE", to: coreType)
+    }
+    guard !isOpenMPWide else {
+      throw PeftoolError(
+        .unsupported, "OpenBLAS is built on OpenMP; set OMP_NUM_THREADS=1 and start peftool anew")
+    }
+  }
+
+  private static func restart(setting variable: String, to value: String) {
+    // No other thread reads or changes the environment.
+    unsafe setenv(variable, value, 1)
     // These are the arguments that the process was started with, ended by a null pointer.
-    unsafe pef_restart(CommandLine.unsafeArgv, "OPENBLAS_CORETYPE", coreType)
+    unsafe pef_restart(CommandLine.unsafeArgv)
+  }
+
+  private static func variable(_ name: String) -> String? {
+    // No other thread changes the environment while it is copied.
+    unsafe getenv(name).map { unsafe String(cString: $0) }
   }
 
   /// Has OpenBLAS compute on the thread that calls it, and ends the threads it started with.
