@@ -53,15 +53,18 @@ package enum OpenBLAS {
   /// Has OpenBLAS compute on the thread that calls it, and ends the threads it started with.
   ///
   /// These start when the library is loaded, before the signals are blocked that `Interruption`
-  /// waits for, and would take them. To be called first of all, by every verb.
-  package static func useOneThread() {
-    // To set the number starts threads again that were ended.
-    if openblas_get_num_threads() != 1 { openblas_set_num_threads(1) }
+  /// waits for, and would take them. To be called first of all, by every verb; what is computed
+  /// here calls it too. It acts once.
+  package static func useOneThread() { oneThread }
+
+  // Threads must not end while they compute: so all wait for the first who comes here.
+  private static let oneThread: Void = {
+    openblas_set_num_threads(1)
     // Only the build on POSIX threads has it. Its type is that of OpenBLAS's source, `int (void)`.
     guard let symbol = unsafe dlsym(nil, "blas_thread_shutdown_") else { return }
     let endThreads = unsafe unsafeBitCast(symbol, to: (@convention(c) () -> Int32).self)
     _ = endThreads()
-  }
+  }()
 
   /// The processor whose kernels OpenBLAS uses, by its own name.
   package static var coreName: String {
