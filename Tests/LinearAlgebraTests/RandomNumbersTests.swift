@@ -1,3 +1,4 @@
+import Glibc
 import LinearAlgebra
 import Testing
 
@@ -77,6 +78,16 @@ import Testing
     #expect((mean(normal.map { $0 * $0 * $0 * $0 }) - 3).magnitude < 5 * 9.798 / 141)
     let neighbours = zip(normal, normal.dropFirst()).map { $0 * $1 }
     #expect(mean(neighbours).magnitude < 5 / 141.0)
+  }
+
+  @Test func normalNumbersComeInPairs() {
+    let numbers = RandomNumbers(seed: 12)
+    for index in stride(from: 0, to: 100, by: 2) {
+      let (x, y) = (numbers.normal(index), numbers.normal(index + 1))
+      #expect((x * x + y * y + 2 * log(1 - numbers.uniform(index))).magnitude < 1e-12)
+      let turn = atan2(y, x) / (2 * .pi)
+      #expect(((turn < 0 ? turn + 1 : turn) - numbers.uniform(index + 1)).magnitude < 1e-12)
+    }
   }
 
   private func mean(_ values: [Double]) -> Double {
