@@ -37,8 +37,6 @@ let package = Package(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
-    .systemLibrary(
-      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .target(
       name: "CKernels",
       // -O3 in debug builds too, so that debug tests stay quick; no contraction, because every
@@ -49,6 +47,7 @@ let package = Package(
         ])
       ]),
     .target(name: "CLinux"),
+    .target(name: "COpenBLAS"),
     module("Files", ["CLinux"]),
     module("JSON", ["CJSON", "Files"]),
     module("Patterns", ["COniguruma", "Files"]),

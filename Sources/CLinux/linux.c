@@ -2,10 +2,8 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
-#include <sys/auxv.h>
 #include <unistd.h>
 
 int pef_fallocate(int descriptor, int64_t offset, int64_t count) {
@@ -47,18 +45,4 @@ int pef_vector_instructions(void) {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PEF_VECTORS_AVX2;
 #endif
   return PEF_VECTORS_OLDER;
-}
-
-void pef_restart(char *const arguments[]) {
-  // Started by hand, the dynamic linker is what /proc/self/exe names, with arguments of its own.
-  if (getauxval(AT_BASE) == 0) return;
-  // By its path first: the link itself would make "exe" the name that ps and pkill know.
-  char path[PATH_MAX];
-  ssize_t count = readlink("/proc/self/exe", path, sizeof path - 1);
-  if (count > 0) {
-    path[count] = 0;
-    execve(path, arguments, environ);
-  }
-  // The path may be gone, as after an upgrade.
-  execve("/proc/self/exe", arguments, environ);
 }

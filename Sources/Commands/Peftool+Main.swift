@@ -1,7 +1,6 @@
 import ArgumentParser
 import Files
 import Glibc
-import LinearAlgebra
 import Reports
 
 extension Peftool {
@@ -12,8 +11,6 @@ extension Peftool {
     reserveStandardStreams()
     // A reader that has gone ends peftool quietly, also where the caller had ignored the signal.
     signal(SIGPIPE, SIG_DFL)
-    // Its threads would take the signals that `Interruption` waits for.
-    OpenBLAS.useOneThread()
     Interruption.install()
     raiseDescriptorLimit()
     do {

@@ -44,7 +44,6 @@ func blasCount(_ count: Int) -> Int32 {
 func withWorkspace<Scalar: BLASScalar>(
   _ call: (_ work: inout [Scalar], _ workCount: Int32) -> Int32
 ) -> Int32 {
-  OpenBLAS.useOneThread()
   var work: [Scalar] = [0]
   _ = call(&work, -1)
   // A Float has 24 bits: LAPACK's answer may have been rounded down to one.

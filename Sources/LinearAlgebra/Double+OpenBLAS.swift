@@ -7,7 +7,7 @@ extension Double: BLASScalar {
     _ c: UnsafeMutablePointer<Double>, strideC: Int32
   ) {
     // The caller answers for its pointers.
-    unsafe cblas_dgemm(
+    unsafe OpenBLAS.loaded.functions.cblas_dgemm(
       Int32(PEF_ROW_MAJOR), transposing.ofLeft, transposing.ofRight, rows, columns, inner, 1, a,
       strideA, b, strideB, 0, c, strideC)
   }
@@ -15,7 +15,7 @@ extension Double: BLASScalar {
   package static func omatcopy(rows: Int32, columns: Int32, _ a: [Double], _ b: inout [Double]) {
     precondition(a.count == Int(rows) * Int(columns) && b.count == a.count, "whole matrices")
     // Both arrays have the count just checked, and live through the call.
-    unsafe cblas_domatcopy(
+    unsafe OpenBLAS.loaded.functions.cblas_domatcopy(
       Int32(PEF_ROW_MAJOR), Int32(PEF_TRANSPOSED), rows, columns, 1, a, columns, &b, rows)
   }
 
@@ -30,7 +30,8 @@ extension Double: BLASScalar {
     var (rows, columns, count) = (rows, columns, workCount)
     var stride = max(1, rows)
     // The counts are those just checked, and all live through the call.
-    unsafe dgeqrf_(&rows, &columns, &a, &stride, &tau, &work, &count, &info)
+    unsafe OpenBLAS.loaded.functions.dgeqrf_(
+      &rows, &columns, &a, &stride, &tau, &work, &count, &info)
     return info
   }
 
@@ -45,7 +46,8 @@ extension Double: BLASScalar {
     var (rows, columns, reflectors, count) = (rows, columns, reflectors, workCount)
     var stride = max(1, rows)
     // The counts are those just checked, and all live through the call.
-    unsafe dorgqr_(&rows, &columns, &reflectors, &a, &stride, tau, &work, &count, &info)
+    unsafe OpenBLAS.loaded.functions.dorgqr_(
+      &rows, &columns, &reflectors, &a, &stride, tau, &work, &count, &info)
     return info
   }
 
@@ -65,7 +67,7 @@ extension Double: BLASScalar {
     var (rows, columns, count) = (rows, columns, workCount)
     var (stride, strideU, strideVT) = (max(1, rows), max(1, rows), max(1, least))
     // The counts are those just checked, and all live through the call. `job` has one character.
-    unsafe dgesdd_(
+    unsafe OpenBLAS.loaded.functions.dgesdd_(
       &job, &rows, &columns, &a, &stride, &s, &u, &strideU, &vt, &strideVT, &work, &count,
       &integers, &info, 1)
     return info

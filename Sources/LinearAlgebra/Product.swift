@@ -39,7 +39,6 @@ package func product<Scalar: BLASScalar>(
   var result = Matrix<Scalar>(rows: rows, columns: columns)
   guard rows > 0, columns > 0, inner > 0 else { return result }
 
-  OpenBLAS.useOneThread()
   // Where the product is cut, and how far its slices lie apart in what they are made of.
   let isCutByRows = rows >= columns
   let length = isCutByRows ? rows : columns

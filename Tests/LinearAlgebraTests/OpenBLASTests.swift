@@ -1,5 +1,6 @@
 import Files
 import Fixtures
+import Glibc
 import LinearAlgebra
 import Synchronization
 import Testing
@@ -28,10 +29,53 @@ import Testing
     #expect(instructions.betterCoreType(than: coreType) == nil)
   }
 
-  @Test func theLibraryTellsOfItsKernels() {
-    OpenBLAS.useOneThread()
-    OpenBLAS.useOneThread()
-    #expect(!OpenBLAS.coreName.isEmpty)
+  @Test func itIsLoadedOnce() throws {
+    try OpenBLAS.prepare()
+    try OpenBLAS.prepare()
+    #expect(!OpenBLAS.loaded.coreName.isEmpty)
+  }
+
+  // What follows loads it anew, and so needs a process of its own.
+
+  @Test(arguments: VectorInstructions.allCases)
+  func itsKernelsSuitTheProcessor(instructions: VectorInstructions) async {
+    await #expect(processExitsWith: .success) { [raw = instructions.rawValue as Int] in
+      unsetenv("OPENBLAS_CORETYPE")
+      let instructions = try #require(VectorInstructions(rawValue: raw))
+      let openBLAS = try OpenBLAS(for: instructions)
+      #expect(instructions.betterCoreType(than: openBLAS.coreName) == nil)
+    }
+  }
+
+  @Test func theUsersKernelsAreLeft() async {
+    await #expect(processExitsWith: .success) {
+      setenv("OPENBLAS_CORETYPE", "Prescott", 1)
+      _ = try OpenBLAS(for: .avx512)
+      #expect(getenv("OPENBLAS_CORETYPE").map { String(cString: $0) } == "Prescott")
+    }
+  }
+
+  @Test func itComputesOnOneThread() async {
+    await #expect(processExitsWith: .success) {
+      setenv("OPENBLAS_NUM_THREADS", "2", 1)
+      setenv("OMP_NUM_THREADS", "2", 1)
+      try OpenBLAS.prepare()
+      #expect(OpenBLAS.loaded.threadCount == 1)
+    }
+  }
+
+  @Test func whatIsMissingIsNamed() async {
+    await #expect(processExitsWith: .success) {
+      let error = PeftoolError(
+        .unsupported,
+        "OpenBLAS cannot be loaded: libnone.so.0: cannot open shared object file: No such file "
+          + "or directory; install it (Debian: libopenblas0)")
+      #expect(throws: error) { try OpenBLAS(library: "libnone.so.0") }
+      #expect { try OpenBLAS(library: "libm.so.6") } throws: {
+        "\($0)".hasSuffix(
+          "libm.so.6: undefined symbol: cblas_sgemm; install it (Debian: libopenblas0)")
+      }
+    }
   }
 
   /// All results of one thread's work.
@@ -50,7 +94,6 @@ import Testing
   }
 
   @Test func severalThreadsAtOnceGetTheSameBytes() throws {
-    OpenBLAS.useOneThread()
     let alone = try (0..<4).map { try Self.work($0) }
     let different = Atomic(0)
     try forEachBlock(count: 32, threads: 8) { (queue, current) throws(PeftoolError) in

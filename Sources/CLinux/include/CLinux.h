@@ -22,8 +22,4 @@ int pef_processor_count(void);
 enum { PEF_VECTORS_OLDER = 0, PEF_VECTORS_AVX2 = 1, PEF_VECTORS_AVX512 = 2 };
 /// AVX2 counts with FMA, AVX-512 with F, DQ, BW, VL and CD. Not x86-64 counts as older.
 int pef_vector_instructions(void);
-
-/// Starts this program anew, with these arguments and the environment as it has become.
-/// Returns only where that cannot be done.
-void pef_restart(char *const arguments[]);
 #endif
