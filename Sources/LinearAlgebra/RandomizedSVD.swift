@@ -17,6 +17,7 @@ package struct RandomizedSVD<Scalar: BLASScalar>: Sendable {
     /// The columns that are sampled beyond the rank.
     package let oversampling: Int
 
+    /// Two power iterations and ten columns beyond the rank, unless told otherwise.
     package init(seed: UInt64, powerIterations: Int = 2, oversampling: Int = 10) {
       precondition(powerIterations >= 0 && oversampling >= 0, "no negative count")
       self.seed = seed
