@@ -47,11 +47,12 @@ let package = Package(
         ])
       ]),
     .target(name: "CLinux"),
+    .target(name: "COpenBLAS"),
     module("Files", ["CLinux"]),
     module("JSON", ["CJSON", "Files"]),
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
-    module("LinearAlgebra", ["CLinux", "Files"]),
+    module("LinearAlgebra", ["CLinux", "COpenBLAS", "Files"]),
     module("Quantization", ["CKernels", "Tensors"]),
     module(
       "Checkpoints",
@@ -83,7 +84,7 @@ let package = Package(
     tests(
       "CheckpointsTests",
       ["Files", "JSON", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),
-    tests("LinearAlgebraTests", ["Files", "LinearAlgebra"]),
+    tests("LinearAlgebraTests", ["Files", "LinearAlgebra", "Fixtures"]),
     tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),
     tests("ReportsTests", ["Reports"]),
     tests(

@@ -2,15 +2,17 @@ import Testing
 
 /// The order of the modules in which imports only look back.
 private let moduleOrder = [
-  "CJSON", "COniguruma", "CZstd", "CXXHash", "CKernels", "CLinux", "Files", "JSON", "Patterns",
-  "Tensors", "LinearAlgebra", "Quantization", "Checkpoints", "Adapters", "Reports", "Commands",
-  "peftool", "peftool-bench",
+  "CJSON", "COniguruma", "CZstd", "CXXHash", "CKernels", "CLinux", "COpenBLAS", "Files", "JSON",
+  "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints", "Adapters", "Reports",
+  "Commands", "peftool", "peftool-bench",
 ]
 
 /// Members that a protocol asks for, which its documentation describes.
 private let witnesses = [
   "static let configuration", "init()", "func run()", "mutating func run()", "func validate()",
-  "mutating func validate()", "var description: String", "static func ==", "func hash(",
+  "mutating func validate()", "var description: String", "static func ==", "static func <",
+  "func hash(", "let rawValue: Int", "static func gemm(", "static func omatcopy(",
+  "static func geqrf(", "static func orgqr(", "static func gesdd(",
   "var path: String", "var files: [InputFile]", "var metadata: [(key: String, value: String)]",
   "var tensors: [TensorInfo]", "let tensors: [TensorInfo]", "let path: String",
   "let files: [InputFile]", "let metadata: [(key: String, value: String)]",

@@ -16,4 +16,10 @@ int pef_rename_new(const char *from, const char *to);
 int pef_rename_exchange(const char *a, const char *b);
 /// The processors that this process may run on; at least 1.
 int pef_processor_count(void);
+
+/// The vector instructions that the processor and the kernel offer together: one of the values
+/// below.
+enum { PEF_VECTORS_OLDER = 0, PEF_VECTORS_AVX2 = 1, PEF_VECTORS_AVX512 = 2 };
+/// AVX2 counts with FMA, AVX-512 with F, DQ, BW, VL and CD. Not x86-64 counts as older.
+int pef_vector_instructions(void);
 #endif
