@@ -9,7 +9,10 @@ const char *pef_openblas_open(const char *library, struct pef_openblas *openblas
 // POSIX has it that a pointer to a function can be stored so.
 #define FIND(function)                                                        \
   *(void **)&openblas->function = dlsym(openblas->handle, #function);         \
-  if (!openblas->function) return dlerror();
+  if (!openblas->function) {                                                  \
+    dlclose(openblas->handle);                                                \
+    return "undefined symbol: " #function;                                     \
+  }
 
   FIND(cblas_sgemm)
   FIND(cblas_dgemm)

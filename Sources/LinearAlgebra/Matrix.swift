@@ -70,6 +70,51 @@ package struct Matrix<Scalar: BLASScalar>: Sendable, Equatable {
   }
 }
 
+extension Matrix {
+  /// Matrices of one height, side by side; none are a matrix without rows.
+  package init(joining matrices: [Matrix]) {
+    let rows = matrices.first?.rows ?? 0
+    precondition(matrices.allSatisfy { $0.rows == rows }, "matrices of one height")
+    var elements: [Scalar] = []
+    elements.reserveCapacity(matrices.reduce(0) { $0 + $1.elements.count })
+    for row in 0..<rows {
+      for matrix in matrices {
+        elements += matrix.elements[row * matrix.columns..<(row + 1) * matrix.columns]
+      }
+    }
+    self.init(
+      rows: rows, columns: matrices.reduce(0) { $0 + $1.columns }, elements: elements)
+  }
+
+  /// Matrices of one width, one below the other; none are a matrix without columns.
+  package init(stacking matrices: [Matrix]) {
+    let columns = matrices.first?.columns ?? 0
+    precondition(matrices.allSatisfy { $0.columns == columns }, "matrices of one width")
+    self.init(
+      rows: matrices.reduce(0) { $0 + $1.rows }, columns: columns,
+      elements: matrices.flatMap(\.elements))
+  }
+
+  /// A range of its rows.
+  package func rows(_ range: Range<Int>) -> Matrix {
+    Matrix(
+      rows: range.count, columns: columns,
+      elements: Array(elements[range.lowerBound * columns..<range.upperBound * columns]))
+  }
+
+  /// Takes another matrix of the same shape away.
+  package mutating func subtract(_ other: Matrix) {
+    precondition(rows == other.rows && columns == other.columns, "matrices of one shape")
+    subtracted(&elements, other.elements)
+  }
+}
+
+@specialized(where Scalar == Float)
+@specialized(where Scalar == Double)
+private func subtracted<Scalar: BLASScalar>(_ elements: inout [Scalar], _ others: [Scalar]) {
+  for place in elements.indices { elements[place] -= others[place] }
+}
+
 // The specializations are what a caller of another module gets, who would otherwise have each
 // element converted through a table of functions.
 @specialized(where From == Float, To == Double)

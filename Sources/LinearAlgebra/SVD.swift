@@ -14,7 +14,7 @@ package struct SVD<Scalar: BLASScalar>: Sendable {
   package let vt: Matrix<Scalar>
 
   /// The decomposition of given factors, whose signs it fixes.
-  init(u: Matrix<Scalar>, singularValues: [Scalar], vt: Matrix<Scalar>) {
+  package init(u: Matrix<Scalar>, singularValues: [Scalar], vt: Matrix<Scalar>) {
     precondition(u.columns == singularValues.count && vt.rows == u.columns, "factors that fit")
     let isFlipped = pointsDown(u.elements, columns: u.columns)
     var (u, vt) = (u, vt)

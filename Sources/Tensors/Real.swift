@@ -14,8 +14,9 @@ extension Float: Real {
   package static let kernels = unsafe RealKernels<Float>(
     widen: pef_widen_f32, narrow: pef_narrow_f32, lowRank: pef_lowrank_f32, add: pef_add_f32,
     multiply: pef_multiply_f32, scale: pef_scale_f32, clamp: pef_clamp_f32,
-    addChange: pef_add_change_f32,
-    sumOfSquares: pef_sum_squares_f32, sumOfSquaredChange: pef_sum_squared_change_f32,
+    addChange: pef_add_change_f32, addScaled: pef_add_scaled_f32,
+    sumOfSquares: pef_sum_squares_f32, sumOfProducts: pef_sum_products_f32,
+    sumOfSquaredChange: pef_sum_squared_change_f32,
     addSquares: pef_add_squares_f32, statistics: pef_statistics_f32, compare: pef_compare_f32)
 }
 
@@ -24,8 +25,9 @@ extension Double: Real {
   package static let kernels = unsafe RealKernels<Double>(
     widen: pef_widen_f64, narrow: pef_narrow_f64, lowRank: pef_lowrank_f64, add: pef_add_f64,
     multiply: pef_multiply_f64, scale: pef_scale_f64, clamp: pef_clamp_f64,
-    addChange: pef_add_change_f64,
-    sumOfSquares: pef_sum_squares_f64, sumOfSquaredChange: pef_sum_squared_change_f64,
+    addChange: pef_add_change_f64, addScaled: pef_add_scaled_f64,
+    sumOfSquares: pef_sum_squares_f64, sumOfProducts: pef_sum_products_f64,
+    sumOfSquaredChange: pef_sum_squared_change_f64,
     addSquares: pef_add_squares_f64, statistics: pef_statistics_f64, compare: pef_compare_f64)
 }
 
@@ -44,7 +46,9 @@ package struct RealKernels<R>: Sendable {
   let scale: @Sendable (Output, R, Int) -> Void
   let clamp: @Sendable (Output, R, Int) -> Void
   let addChange: @Sendable (Output, Input, Input, R, Int) -> Void
+  let addScaled: @Sendable (Output, Input, R, Int) -> Void
   let sumOfSquares: @Sendable (Input, Int) -> Double
+  let sumOfProducts: @Sendable (Input, Input, Int) -> Double
   let sumOfSquaredChange: @Sendable (Input, Input, Int) -> Double
   let addSquares: @Sendable (UnsafeMutablePointer<Double>?, Input, Int) -> Void
   let statistics: @Sendable (Input, Int, UnsafeMutablePointer<pef_statistics>?) -> Void
@@ -158,6 +162,34 @@ extension Real {
     precondition(offset >= 0 && x.count >= offset + count)
     return unsafe x.withUnsafeBufferPointer {
       unsafe kernels.sumOfSquares($0.baseAddress.map { unsafe $0 + offset }, count)
+    }
+  }
+
+  /// y[offset…] += factor · x[offset…].
+  package static func addScaled(
+    _ x: Span<Self>, by factor: Self, to y: inout MutableSpan<Self>, at offset: Int = 0, count: Int
+  ) {
+    precondition(offset >= 0 && x.count >= offset + count && y.count >= offset + count)
+    unsafe x.withUnsafeBufferPointer { x in
+      unsafe y.withUnsafeMutableBufferPointer {
+        unsafe kernels.addScaled(
+          $0.baseAddress.map { unsafe $0 + offset }, x.baseAddress.map { unsafe $0 + offset },
+          factor, count)
+      }
+    }
+  }
+
+  /// Σ x[offset…] · y[offset…], in f64.
+  package static func sumOfProducts(
+    _ x: Span<Self>, _ y: Span<Self>, at offset: Int, count: Int
+  ) -> Double {
+    precondition(offset >= 0 && x.count >= offset + count && y.count >= offset + count)
+    return unsafe x.withUnsafeBufferPointer { x in
+      unsafe y.withUnsafeBufferPointer {
+        unsafe kernels.sumOfProducts(
+          x.baseAddress.map { unsafe $0 + offset }, $0.baseAddress.map { unsafe $0 + offset },
+          count)
+      }
     }
   }
 

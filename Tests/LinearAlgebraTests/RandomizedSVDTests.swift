@@ -78,14 +78,47 @@ private final class CountedMatrix: LinearOperator {
     for place in rest.elements.indices { rest.elements[place] -= matrix.elements[place] }
     let truncation = found.truncationNorm(squaredNorm: squaredNorm)
     #expect((truncation - Matrices.squaredNorm(rest).squareRoot()).magnitude < 1e-12)
-    // The range has 16 columns.
-    let all = try RandomizedSVD(
-      of: matrix, rank: 16, .init(seed: 3, oversampling: 0))
-    #expect(all.projectedValues.count == 16 && found.projectedValues.count == 16)
-    rest = Matrices.rebuilt(all.svd)
-    for place in rest.elements.indices { rest.elements[place] -= matrix.elements[place] }
-    let residual = found.residualNorm(squaredNorm: squaredNorm)
-    #expect((residual - Matrices.squaredNorm(rest).squareRoot()).magnitude < 1e-12)
+  }
+
+  /// Gaussian noise has values that hardly decay, and what is above them a fine-tune's.
+  @Test(arguments: [(300, 200), (200, 300), (256, 256)])
+  func valuesOfNoiseAreThoseOfGESDD(sizes: (Int, Int)) throws {
+    let noise = Matrices.random(sizes.0, sizes.1)
+    var raised = Matrices.graded(sizes.0, sizes.1, [30, 20, 10])
+    for place in raised.elements.indices { raised.elements[place] += noise.elements[place] }
+    for matrix in [noise, raised] {
+      let exact = try SVD.singularValues(of: matrix)
+      for seed in 0..<3 as Range<UInt64> {
+        let found = try RandomizedSVD(of: Matrix<Float>(matrix), rank: 16, .init(seed: seed))
+        #expect(found.isConverged)
+        for (value, exact) in zip(found.svd.singularValues, exact) {
+          #expect((Double(value) / exact - 1).magnitude < 1e-3)
+        }
+      }
+    }
+  }
+
+  @Test func oneBlockMoreOfThePlaceToStartFromIsEnough() throws {
+    let matrix = Matrices.graded(120, 80, (0..<60).map { pow(0.9, Double($0)) })
+    let exact = try SVD(matrix).truncated(to: 18)
+    let near = CountedMatrix(matrix)
+    let found = try RandomizedSVD(
+      of: near, rank: 8, .init(seed: 1), startingWith: exact.vt.transposed())
+    #expect(near.passCount <= 4 && found.isConverged)
+    #expect(Matrices.distance(found.svd.u, exact.u.firstColumns(8)) < 1e-9)
+  }
+
+  @Test func whatDoesNotConvergeSaysSo() throws {
+    let matrix = Matrices.random(200, 200)
+    let found = try RandomizedSVD(
+      of: matrix, rank: 8, .init(seed: 1, oversampling: 0, maximumBlockCount: 2))
+    #expect(!found.isConverged)
+    let whole = try RandomizedSVD(
+      of: matrix, rank: 100, .init(seed: 1, tolerance: 0))
+    let exact = try SVD.singularValues(of: matrix)
+    // The second block is cut, and the basis is whole.
+    #expect(whole.isConverged && whole.projectedValues.count == 200)
+    #expect((whole.projectedValues[0] / exact[0] - 1).magnitude < 1e-9)
   }
 
   @Test func theRankGrowsUntilTheEnergyIsKept() throws {
@@ -133,15 +166,15 @@ private final class CountedMatrix: LinearOperator {
     #expect(empty.svd.singularValues == [])
   }
 
-  @Test(arguments: [0, 1, 2]) func passesAreCounted(powerIterations: Int) throws {
-    let matrix = CountedMatrix(Matrices.random(30, 20))
+  @Test(arguments: [1, 2, 3]) func aBlockTakesTwoPasses(blockCount: Int) throws {
+    let matrix = CountedMatrix(Matrices.random(60, 50))
     _ = try RandomizedSVD(
-      of: matrix, rank: 3, .init(seed: 1, powerIterations: powerIterations))
-    #expect(matrix.passCount == 2 + 2 * powerIterations)
+      of: matrix, rank: 3, .init(seed: 1, tolerance: 0, maximumBlockCount: blockCount))
+    #expect(matrix.passCount == 2 * blockCount)
   }
 
   @Test func errorsPassThrough() {
-    for limit in 0..<6 {
+    for limit in 0..<4 {
       let matrix = CountedMatrix(Matrices.random(30, 20), limit: limit)
       #expect(throws: PeftoolError(.io, "cannot be read")) {
         try RandomizedSVD(of: matrix, rank: 3, .init(seed: 1))

@@ -62,12 +62,21 @@ private struct Twin<R: Real> {
     var expected = y
     for i in 0..<count { expected[i].addProduct(0.7, x[i] - w[i]) }
     #expect(found == expected)
+
+    span = found.mutableSpan
+    R.addScaled(x.span, by: -0.3, to: &span, count: count)
+    for i in 0..<count { expected[i].addProduct(-0.3, x[i]) }
+    #expect(found == expected)
   }
 
+  private func sumOfSquares(_ terms: [Double]) -> Double { sumOfProducts(terms, terms) }
+
   /// Sixteen partial sums, added up in pairs.
-  private func sumOfSquares(_ terms: [Double]) -> Double {
+  private func sumOfProducts(_ lefts: [Double], _ rights: [Double]) -> Double {
     var sums = [Double](repeating: 0, count: 16)
-    for (place, term) in terms.enumerated() { sums[place % 16].addProduct(term, term) }
+    for (place, terms) in zip(lefts, rights).enumerated() {
+      sums[place % 16].addProduct(terms.0, terms.1)
+    }
     for half in [8, 4, 2, 1] {
       for k in 0..<half { sums[k] += sums[k + half] }
     }
@@ -83,6 +92,9 @@ private struct Twin<R: Real> {
         R.sumOfSquares(x.span, at: 2, count: count - 3)
           == sumOfSquares(Array(wide[2..<count - 1])))
     }
+    #expect(
+      R.sumOfProducts(x.span, w.span, at: 0, count: count)
+        == sumOfProducts(wide, w.map { Double($0) }))
     let changes = zip(wide, w).map { $0 - Double($1) }
     #expect(R.sumOfSquaredChange(x.span, from: w.span, count: count) == sumOfSquares(changes))
 

@@ -105,9 +105,17 @@ void pef_add_change_f32(float *y, const float *x, const float *w, float weight, 
 void pef_add_change_f64(double *y, const double *x, const double *w, double weight,
                         size_t count);
 
+/// y += factor * x.
+void pef_add_scaled_f32(float *y, const float *x, float factor, size_t count);
+void pef_add_scaled_f64(double *y, const double *x, double factor, size_t count);
+
 /// The sum of the squares, in f64 over 16 partial sums.
 double pef_sum_squares_f32(const float *x, size_t count);
 double pef_sum_squares_f64(const double *x, size_t count);
+
+/// The sum of the products x * y, likewise.
+double pef_sum_products_f32(const float *x, const float *y, size_t count);
+double pef_sum_products_f64(const double *x, const double *y, size_t count);
 
 /// The sum of the squares of x - w, likewise.
 double pef_sum_squared_change_f32(const float *x, const float *w, size_t count);
