@@ -4,8 +4,8 @@ package import Files
 ///
 /// `*` is any run of characters, dots among them, `?` one character, `[a-z]` one of these and
 /// `[!a-z]` one of all others, `{q_proj,v_proj}` one of these texts, `{0-21}` an integer of that
-/// range, `\` takes the meaning from what follows. Matching may take exponential time in the number
-/// of `*`: patterns are the user's, never a file's.
+/// range, `\` takes the meaning from what follows. Matching goes over the name once for each part of
+/// the pattern, whatever the pattern is.
 package struct Glob: Sendable {
   fileprivate enum Token: Sendable {
     case character(Unicode.Scalar)
@@ -38,33 +38,32 @@ package struct Glob: Sendable {
 
   /// Whether the pattern matches the whole name.
   package func matches(_ name: String) -> Bool {
-    Self.match(tokens[...], Array(name.unicodeScalars)[...])
-  }
-
-  private static func match(
-    _ tokens: ArraySlice<Token>, _ name: ArraySlice<Unicode.Scalar>
-  ) -> Bool {
-    var (tokens, name) = (tokens, name)
-    while let token = tokens.popFirst() {
+    let name = Array(name.unicodeScalars)
+    // Where what the tokens so far stand for may end, in ascending order.
+    var ends = [0]
+    for token in tokens {
       switch token {
-      case .anyRun:
-        if tokens.isEmpty { return true }
-        return (name.startIndex...name.endIndex).contains { match(tokens, name[$0...]) }
+      case .anyRun: ends = Array(ends[0]...name.count)
       case .choice(let choices):
-        return choices.contains { choice in
-          choice.ends(in: name).contains { match(tokens, name[$0...]) }
-        }
-      case .character(let character):
-        guard name.popFirst() == character else { return false }
-      case .anyCharacter:
-        guard name.popFirst() != nil else { return false }
-      case .set(let ranges, let isNegated):
-        guard let first = name.popFirst(),
-          ranges.contains(where: { $0.contains(first) }) != isNegated
-        else { return false }
+        ends = Set(ends.flatMap { end in choices.flatMap { $0.ends(in: name[end...]) } }).sorted()
+      default:
+        ends = ends.filter { $0 < name.count && token.stands(for: name[$0]) }.map { $0 + 1 }
       }
+      if ends.isEmpty { return false }
     }
-    return name.isEmpty
+    return ends.last == name.count
+  }
+}
+
+extension Glob.Token {
+  /// Whether the token, one character by its kind, may be this one.
+  fileprivate func stands(for character: Unicode.Scalar) -> Bool {
+    switch self {
+    case .anyCharacter: true
+    case .character(let own): own == character
+    case .set(let ranges, let isNegated): ranges.contains { $0.contains(character) } != isNegated
+    case .anyRun, .choice: preconditionFailure("not one character")
+    }
   }
 }
 

@@ -23,6 +23,14 @@ import Testing
     #expect(try !Glob(pattern).matches(name))
   }
 
+  /// Trying every way to share a name out between many `*` would take years.
+  @Test func manyStarsTakeNoLonger() throws {
+    let pattern = String(repeating: "*a", count: 40)
+    let name = String(repeating: "a", count: 200)
+    #expect(try Glob(pattern).matches(name))
+    #expect(try !Glob(pattern + "*b").matches(name))
+  }
+
   @Test(arguments: [
     ("", "the pattern is empty"), ("[ab", "'[' is not closed; \\[ stands for the character"),
     ("{a,b", "'{' is not closed; \\{ stands for the character"),

@@ -77,14 +77,14 @@ extension [Int] {
 
 /// A tensor's name with its numbers apart from the rest.
 struct NumberedName {
-  /// The name's UTF-8, with a zero byte for each of the numbers.
+  /// The name's UTF-8, with a byte that UTF-8 does not have for each of the numbers.
   let pattern: [UInt8]
   /// The dot-separated parts that are nothing but digits, from left to right.
   let numbers: [Int]
 
   /// Numbers of more digits than this stay text.
   private static let maximumDigitCount = 9
-  private static let placeholder: UInt8 = 0
+  private static let placeholder: UInt8 = 0xFF
 
   init(pattern: [UInt8], numbers: [Int]) {
     (self.pattern, self.numbers) = (pattern, numbers)
