@@ -36,6 +36,7 @@ let package = Package(
     .systemLibrary(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .target(
       name: "CKernels",
@@ -50,6 +51,7 @@ let package = Package(
     .target(name: "COpenBLAS"),
     module("Files", ["CLinux"]),
     module("JSON", ["CJSON", "Files"]),
+    module("YAML", ["CYAML", "Files"]),
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
     module("LinearAlgebra", ["CLinux", "COpenBLAS", "Files"]),
@@ -60,8 +62,8 @@ let package = Package(
     module(
       "Adapters",
       [
-        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-        "CKernels",
+        "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
+        "Checkpoints", "CKernels",
       ]),
     module("Reports"),
     module(
@@ -79,13 +81,19 @@ let package = Package(
     .target(name: "Fixtures", path: "Tests/Fixtures", swiftSettings: swiftSettings),
     tests("FilesTests", ["Files", "Fixtures"]),
     tests("JSONTests", ["Files", "JSON", "Fixtures"]),
+    tests("YAMLTests", ["Files", "YAML"]),
     tests("PatternsTests", ["Files", "Patterns"]),
     tests("TensorsTests", ["Files", "Tensors", "Fixtures"]),
     tests(
       "CheckpointsTests",
       ["Files", "JSON", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),
     tests("LinearAlgebraTests", ["Files", "LinearAlgebra", "Fixtures"]),
-    tests("AdaptersTests", ["Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Tensors"]),
+    tests(
+      "AdaptersTests",
+      [
+        "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "LinearAlgebra", "Patterns",
+        "Tensors",
+      ]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",

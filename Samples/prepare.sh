@@ -1,7 +1,9 @@
 # What the scripts that build peftool have in common. Sourced, not run.
 
 # What `swift build` needs, and OpenBLAS, which peftool loads when it is first needed.
-library_packages=(libjson-c-dev libonig-dev libzstd-dev libxxhash-dev pkg-config libopenblas0)
+library_packages=(
+  libjson-c-dev libyaml-dev libonig-dev libzstd-dev libxxhash-dev pkg-config libopenblas0
+)
 
 # Ends the script, saying why.
 fail() {

@@ -275,9 +275,31 @@ def packed_files():
     yield bytes.fromhex("".join(line.split("  ", 1)[1] for line in text.splitlines()))
 
 
+def recipes():
+    yield (SAMPLES.parent / "Formats/recipe.md").read_text().split("```yaml\n")[1].split("```")[
+        0].encode()
+    one = b"adapters: [{path: a}]\n"
+    for more in (
+        b"", b"method: della\ndensity: .5\nepsilon: 0.1\nseed: 18446744073709551615",
+        b"sv_fro: 0.5", b"sv_ratio: 1e308", b"sv_cumulative: 1", b"effective: true",
+        b"energy: 1e-3\nexact: false", b"rank: 4\nenergy: 0.5", b"rank: 65537", b"layers: 22",
+        b"weight: [-1e308, 1e308, 0]", b"weight: &w [0, 1]\ndensity: *w", b"weight: []",
+        b"weight:\n  - {filter: '*.{q,k}_proj', value: [0, 1]}\n"
+        b"  - {filter: '[!a-z]*\\*', value: 2}\n  - value: 3",
+        b"weight: [{filter: '{0-21}**?', value: 1}, 2]", b"density: 1.5",
+        b"gamma: 0x1", b"majority_sign_method: frequency\nbase: ../b", b"? [a]\n: b", b"a: !!int 1",
+        b"weight: &a [*a]", b"--- 1\n--- 2", b"'a\\u0000': \"\\0\"", b"base: |\n  a\n  b\n",
+    ):
+        yield one + more
+    yield b"a: &a [1]\n" + b"".join(
+        b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 10)) for n in range(98, 106))
+    yield from (b"[" * 2000, b"{a: " * 40, b"- " * 500, b"\xff", b"\xef\xbb\xbf{}",
+                b"%YAML 1.1\n---\n")
+
+
 SEEDS = {"GGUF": gguf_files, "Packed": packed_files, "SafetensorsHeader": headers,
          "ShardIndex": indices, "QuantizedState": quantized_states,
-         "AdapterConfiguration": configurations, "TorchPickle": pickles,
+         "AdapterConfiguration": configurations, "Recipe": recipes, "TorchPickle": pickles,
          "TorchZip": torch_files}
 
 
