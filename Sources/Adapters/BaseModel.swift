@@ -138,6 +138,19 @@ package struct BaseModel: Sendable {
   /// What the output embedding is called once it is a tensor of its own.
   package var untiedOutputName: String { "\(Self.outputNames[0]).weight" }
 
+  /// PEFT's `task_type`, as the configuration's first architecture tells it.
+  package var task: String? {
+    guard case .array(let names) = config?["architectures"], case .string(let name)? = names.first
+    else { return nil }
+    return Self.tasks.first { name.hasSuffix($0.ending) }?.task
+  }
+
+  private static let tasks: [(ending: String, task: String)] = [
+    ("ForCausalLM", "CAUSAL_LM"), ("LMHeadModel", "CAUSAL_LM"),
+    ("ForConditionalGeneration", "SEQ_2_SEQ_LM"), ("ForSequenceClassification", "SEQ_CLS"),
+    ("ForTokenClassification", "TOKEN_CLS"), ("ForQuestionAnswering", "QUESTION_ANS"),
+  ]
+
   /// Whether the configuration names a model that has an output embedding; so it is taken to be
   /// where no architecture is named.
   private static func hasHead(_ config: JSON?) -> Bool {

@@ -1,13 +1,8 @@
-import Checkpoints
 package import Files
-import JSON
-import LinearAlgebra
-import Tensors
 
 /// An adapter made one of another format.
 ///
-/// What need not change is copied byte for byte. Peak memory: two of the adapter's largest tensors
-/// a thread.
+/// What need not change is copied byte for byte. Peak memory: as `AdapterWriting`.
 package struct AdapterConversion: Sendable {
   /// The format that was found.
   package let from: AdapterFormat
@@ -15,8 +10,7 @@ package struct AdapterConversion: Sendable {
   package let to: AdapterFormat
   /// What was read.
   package let adapter: LowRankAdapter
-  private let files: AdapterFiles
-  private let encoded: SafetensorsHeader.Encoded
+  private let writing: AdapterWriting
 
   /// Plans the conversion; of the tensors only numbers such as alpha are read.
   ///
@@ -38,48 +32,24 @@ package struct AdapterConversion: Sendable {
         path: path)
     }
     do throws(PeftoolError) {
-      files = try to.files(for: adapter, hints)
-      encoded = try SafetensorsHeader.encode(
-        files.items.map { .init(name: $0.name, dtype: $0.dtype, shape: $0.shape) },
-        metadata: files.metadata)
+      writing = try AdapterWriting(to.files(for: adapter, hints))
     } catch {
       throw error.at(path: path)
     }
   }
 
   /// What the user should know.
-  package var notes: [String] { adapter.notes + files.notes }
+  package var notes: [String] { adapter.notes + writing.notes }
   /// The bytes of the tensors' file that will be written.
-  package var byteCount: Int { encoded.fileByteCount }
+  package var byteCount: Int { writing.byteCount }
 
   /// Converts, and puts the folder or the file in its place.
   ///
-  /// - Throws: `io`, `damaged` where the input is cut short or has values that are not finite,
-  ///   `different` where it changed meanwhile.
+  /// - Throws: as `AdapterWriting.run`.
   package func run(
     to path: String, isForced: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) {
-    let inputs = adapter.files
-    var output = try StagedOutput(
-      files.configuration == nil ? .file : .directory, at: path, force: isForced,
-      apartFrom: inputs)
-    let file = try output.createFile(files.fileName, byteCount: byteCount)
-    if let configuration = files.configuration {
-      let text = configuration.json.text(indent: configuration.indent, sortedKeys: true)
-      try output.write(Array(text.utf8), to: Adapter.configurationName)
-    }
-    var pass = OutputPass<Int>()
-    pass.append(encoded.bytes, to: 0, at: 0)
-    for place in encoded.fileOrder { pass.append(place) }
-    _ = try pass.run(
-      into: [file], threads: threads ?? availableProcessorCount, progress: progress, worker: {},
-      perform: { (_, place) throws(PeftoolError) in
-        let bytes = try files.items[place].bytes()
-        // Any bytes may be read as bytes.
-        try unsafe file.write(bytes.span.bytes, at: encoded.byteRanges[place].lowerBound)
-        progress(bytes.count)
-      })
-    for input in inputs { try input.verifyUnchanged() }
-    try output.commit()
+    try writing.run(
+      to: path, inputs: adapter.sources, isForced: isForced, threads: threads, progress: progress)
   }
 }

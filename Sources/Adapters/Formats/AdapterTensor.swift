@@ -17,6 +17,8 @@ struct AdapterTensor: Sendable {
     case transpose
     /// A product in f64, rounded once to f32.
     case multiply(Double)
+    /// Each row times a number, likewise.
+    case multiplyRows([Double])
     /// Rows of zeros at the end.
     case appendRows(Int)
   }
@@ -29,7 +31,10 @@ struct AdapterTensor: Sendable {
   /// The dtype that it has in the end.
   var dtype: DType {
     let isMultiplied = edits.contains {
-      if case .multiply = $0 { true } else { false }
+      switch $0 {
+      case .multiply, .multiplyRows: true
+      case .transpose, .appendRows: false
+      }
     }
     return isMultiplied ? .f32 : stored.dtype
   }
@@ -63,6 +68,21 @@ struct AdapterTensor: Sendable {
     return copy
   }
 
+  /// Each row times an element of another tensor, in f32: AdaLoRA's singular values.
+  ///
+  /// - Throws: `damaged` where there is not one for each row or one is not finite, `io`.
+  func multipliedRows(by factors: StoredTensor) throws(PeftoolError) -> AdapterTensor {
+    guard factors.info.elementCount == shape[0] else {
+      throw factors.at(
+        PeftoolError(
+          .damaged,
+          "has shape \(factors.shape.shapeText), expected a number for each of \(shape[0]) rows"))
+    }
+    var copy = self
+    copy.edits.append(.multiplyRows(try factors.values(Double.self)))
+    return copy
+  }
+
   /// As many rows, with zeros at the end where there are fewer.
   func padded(toRows rows: Int) -> AdapterTensor {
     guard rows > shape[0] else { return self }
@@ -93,7 +113,11 @@ struct AdapterTensor: Sendable {
           into: &raw)
         (bytes, rows, columns) = (turned, columns, rows)
       case .multiply(let factor):
-        bytes = try multiply(bytes, dtype, by: factor, count: rows * columns)
+        bytes = try multiply(
+          bytes, dtype, by: [Double](repeating: factor, count: rows), columns: columns)
+        dtype = .f32
+      case .multiplyRows(let factors):
+        bytes = try multiply(bytes, dtype, by: factors, columns: columns)
         dtype = .f32
       case .appendRows(let count):
         bytes += repeatElement(0, count: count * columns * (dtype.bitCount / 8))
@@ -104,20 +128,25 @@ struct AdapterTensor: Sendable {
   }
 
   private func multiply(
-    _ bytes: [UInt8], _ dtype: DType, by factor: Double, count: Int
+    _ bytes: [UInt8], _ dtype: DType, by factors: [Double], columns: Int
   ) throws(PeftoolError) -> [UInt8] {
+    let count = factors.count * columns
     var values = [Double](repeating: 0, count: count)
     var span = values.mutableSpan
     // Any bit pattern is an element.
     unsafe Double.widen(bytes.span.bytes, dtype, into: &span, count: count)
-    Double.scale(&span, at: 0, by: factor, count: count)
+    for (row, factor) in factors.enumerated() {
+      Double.scale(&span, at: row * columns, by: factor, count: columns)
+    }
     var product = [UInt8](repeating: 0, count: count * 4)
     var writable = product.mutableSpan
     var raw = unsafe writable.mutableBytes
     Double.narrow(values.span, .f32, into: &raw, count: count)
     guard unsafe DType.f32.nonfiniteCount(product.span.bytes, count: count) == 0 else {
       throw stored.at(
-        PeftoolError(.different, "times \(factor) is too large for F32"))
+        PeftoolError(
+          .different,
+          "times \(factors.max { $0.magnitude < $1.magnitude } ?? 1) is too large for F32"))
     }
     return product
   }

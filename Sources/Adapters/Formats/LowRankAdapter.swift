@@ -1,5 +1,5 @@
-import Checkpoints
-package import Files
+package import Checkpoints
+import Files
 import Tensors
 
 /// An adapter of low-rank pairs, whatever the format that it lies in: what all formats share.
@@ -18,6 +18,10 @@ package struct LowRankAdapter: Sendable {
     let b: AdapterTensor
     /// DoRA's m, (out).
     let magnitude: AdapterTensor?
+    /// The bias of B (`lora_bias`), (out): s times it is added to the layer's own.
+    let bias: AdapterTensor?
+    /// Whether the weight lies (in, out), where the base does not tell: PEFT's `fan_in_fan_out`.
+    var isFanInFanOut = false
     /// The factor s.
     package let scaling: Double
     /// s times the rank, as far as the format knows it without a rounding of its own.
@@ -28,7 +32,7 @@ package struct LowRankAdapter: Sendable {
     /// The rows of B.
     var outputCount: Int { b.shape[0] }
     /// The tensors that it has.
-    var parts: [AdapterTensor] { [a, b] + (magnitude.map { [$0] } ?? []) }
+    var parts: [AdapterTensor] { [a, b] + [magnitude, bias].compactMap(\.self) }
   }
 
   /// The layers that have pairs.
@@ -41,8 +45,25 @@ package struct LowRankAdapter: Sendable {
     case convolution
   }
 
+  /// A parameter's full values, which take the place of the base's.
+  struct Saved: Sendable {
+    /// The path of the module that has it.
+    let path: String
+    /// Its name in the module: `weight` or `bias`.
+    let parameter: String
+    /// The values.
+    let tensor: AdapterTensor
+    /// Whether it is the bias of a module with a pair, and not part of a module saved whole.
+    let isBias: Bool
+  }
+
   /// The modules in the order of the file.
   package let modules: [Module]
+  /// What is saved whole: PEFT's `modules_to_save`, and biases.
+  var saved: [Saved] = []
+  /// Whether the pair of the input embedding is that of the output's, too: PEFT's
+  /// `ensure_weight_tying`.
+  var ensuresWeightTying = false
   /// Whether each module has a magnitude.
   package let usesDoRA: Bool
   /// The model that it was made for, by name.
@@ -71,18 +92,27 @@ package struct LowRankAdapter: Sendable {
     self.modules = modules
   }
 
-  /// The bytes that it is read from.
-  package var files: [InputFile] {
-    var files: [InputFile] = []
-    for source in modules.flatMap(\.parts).map(\.stored.source) {
-      for file in source.files where !files.contains(where: { $0 === file }) { files.append(file) }
-    }
-    return files
+  /// Refuses ranks whose products of factors with each other would be beyond all memory.
+  ///
+  /// - Throws: `unsupported` with the module.
+  func checkRanks() throws(PeftoolError) {
+    guard let module = modules.first(where: { $0.rank > Self.maximumRank }) else { return }
+    throw PeftoolError(
+      .unsupported,
+      "\(module.path.printable) has rank \(module.rank), expected \(Self.maximumRank) at most",
+      path: module.a.stored.path)
   }
+
+  /// The largest rank that arithmetic takes.
+  static let maximumRank = 16_384
+
+  /// What the tensors of pairs are read from; all have one source.
+  package var sources: [any TensorSource] { modules.prefix(1).map(\.a.stored.source) }
 
   /// The parameters of all modules.
   package var parameterCount: Int {
-    modules.flatMap(\.parts).reduce(0) { $0 + $1.stored.info.elementCount }
+    (modules.flatMap(\.parts) + saved.map(\.tensor))
+      .reduce(0) { $0 + $1.stored.info.elementCount }
   }
 
   /// Looks for every module in a base.
@@ -106,12 +136,12 @@ extension LowRankAdapter.Module {
   /// - Throws: `damaged` with the tensor's name.
   init(
     _ path: String, kind: LowRankAdapter.Kind? = nil, a: AdapterTensor, b: AdapterTensor,
-    magnitude: AdapterTensor?,
+    magnitude: AdapterTensor?, bias: AdapterTensor? = nil,
     scaling: (_ rank: Int) throws(PeftoolError) -> (Double, alpha: Double)
   ) throws(PeftoolError) {
     self.path = path
     self.kind = kind ?? (a.shape.count > 2 ? .convolution : .linear)
-    for tensor in [a, b] + (magnitude.map { [$0] } ?? []) where !tensor.dtype.isComputable {
+    for tensor in [a, b] + [magnitude, bias].compactMap(\.self) where !tensor.dtype.isComputable {
       throw tensor.stored.at(
         PeftoolError(
           .unsupported,
@@ -124,7 +154,8 @@ extension LowRankAdapter.Module {
             .damaged, "has shape \(tensor.stored.shape.shapeText), expected a matrix of the pair"))
       }
     }
-    guard b.shape.count == a.shape.count, b.shape[1] == a.shape[0],
+    guard kind != .embedding || a.shape.count == 2, b.shape.count == a.shape.count,
+      b.shape[1] == a.shape[0],
       b.shape.dropFirst(2).allSatisfy({ $0 == 1 })
     else {
       throw b.stored.at(
@@ -133,16 +164,18 @@ extension LowRankAdapter.Module {
           "has shape \(b.stored.shape.shapeText), which does not fit "
             + "'\(a.stored.info.name.printable)' of \(a.stored.shape.shapeText)"))
     }
-    if let magnitude, magnitude.stored.info.elementCount != b.shape[0] {
-      throw magnitude.stored.at(
+    for vector in [magnitude, bias].compactMap(\.self)
+    where vector.stored.info.elementCount != b.shape[0] {
+      throw vector.stored.at(
         PeftoolError(
           .damaged,
-          "has shape \(magnitude.stored.shape.shapeText), expected a number for each of the "
+          "has shape \(vector.stored.shape.shapeText), expected a number for each of the "
             + "\(b.shape[0]) outputs"))
     }
     self.a = a
     self.b = b
     self.magnitude = magnitude?.reshaped([b.shape[0]])
+    self.bias = bias?.reshaped([b.shape[0]])
     (self.scaling, alpha) = try scaling(a.shape[0])
   }
 }

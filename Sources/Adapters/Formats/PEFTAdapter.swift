@@ -7,47 +7,84 @@ import Tensors
 enum PEFTAdapter {
   private static let version = "0.21.2"
 
+  /// What an adapter is read for.
+  enum Purpose {
+    /// Another format, which has no biases of B.
+    case format
+    /// Sums and decompositions.
+    case arithmetic
+    /// Figures of the updates, whatever else the adapter holds.
+    case statistics
+
+    /// Why something is refused.
+    fileprivate var limit: String {
+      switch self {
+      case .format: "which no other format has"
+      case .arithmetic, .statistics: "which is no low-rank update"
+      }
+    }
+  }
+
   /// Reads an adapter whose every tensor belongs to a low-rank pair.
   ///
-  /// - Throws: as `Adapter`, and `unsupported` for what other formats do not have.
+  /// - Throws: as `Adapter`, and `unsupported` for what the purpose has no place for.
   static func read(
-    _ path: String, _ hints: AdapterFormat.Hints
+    _ path: String, _ hints: AdapterFormat.Hints, for purpose: Purpose = .format
   ) throws(PeftoolError) -> LowRankAdapter {
+    if purpose != .format, let adapter = try ProductAdapter.read(path) { return adapter }
     let adapter = try Adapter(opening: path)
     do throws(PeftoolError) {
-      try check(adapter.configuration)
+      try check(adapter.configuration, purpose)
     } catch {
       throw error.at(path: adapter.checkpoint.adapterConfigPath)
     }
     var modules: [LowRankAdapter.Module] = []
     var notes: [String] = []
+    var saved: [LowRankAdapter.Saved] = []
     for module in adapter.modules {
-      if try isSavedEmbedding(module, of: adapter, base: hints.base) {
+      if purpose == .statistics, module.parts.keys.allSatisfy(\.isWholeValue) { continue }
+      if try isSavedEmbedding(module, of: adapter, base: hints.base, purpose) {
         notes.append(
           "\(module.path.printable) is saved whole, the same as in the base: left out")
         continue
       }
-      modules.append(try pair(module, of: adapter))
+      if purpose == .arithmetic, module.parts.keys.allSatisfy(\.isOwn) {
+        saved += saves(module, of: adapter)
+        continue
+      }
+      if adapter.configuration.method == .adaLoRA, try hasNoRank(module, of: adapter) { continue }
+      modules.append(try pair(module, of: adapter, purpose))
     }
     var result = try LowRankAdapter(modules)
+    if purpose != .format { try result.checkRanks() }
     guard result.usesDoRA == adapter.configuration.usesDoRA else {
       throw PeftoolError(
         .damaged,
         "use_dora is \(adapter.configuration.usesDoRA), but there "
           + (result.usesDoRA ? "are magnitudes" : "is no magnitude"), path: path)
     }
+    result.saved = saved
+    result.ensuresWeightTying =
+      adapter.configuration.ensuresWeightTying
+      && saved.contains { BaseModel.isOutputEmbedding($0.path) }
     result.baseName = adapter.configuration.baseName
-    result.notes = notes + adapter.ignored(for: "another format")
+    if case .string(let task) = try adapter.checkpoint.adapterConfig?["task_type"] {
+      result.task = task
+    }
+    result.notes = notes + adapter.ignored(for: "this")
     return result
   }
 
   private static let wayOut = "'peftool merge' folds it into its base"
 
-  private static func check(_ configuration: AdapterConfiguration) throws(PeftoolError) {
+  private static func check(
+    _ configuration: AdapterConfiguration, _ purpose: Purpose
+  ) throws(PeftoolError) {
     func refuse(_ what: String) -> PeftoolError {
-      PeftoolError(.unsupported, "\(what), which no other format has; \(wayOut)")
+      PeftoolError(.unsupported, "\(what), \(purpose.limit); \(wayOut)")
     }
-    guard configuration.method == .lora else {
+    let isAdaLoRA = configuration.method == .adaLoRA && purpose != .format
+    guard configuration.method == .lora || isAdaLoRA else {
       throw refuse("is of \(configuration.method.name)")
     }
     if let start = configuration.baseMutation {
@@ -59,13 +96,16 @@ enum PEFTAdapter {
     }
     if !configuration.layerReplication.isEmpty { throw refuse("has layer_replication") }
     if !configuration.targetParameters.isEmpty { throw refuse("has target_parameters") }
+    // Modules have biases then that are neither saved whole nor have pairs.
+    if purpose == .arithmetic, configuration.bias == "all" { throw refuse("has bias \"all\"") }
   }
 
   private static func pair(
-    _ module: Adapter.Module, of adapter: Adapter
+    _ module: Adapter.Module, of adapter: Adapter, _ purpose: Purpose
   ) throws(PeftoolError) -> LowRankAdapter.Module {
     let source = adapter.checkpoint.source
-    let factors = Set<AdapterKey.Part>([.loraA, .loraB, .embeddingA, .embeddingB, .magnitude])
+    var factors = Set<AdapterKey.Part>([.loraA, .loraB, .embeddingA, .embeddingB, .magnitude])
+    if purpose != .format { factors.formUnion([.loraBias, .loraE]) }
     // PEFT's MultiheadAttention adds the change of what it wraps twice.
     let isNested = module.depth > 0 || module.path.contains(".base_layer.")
     for (part, tensor) in module.parts.sorted(by: { $0.value.name.precedesByBytes($1.value.name) })
@@ -73,14 +113,13 @@ enum PEFTAdapter {
       throw StoredTensor(tensor, in: source).at(
         PeftoolError(
           .unsupported,
-          "has no counterpart in other formats, expected lora_A, lora_B and magnitudes only; "
-            + wayOut))
+          "is no part of a low-rank pair, \(purpose.limit); \(wayOut)"))
     }
     let isEmbedding = module.parts[.embeddingA] != nil || module.parts[.embeddingB] != nil
-    let expectedCount = module.parts[.magnitude] == nil ? 2 : 3
+    let extras = [AdapterKey.Part.magnitude, .loraBias, .loraE].compactMap { module.parts[$0] }
     guard let a = module.parts[isEmbedding ? .embeddingA : .loraA],
       let b = module.parts[isEmbedding ? .embeddingB : .loraB],
-      module.parts.count == expectedCount
+      module.parts.count == 2 + extras.count
     else {
       throw PeftoolError(
         .damaged, "module \(module.path.printable) has not both of a pair", path: source.path)
@@ -89,15 +128,21 @@ enum PEFTAdapter {
     if isEmbedding, configuration.ensuresWeightTying {
       throw PeftoolError(
         .unsupported,
-        "ensure_weight_tying makes the change of \(module.path.printable) at both ends, which no "
-          + "other format has; \(wayOut)", path: source.path)
+        "ensure_weight_tying makes the change of \(module.path.printable) at both ends, "
+          + "\(purpose.limit); \(wayOut)", path: source.path)
     }
-    return try LowRankAdapter.Module(
-      module.path, kind: isEmbedding ? .embedding : nil, a: AdapterTensor(a, in: source),
+    var factorA = AdapterTensor(a, in: source)
+    if let e = module.parts[.loraE].map({ StoredTensor($0, in: source) }) {
+      factorA = try factorA.multipliedRows(by: e)
+    }
+    var pair = try LowRankAdapter.Module(
+      module.path, kind: isEmbedding ? .embedding : nil, a: factorA,
       b: AdapterTensor(b, in: source),
-      magnitude: module.parts[.magnitude].map { AdapterTensor($0, in: source) }
+      magnitude: module.parts[.magnitude].map { AdapterTensor($0, in: source) },
+      bias: module.parts[.loraBias].map { AdapterTensor($0, in: source) }
     ) { (rank) throws(PeftoolError) in
-      let expected = try configuration.rank(of: module.path)
+      var expected = try configuration.rank(of: module.path)
+      if let kept = configuration.keptRank(of: module.path) { expected = kept }
       guard rank == expected else {
         throw StoredTensor(a, in: source).at(
           PeftoolError(.different, "has rank \(rank), the configuration says \(expected)"))
@@ -105,18 +150,48 @@ enum PEFTAdapter {
       let scaling = try configuration.scaling(of: module.path, keptRank: rank)
       // Without rsLoRA the configuration's own number, to which no rounding is added.
       let alpha =
-        configuration.usesRSLoRA
+        configuration.usesRSLoRA || configuration.method == .adaLoRA
         ? scaling * Double(rank)
         : try configuration.alphaPatterns.firstValue(for: module.path) ?? configuration.alpha
       return (scaling, alpha)
     }
+    pair.isFanInFanOut = configuration.isFanInFanOut
+    return pair
+  }
+
+  /// Whether AdaLoRA has taken all ranks of a module away.
+  ///
+  /// - Throws: `damaged` where it has a part that is not empty.
+  private static func hasNoRank(
+    _ module: Adapter.Module, of adapter: Adapter
+  ) throws(PeftoolError) -> Bool {
+    guard let a = module.parts[.loraA], a.shape.first == 0 else { return false }
+    for (_, tensor) in module.parts where tensor.elementCount > 0 {
+      throw adapter.stored(tensor).at(
+        PeftoolError(.damaged, "is not empty, as '\(a.name.printable)' is"))
+    }
+    return true
+  }
+
+  /// The parameters that a module saves whole, in the order of their names.
+  private static func saves(
+    _ module: Adapter.Module, of adapter: Adapter
+  ) -> [LowRankAdapter.Saved] {
+    let source = adapter.checkpoint.source
+    return module.parts.sorted { $0.value.name.precedesByBytes($1.value.name) }
+      .compactMap { part, tensor in
+        guard case .own(let parameter) = part else { return nil }
+        return LowRankAdapter.Saved(
+          path: module.path, parameter: parameter, tensor: AdapterTensor(tensor, in: source),
+          isBias: module.depth > 0)
+      }
   }
 
   /// Whether a module is an embedding that PEFT saved whole beside the pair, unchanged.
   ///
   /// - Throws: `unsupported` where no base tells, `different` where it is not the base's.
   private static func isSavedEmbedding(
-    _ module: Adapter.Module, of adapter: Adapter, base: BaseModel?
+    _ module: Adapter.Module, of adapter: Adapter, base: BaseModel?, _ purpose: Purpose
   ) throws(PeftoolError) -> Bool {
     guard module.parts.count == 1, let info = module.parts[.own("weight")], module.depth == 1 else {
       return false
@@ -126,15 +201,16 @@ enum PEFTAdapter {
       throw stored.at(
         PeftoolError(
           .unsupported,
-          "is an embedding saved whole, which other formats do not have; --base MODEL shows "
-            + "whether it is the base's, and then it is left out"))
+          "is an embedding saved whole, \(purpose.limit); --base MODEL shows whether it is the "
+            + "base's, and then it is left out"))
     }
     guard let own = ModuleNames(base).tensor(module.path, "weight")?.stored,
       try stored.isSame(as: own)
     else {
       throw stored.at(
         PeftoolError(
-          .different, "is not the base's embedding, and other formats do not save it; \(wayOut)"))
+          .different,
+          "is saved whole and not the base's embedding, \(purpose.limit); \(wayOut)"))
     }
     return true
   }
@@ -154,6 +230,11 @@ enum PEFTAdapter {
           : [module.outputCount]
         items.append(.init(path + ".lora_magnitude_vector", magnitude.reshaped(shape)))
       }
+      if let bias = module.bias { items.append(.init(path + ".lora_B.bias", bias)) }
+    }
+    for saved in adapter.saved {
+      let path = AdapterKey.prefix + saved.path + (saved.isBias ? ".base_layer." : ".")
+      items.append(.init(path + saved.parameter, saved.tensor))
     }
     return AdapterFiles(
       folder: items, fileName: "adapter_model.safetensors", metadata: [("format", "pt")],
@@ -172,15 +253,22 @@ enum PEFTAdapter {
     let alphas = modules.filter { $0.alpha != alpha }.map { ($0.path, JSON.plainNumber($0.alpha)) }
     let targets = modules.map(\.path).sorted { $0.precedesByBytes($1) }
     let string: (String?) -> JSON = { $0.map(JSON.string) ?? .null }
+    let whole = Set(adapter.saved.filter { !$0.isBias }.map { ExactName($0.path) })
+      .map(\.string).sorted { $0.precedesByBytes($1) }
+    let hasOwnBiases = adapter.saved.contains(where: \.isBias)
     var members: [(String, JSON)] = [
       ("alpha_pattern", pattern(alphas)), ("auto_mapping", .null),
-      ("base_model_name_or_path", string(adapter.baseName)), ("bias", .string("none")),
-      ("ensure_weight_tying", .bool(false)), ("fan_in_fan_out", .bool(false)),
+      ("base_model_name_or_path", string(adapter.baseName)),
+      ("bias", .string(hasOwnBiases ? "lora_only" : "none")),
+      ("ensure_weight_tying", .bool(adapter.ensuresWeightTying)),
+      ("fan_in_fan_out", .bool(false)),
       ("inference_mode", .bool(true)), ("init_lora_weights", .bool(true)),
       ("loftq_config", .object([])), ("lora_alpha", .plainNumber(alpha)),
-      ("lora_bias", .bool(false)), ("lora_dropout", .number("0.0")),
-      ("megatron_core", .string("megatron.core")), ("peft_type", .string("LORA")),
-      ("peft_version", .string(version)), ("qalora_group_size", .number(16)),
+      ("lora_bias", .bool(modules.contains { $0.bias != nil })), ("lora_dropout", .number("0.0")),
+      ("megatron_core", .string("megatron.core")),
+      ("modules_to_save", whole.isEmpty ? .null : .array(whole.map(JSON.string))),
+      ("peft_type", .string("LORA")), ("peft_version", .string(version)),
+      ("qalora_group_size", .number(16)),
       ("r", .number(rank)), ("rank_pattern", pattern(ranks)),
       ("target_modules", .array(targets.map(JSON.string))), ("task_type", string(adapter.task)),
       ("use_dora", .bool(adapter.usesDoRA)), ("use_qalora", .bool(false)),
@@ -189,10 +277,25 @@ enum PEFTAdapter {
     for key in [
       "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "exclude_modules",
       "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
-      "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config", "revision",
+      "lora_ga_config", "megatron_config", "monteclora_config", "revision",
       "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
     ] { members.append((key, .null)) }
     return .object(members.map { .init($0.0, $0.1) })
+  }
+}
+
+extension AdapterKey.Part {
+  /// Whether it is the full values of a parameter.
+  fileprivate var isOwn: Bool {
+    if case .own = self { true } else { false }
+  }
+
+  /// Whether it is the full values of a parameter or of some of its rows.
+  fileprivate var isWholeValue: Bool {
+    switch self {
+    case .own, .tokens: true
+    default: false
+    }
   }
 }
 

@@ -156,7 +156,7 @@ private struct Rules {
     let path = module.split(separator: ".").map(String.init)
     guard let last = path.last else { return .other }
     let parent = path.dropLast().last ?? ""
-    if Self.isEmbedding(last) || last == "router" { return .other }
+    if BaseModel.isEmbedding(last) || last == "router" { return .other }
     // Routers are classes of their own in transformers 5, but for that of AFMoE.
     if last == "gate", parent != "router" { return .other }
     if module.hasExpertNumber || Self.foreignModelTypes.contains(modelType) { return .other }
@@ -193,23 +193,6 @@ private struct Rules {
     ]
     return kept
   }()
-
-  private static func isEmbedding(_ name: String) -> Bool {
-    if embeddings.contains(name) { return true }
-    guard name.contains("emb") else { return false }
-    return !linearEmbeddings.contains { name.contains($0) }
-  }
-
-  private static let embeddings = [
-    "wte", "wpe", "shared", "relative_attention_bias", "codebook", "bias_values", "pe_k", "w",
-  ]
-
-  /// Parts of names that have to do with embeddings, but are those of linear modules.
-  private static let linearEmbeddings = [
-    "project", "hidden_mapping", "transformation", "embedding_dense", "inner2emb", "box_linear",
-    "relative_pos_embeddings", "vision_embed_tokens", "patch_embed", "embed_return",
-    "embed_state", "embed_action", "class_embed", "unitseq2", "predictor_embeddings",
-  ]
 }
 
 extension Int {
