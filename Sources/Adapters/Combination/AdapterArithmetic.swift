@@ -1,0 +1,62 @@
+package import Checkpoints
+package import Files
+
+/// What makes one adapter of one or of several, or of two models.
+package protocol AdapterArithmetic: Sendable {
+  /// What it is made of.
+  var inputs: [ArithmeticInput] { get }
+  /// All that is read, which no output may replace.
+  var sources: [any TensorSource] { get }
+  /// The bytes of the files of tensors that the result may be compared with.
+  var inputByteCount: Int { get }
+  /// What the user should know.
+  var notes: [String] { get }
+  /// The bytes of the tensors that are read.
+  var byteCount: Int { get }
+
+  /// Makes the adapter; of each module that was read there is a result.
+  ///
+  /// - Parameter progress: is told of bytes read, from any thread.
+  /// - Throws: `io`, `damaged` where a value is not finite, `different` where a result is too large
+  ///   for F32, `unsupported` where a decomposition does not converge or nothing is left.
+  func run(
+    threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult])
+}
+
+/// A path that arithmetic reads.
+package struct ArithmeticInput: Sendable {
+  /// What it is: `adapter`, `base` or `tuned`.
+  package let role: String
+  /// The path that the user gave.
+  package let path: String
+  /// The factor on its whole change; nil where that differs by module.
+  package let weight: Double?
+}
+
+/// Arithmetic whose inputs are adapters.
+package protocol OperandArithmetic: AdapterArithmetic {
+  /// The adapters that are read, each with its weight in the result.
+  ///
+  /// A weight is nil where it differs by module.
+  var operands: [(operand: Operand, weight: Double?)] { get }
+  /// The model that was given with them.
+  var base: BaseModel? { get }
+}
+
+extension OperandArithmetic {
+  /// The adapters.
+  package var inputs: [ArithmeticInput] {
+    operands.map { ArithmeticInput(role: "adapter", path: $0.operand.path, weight: $0.weight) }
+  }
+
+  /// The adapters' tensors, and the base's.
+  package var sources: [any TensorSource] {
+    operands.flatMap(\.operand.adapter.sources) + [base?.checkpoint.source].compactMap(\.self)
+  }
+
+  /// The bytes of the adapters' files of tensors.
+  package var inputByteCount: Int {
+    operands.flatMap(\.operand.adapter.sources).flatMap(\.files).reduce(0) { $0 + $1.byteCount }
+  }
+}

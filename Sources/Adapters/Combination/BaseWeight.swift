@@ -1,0 +1,60 @@
+import Checkpoints
+import Files
+import Tensors
+
+/// A model's weight that an adapter changes or is made of, and how it lies.
+struct BaseWeight: Sendable {
+  let stored: StoredTensor
+  /// Whether it lies (in, out), as Conv1D and embeddings have it.
+  let isTransposed: Bool
+
+  init(stored: StoredTensor, isTransposed: Bool) {
+    self.stored = stored
+    self.isTransposed = isTransposed
+  }
+
+  /// Looks for it; of values nothing is read.
+  ///
+  /// - Throws: `different` where the base has no such module, or one of another shape;
+  ///   `unsupported` for a dtype without arithmetic.
+  init(
+    of module: LowRankAdapter.Module, in base: BaseModel, _ names: ModuleNames
+  ) throws(PeftoolError) {
+    guard let stored = names.tensor(module.path, "weight")?.stored else {
+      throw PeftoolError(
+        .different,
+        "has no module \(module.path.printable); nearest: "
+          + names.nearest(to: "\(module.path).weight").map(\.printable).joined(separator: ", "),
+        path: base.checkpoint.path)
+    }
+    isTransposed = module.kind == .embedding || (base.isConv1D(module.path) ?? module.isFanInFanOut)
+    let expected = [module.outputCount, module.inputCount]
+    let isOfItsKind =
+      module.kind == .convolution
+      ? Array(stored.shape.dropFirst()) == Array(module.a.shape.dropFirst())
+      : stored.shape.count == 2
+    guard isOfItsKind,
+      [stored.rowCount, stored.columnCount] == (isTransposed ? expected.reversed() : expected)
+    else {
+      throw stored.at(
+        PeftoolError(
+          .different,
+          "has shape \(stored.shape.shapeText), the adapter changes \(module.shapesText)"))
+    }
+    guard stored.dtype.isComputable else {
+      throw stored.at(
+        PeftoolError(
+          .unsupported,
+          "is \(stored.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
+    }
+    self.stored = stored
+  }
+}
+
+extension LowRankAdapter.Module {
+  /// What it changes.
+  var shapesText: String {
+    (kind == .embedding ? "an " : "a ")
+      + "\(kind.rawValue) of \(([b.shape[0]] + a.shape.dropFirst()).shapeText)"
+  }
+}

@@ -1,0 +1,38 @@
+/// What arithmetic has made of a module.
+///
+/// Energies are squared Frobenius norms of the change: of s·B·A, or where the base is at hand and the
+/// adapter is of DoRA, of W' − W.
+package struct ModuleResult: Sendable {
+  /// The module's path.
+  package let path: String
+  /// The ranks of its updates together.
+  package let rankBefore: Int
+  /// The rank of the result; 0 where the module is gone.
+  package let rank: Int
+  /// The energy of what there was, of a method that makes something new of what it has made.
+  package let energyBefore: Double
+  /// The energy of the result.
+  package let energy: Double
+  /// The energy of the difference of both.
+  package let lostEnergy: Double
+  /// The entries that a density has kept, and of how many; nil without a density.
+  package let entries: Entries?
+
+  /// A number of entries out of all.
+  package struct Entries: Equatable, Sendable {
+    /// How many are kept.
+    package let kept: Int
+    /// How many there were.
+    package let total: Int
+  }
+
+  /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
+  /// and below 0 where the result is further away than nothing would be.
+  package var keptEnergy: Double { Self.keptEnergy(of: [self]) }
+
+  /// The share that modules keep together.
+  package static func keptEnergy(of results: [ModuleResult]) -> Double {
+    let before = results.reduce(0) { $0 + $1.energyBefore }
+    return before > 0 ? 1 - results.reduce(0) { $0 + $1.lostEnergy } / before : 1
+  }
+}
