@@ -1,0 +1,245 @@
+package import Checkpoints
+package import Files
+import JSON
+import LinearAlgebra
+package import Patterns
+import Synchronization
+import Tensors
+
+/// An adapter out of a model that was trained as a whole: by module the nearest LoRA or DoRA update
+/// of a rank to W' − W.
+///
+/// Embeddings and convolutions have pairs, too. What cannot be decomposed, such as norms, is saved
+/// whole where it has changed (`modules_to_save`); biases are `lora_bias` where every module with a
+/// pair has one, and else saved whole (`bias: "lora_only"`). What has not changed is left out.
+/// Differences are taken in f64 and rounded once to f32; factors are F32 with a scaling of 1.
+///
+/// Peak memory: the result; for each thread the change of a module's weight in f32, of DoRA the
+/// weight, too, and what their decomposition takes; weights of more than 33 million elements are taken
+/// one at a time.
+package struct Extraction: AdapterArithmetic {
+  /// How it is done.
+  package struct Options: Sendable {
+    /// The rank of a module.
+    package var rank = RankChoice.fixed(16)
+    /// Whether the adapter is of DoRA.
+    package var isDoRA = false
+    /// How changes are decomposed.
+    package var decomposition = Decomposition()
+    /// What stays out, by globs on the modules' paths.
+    package var excluded: [Glob] = []
+    /// What is saved whole, likewise.
+    package var saved: [Glob] = []
+
+    package init() {}
+  }
+
+  private let base: BaseModel
+  private let tuned: BaseModel
+  private let options: Options
+  private let plan: ExtractionPlan
+
+  /// Pairs the models; of their tensors nothing is read.
+  ///
+  /// - Throws: as `ExtractionPlan`.
+  package init(base: BaseModel, tuned: BaseModel, _ options: Options) throws(PeftoolError) {
+    self.base = base
+    self.tuned = tuned
+    self.options = options
+    plan = try ExtractionPlan(base: base, tuned: tuned, options)
+  }
+
+  /// The two models.
+  package var inputs: [ArithmeticInput] {
+    [
+      ArithmeticInput(role: "base", path: base.checkpoint.path, weight: -1),
+      ArithmeticInput(role: "tuned", path: tuned.checkpoint.path, weight: 1),
+    ]
+  }
+
+  /// The tensors of both.
+  package var sources: [any TensorSource] { [base.checkpoint.source, tuned.checkpoint.source] }
+
+  /// The bytes of the tuned model's files of tensors.
+  package var inputByteCount: Int {
+    tuned.checkpoint.source.files.reduce(0) { $0 + $1.byteCount }
+  }
+
+  /// What the user should know before anything is read.
+  package var notes: [String] {
+    guard let first = plan.excluded.first else { return [] }
+    return [
+      "left out by --exclude: \(first.printable)"
+        + (plan.excluded.count > 1 ? " and \(plan.excluded.count - 1) more" : "")
+    ]
+  }
+
+  /// The bytes of the weights that get pairs, of both models.
+  package var byteCount: Int { plan.modules.reduce(0) { $0 + $1.byteCount } }
+
+  /// Decomposes the changes of all modules.
+  ///
+  /// - Parameter progress: is told of bytes read, from any thread.
+  /// - Throws: `different` where nothing has changed that can be decomposed; `io`, `damaged` where a
+  ///   value is not finite, `unsupported` where a decomposition does not converge.
+  package func run(
+    threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
+    let found = Mutex<[Int: CombinedModule]>([:])
+    // The largest first, so that no thread has one left at the end; those that are very large, as
+    // embeddings are, one at a time.
+    let order = plan.modules.indices.sorted {
+      (-plan.modules[$0].elementCount, $0) < (-plan.modules[$1].elementCount, $1)
+    }
+    let largeCount = order.prefix { plan.modules[$0].elementCount > Self.largeElementCount }.count
+    for (places, threads) in [
+      (order.prefix(largeCount), 1), (order.dropFirst(largeCount), threads),
+    ] {
+      try forEachBlock(count: places.count, threads: threads) {
+        (queue, current) throws(PeftoolError) in
+        while let turn = queue.next() {
+          current = turn
+          let place = places[places.startIndex + turn]
+          let module = try decompose(plan.modules[place])
+          found.withLock { $0[place] = module }
+          progress(plan.modules[place].byteCount)
+        }
+      }
+    }
+    let decomposed = found.withLock { $0 }
+    return try adapter(of: plan.modules.indices.map { decomposed[$0] })
+  }
+
+  /// Weights of more elements are held one at a time.
+  private static let largeElementCount = 1 << 25
+
+  /// The update of a module; nil where neither weight nor bias has changed.
+  private func decompose(
+    _ module: ExtractionPlan.Module
+  ) throws(PeftoolError) -> CombinedModule? {
+    let isChanged = try !module.tuned.stored.isSame(as: module.base.stored)
+    guard options.isDoRA else {
+      let bias = try module.biasChange()
+      let isBiasChanged = bias?.contains { $0 != 0 } ?? false
+      guard isChanged || isBiasChanged else { return nil }
+      let cut = try Truncation(
+        of: module.tuned.storedChange(from: module.base), to: options.rank, options.decomposition)
+      // The same numbers in another dtype are no change.
+      guard cut.wholeEnergy > 0 || isBiasChanged else { return nil }
+      return try CombinedModule(
+        module.layer, module.base.isTransposed ? cut.transposed() : cut,
+        rankBefore: module.fullRank, bias: bias)
+    }
+    guard isChanged else { return nil }
+    let change = try module.tuned.change(from: module.base)
+    guard change.squaredNorm > 0 else { return nil }
+    let weight = try module.base.values()
+    let update = try DoRAExtraction(
+      change: change, of: weight, to: options.rank, options.decomposition)
+    return try CombinedModule(
+      module.layer, update.truncation(of: change), rankBefore: module.fullRank, bias: nil,
+      magnitude: update.magnitude(of: weight))
+  }
+
+  /// Puts together what has changed.
+  private func adapter(
+    of decomposed: [CombinedModule?]
+  ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
+    var modules = decomposed.compactMap(\.self)
+    var saved = try savedWhole(decomposed)
+    let wholeCount = Set(saved.map { ExactName($0.path) }).count
+    // PEFT has a bias at every pair or at none, has none at embeddings, and merges none where the
+    // layer has none.
+    let changed = zip(plan.modules, decomposed).filter { $1 != nil }.map(\.0)
+    if options.isDoRA || changed.contains(where: { $0.bias == nil }) {
+      modules = modules.map(\.withoutBias)
+      for module in changed {
+        guard let bias = module.bias, try !bias.tuned.isSame(as: bias.base) else { continue }
+        saved.append(bias.tuned.saved(module.path, "bias", isBias: true))
+      }
+    }
+    guard !modules.isEmpty else {
+      throw PeftoolError(
+        .different,
+        saved.isEmpty
+          ? "is the same as \(base.checkpoint.path.printable): there is no change to extract"
+          : "differs from \(base.checkpoint.path.printable) in nothing that has a low-rank update",
+        path: tuned.checkpoint.path)
+    }
+    let results = modules.map(\.result)
+    let isTied = Set(plan.modules.filter(\.isTied).map { ExactName($0.path) })
+    let ends = modules.filter { isTied.contains(ExactName($0.path)) }
+    modules += ends.map { $0.turnedAround(path: outputPath) }
+    var adapter = try LowRankAdapter(of: modules, from: sources)
+    adapter.saved = saved
+    let isTiedWhole = plan.wholes.contains { whole in
+      whole.isTied && saved.contains { $0.path.isExactly(whole.path) }
+    }
+    adapter.ensuresWeightTying = !ends.isEmpty || isTiedWhole
+    adapter.baseName = base.checkpoint.path
+    adapter.task = base.task
+    let unchangedCount = decomposed.count { $0 == nil }
+    if unchangedCount > 0 { adapter.notes.append("unchanged modules left out: \(unchangedCount)") }
+    if wholeCount > 0 { adapter.notes.append("modules saved whole: \(wholeCount)") }
+    return (adapter, results)
+  }
+
+  /// What is saved whole: modules without pairs of which something has changed.
+  private func savedWhole(
+    _ decomposed: [CombinedModule?]
+  ) throws(PeftoolError) -> [LowRankAdapter.Saved] {
+    var saved: [LowRankAdapter.Saved] = []
+    for whole in plan.wholes {
+      var isChanged = false
+      for parameter in whole.parameters where !isChanged {
+        isChanged = try !parameter.tuned.isSame(as: parameter.base)
+      }
+      guard isChanged else { continue }
+      for path in [whole.path] + (whole.isTied ? [outputPath] : []) {
+        for (name, _, tuned) in whole.parameters {
+          guard tuned.dtype.isComputable else {
+            throw tuned.at(
+              PeftoolError(
+                .unsupported,
+                "is \(tuned.dtype.rawValue) and not what the base has: no adapter holds it"))
+          }
+          saved.append(tuned.saved(path, name, isBias: false))
+        }
+      }
+    }
+    // Of a module without a pair a bias alone may have changed.
+    for (module, update) in zip(plan.modules, decomposed) where update == nil {
+      guard let bias = module.bias, try !bias.tuned.isSame(as: bias.base) else { continue }
+      saved.append(module.tuned.stored.saved(module.path, "weight", isBias: false))
+      saved.append(bias.tuned.saved(module.path, "bias", isBias: false))
+    }
+    return saved
+  }
+
+  /// The output embedding's path, where it is the input's.
+  private var outputPath: String {
+    base.untiedOutputName.moduleOfWeight ?? base.untiedOutputName
+  }
+}
+
+extension ExtractionPlan.Module {
+  /// The rank that its change may have.
+  fileprivate var fullRank: Int { min(base.outputCount, base.inputCount) }
+
+  /// What the bias has changed by; nil where there is none.
+  fileprivate func biasChange() throws(PeftoolError) -> [Double]? {
+    guard let bias else { return nil }
+    return zip(try bias.tuned.values(Double.self), try bias.base.values(Double.self)).map {
+      $0 - $1
+    }
+  }
+}
+
+extension StoredTensor {
+  fileprivate func saved(
+    _ path: String, _ parameter: String, isBias: Bool
+  ) -> LowRankAdapter.Saved {
+    LowRankAdapter.Saved(
+      path: path, parameter: parameter, tensor: AdapterTensor(info, in: source), isBias: isBias)
+  }
+}
