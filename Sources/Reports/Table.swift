@@ -21,13 +21,17 @@ package struct Table: Sendable {
   }
 
   private let columns: [Column]
-  private var rows: [[String]] = []
+  /// The cells, row by row.
+  package private(set) var rows: [[String]] = []
 
   /// Below this width a name tells nothing any more, and the table grows past its width instead.
   private static let minimumShortenedWidth = 16
 
   /// A table without rows.
   package init(_ columns: [Column]) { self.columns = columns }
+
+  /// What stands above the columns.
+  package var titles: [String] { columns.map(\.title) }
 
   /// Whether there is nothing to show.
   package var isEmpty: Bool { rows.isEmpty }

@@ -284,8 +284,8 @@ struct Conversions {
   }
 
   @Test(arguments: [
-    (#""r": 2, "lora_bias": true"#, "lora_B.bias", [3], "no counterpart"),
-    (#""r": 2, "modules_to_save": ["q"]"#, "weight", [3, 4], "no counterpart"),
+    (#""r": 2, "lora_bias": true"#, "lora_B.bias", [3], "no other format has"),
+    (#""r": 2, "modules_to_save": ["q"]"#, "weight", [3, 4], "no other format has"),
     (#""r": 2, "layer_replication": [[0, 1]]"#, "", [], "layer_replication"),
     (#""r": 2, "target_parameters": ["w"]"#, "", [], "target_parameters"),
     (#""r": 2, "init_lora_weights": "pissa""#, "", [], "changed the base"),

@@ -12,6 +12,13 @@ extension CheckpointDifference {
   ///
   /// With a width for the table only the worst tensors are in it.
   func text(width: Int, tableWidth: Int?) -> String {
+    var text = details(tableWidth: tableWidth)
+    if let note { text += note.folded(width: width).joined(separator: "\n") + "\n" }
+    return text + summary.folded(width: width).joined(separator: "\n") + "\n"
+  }
+
+  /// All but the verdict.
+  func details(tableWidth: Int?) -> String {
     let limit = tableWidth == nil ? Int.max : Self.shownTensorCount
     var text = ""
     let shown = differing.prefix(limit)
@@ -24,10 +31,10 @@ extension CheckpointDifference {
       }
       text += "\n"
     }
-    text += list("only in A", onlyInLeft.map(\.printable), limit)
-    text += list("only in B", onlyInRight.map(\.printable), limit)
-    text += list("other shape or dtype", incomparable.map(\.mismatch), limit)
-    text += list(
+    text += Self.list("only in A", onlyInLeft.map(\.printable), limit)
+    text += Self.list("only in B", onlyInRight.map(\.printable), limit)
+    text += Self.list("other shape or dtype", incomparable.map(\.mismatch), limit)
+    text += Self.list(
       "settings in adapter_config.json",
       settings.map { "\($0.key): \($0.left.summary) in A, \($0.right.summary) in B" }, limit)
     for change in dtypeChanges {
@@ -40,7 +47,7 @@ extension CheckpointDifference {
         "tied: \(name.printable) is not stored in \(isAbsentInLeft ? "A" : "B"), "
         + "compared with its \(embedding.printable)\n"
     }
-    return text + summary.folded(width: width).joined(separator: "\n") + "\n"
+    return text
   }
 
   private func table(
@@ -61,7 +68,8 @@ extension CheckpointDifference {
     return table
   }
 
-  private func list(_ title: String, _ lines: [String], _ limit: Int) -> String {
+  /// Lines below a title, of which a terminal shows some.
+  static func list(_ title: String, _ lines: [String], _ limit: Int) -> String {
     guard !lines.isEmpty else { return "" }
     let rest = lines.count > limit ? ["… and \(lines.count - limit) more"] : []
     return "\(title):\n" + (lines.prefix(limit) + rest).map { "  \($0)\n" }.joined() + "\n"
@@ -126,6 +134,8 @@ extension CheckpointDifference {
     let strings: ([String]) -> JSON = { .array($0.map { .string($0) }) }
     return .object([
       .init("verdict", .string(verdict.rawValue)),
+      .init("comparison", .string("tensors")),
+      .init("notes", .array(note.map { [.string($0)] } ?? [])),
       .init("a", left.summaryReport),
       .init("b", right.summaryReport),
       .init("atol", .number(tolerance.absolute)),
@@ -155,7 +165,8 @@ extension CheckpointDifference {
 }
 
 extension Checkpoint {
-  fileprivate var summaryReport: JSON {
+  /// A side of a comparison as `--json` prints it.
+  var summaryReport: JSON {
     .object([
       .init("path", .string(path)),
       .init("tensors", .number(tensors.count)),

@@ -28,6 +28,18 @@ struct CheckpointDifference: Sendable {
   /// Of two adapters the settings that change what their tensors mean.
   private(set) var settings: [(key: String, left: JSON, right: JSON)] = []
 
+  /// Why adapters are compared tensor by tensor, where that was not asked for.
+  var note: String?
+
+  /// What is not compared.
+  struct Omission {
+    /// Names of tensors of each side.
+    var left: Set<ExactName> = []
+    var right: Set<ExactName> = []
+    /// Whether the settings are left out.
+    var settings = false
+  }
+
   /// The answer.
   enum Verdict: String, Sendable {
     case identical
@@ -40,11 +52,13 @@ struct CheckpointDifference: Sendable {
   /// - Throws: `io` and `damaged` as reading does, `different` where a file changed meanwhile.
   init(
     _ left: Checkpoint, _ right: Checkpoint, within tolerance: DiffTolerance, threads: Int,
-    isQuiet: Bool = false
+    isQuiet: Bool = false, without omitted: Omission = Omission()
   ) throws(PeftoolError) {
     (self.left, self.right, self.tolerance) = (left, right, tolerance)
-    let pairs = try pairTensors()
-    settings = Self.differentSettings(try left.adapterConfig, try right.adapterConfig)
+    let pairs = try pairTensors(without: omitted)
+    if !omitted.settings {
+      settings = Self.differentSettings(try left.adapterConfig, try right.adapterConfig)
+    }
 
     let progress = ProgressLine(
       "comparing", totalByteCount: pairs.reduce(0) { $0 + $1.comparedByteCount },
@@ -73,11 +87,14 @@ struct CheckpointDifference: Sendable {
 
   /// What the answer is: no difference, none that the tolerance does not cover, or others.
   var verdict: Verdict {
-    let isOneSided = !onlyInLeft.isEmpty || !onlyInRight.isEmpty
-    if isOneSided || !incomparable.isEmpty || !settings.isEmpty || intolerableTensorCount > 0 {
-      return .different
-    }
+    if isDifferentButForSettings || !settings.isEmpty { return .different }
     return differing.isEmpty ? .identical : .withinTolerance
+  }
+
+  /// Whether tensors are different.
+  var isDifferentButForSettings: Bool {
+    let isOneSided = !onlyInLeft.isEmpty || !onlyInRight.isEmpty
+    return isOneSided || !incomparable.isEmpty || intolerableTensorCount > 0
   }
 
   /// The tensors with elements that the tolerance does not cover.
@@ -85,9 +102,11 @@ struct CheckpointDifference: Sendable {
     differing.count { $0.difference.intolerableCount > 0 }
   }
 
-  private mutating func pairTensors() throws(PeftoolError) -> [TensorPair] {
+  private mutating func pairTensors(
+    without omitted: Omission
+  ) throws(PeftoolError) -> [TensorPair] {
     var pairs: [TensorPair] = []
-    for tensor in left.tensors {
+    for tensor in left.tensors where !omitted.left.contains(ExactName(tensor.name)) {
       if let other = right[tensor.name] {
         pairs.append(TensorPair(tensor.name, tensor, other))
       } else if let embedding = try right.embedding(standingFor: tensor) {
@@ -97,7 +116,8 @@ struct CheckpointDifference: Sendable {
         onlyInLeft.append(tensor.name)
       }
     }
-    for tensor in right.tensors where left[tensor.name] == nil {
+    for tensor in right.tensors
+    where left[tensor.name] == nil && !omitted.right.contains(ExactName(tensor.name)) {
       if let embedding = try left.embedding(standingFor: tensor) {
         tied.append((tensor.name, embedding.name, true))
         pairs.append(TensorPair(tensor.name, embedding, tensor))

@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import Checkpoints
 import Files
@@ -8,7 +9,7 @@ import Reports
 /// `peftool diff`: how two checkpoints differ.
 struct Diff: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Compares two checkpoints tensor by tensor.",
+    abstract: "Compares two checkpoints tensor by tensor, two adapters by what they change.",
     discussion: """
       Pairs the tensors of A and B by name, whatever the sharding and the dtypes, and prints those \
       that differ, the worst first: the largest |a - b|, the relative difference \
@@ -25,8 +26,25 @@ struct Diff: ParsableCommand {
 
       An output layer (lm_head.weight) that one side does not store is compared with that side's \
       embedding if it has a config.json that does not say tie_word_embeddings: false. Other files \
-      of a model directory are not compared. Of two adapters the settings of adapter_config.json \
-      that change what the tensors mean count as differences, too.
+      of a model directory are not compared.
+
+      Two adapters of low-rank pairs, PEFT's, mlx-lm's or kohya's, are compared by their updates \
+      s*B*A, which other factors may make as well. With a and b for the updates of a module: the \
+      cosine of the angle between them, the ratio norm(a) / norm(b), the relative difference \
+      norm(a - b) / norm(b), and how far the spaces agree to which they write ('out') and from \
+      which they read ('in'): 1 where one holds the other, 0 where they are orthogonal. Norms are \
+      of Frobenius; all comes from the factors, in f64. DoRA's magnitudes and lora_bias have \
+      columns of their own, with their relative differences. A module is within tolerance if \
+      norm(a - b) <= atol + rtol * norm(b). --rtol is 1e-6 here if left out: what factors in F32 \
+      leave open. Tensors outside of pairs are compared as above.
+
+        peftool diff math code
+        peftool diff math code --factors
+
+      --factors compares adapters tensor by tensor, and so are those without such pairs. Settings \
+      of adapter_config.json that change what the tensors mean are shown, and count as \
+      differences, too; of updates those that give rank and scaling do not count, for they are in \
+      them.
 
       Exit status: 0 identical or within tolerance; 1 different; 2 could not compare. \
       Formats/json-output.md describes what --json prints.
@@ -43,8 +61,12 @@ struct Diff: ParsableCommand {
   @Option(help: "The absolute difference that an element may have, default 0.")
   var atol: Double?
 
-  @Option(help: "The difference that an element may have relative to |b|, default 0.")
+  @Option(
+    help: "The difference that an element may have relative to |b|, default 0; of updates 1e-6.")
   var rtol: Double?
+
+  @Flag(help: "Compare the tensors of adapters, not the updates that they make.")
+  var factors = false
 
   @Flag(help: "No progress.")
   var quiet = false
@@ -61,15 +83,56 @@ struct Diff: ParsableCommand {
   }
 
   func run() throws {
-    let difference = try CheckpointDifference(
-      Checkpoint(opening: a), Checkpoint(opening: b),
-      within: DiffTolerance(absolute: atol ?? 0, relative: rtol ?? 0),
-      threads: availableProcessorCount, isQuiet: quiet)
+    let (left, right) = (try Checkpoint(opening: a), try Checkpoint(opening: b))
+    let tolerance = DiffTolerance(absolute: atol ?? 0, relative: rtol ?? 0)
+    switch try pairs(left, right) {
+    case .found(let first, let second):
+      try OpenBLAS.prepare()
+      let difference = try AdapterDifference(
+        first, second,
+        within: DiffTolerance(
+          absolute: atol ?? 0, relative: rtol ?? AdapterDifference.defaultRelativeTolerance),
+        ofElements: tolerance, threads: availableProcessorCount, isQuiet: quiet)
+      try finish(difference.verdict, difference.report, difference.text)
+    case .none(let reason):
+      var difference = try CheckpointDifference(
+        left, right, within: tolerance, threads: availableProcessorCount, isQuiet: quiet)
+      difference.note = reason.map { "compared tensor by tensor: \($0)" }
+      try finish(difference.verdict, difference.report, difference.text)
+    }
+  }
+
+  /// What is compared.
+  private enum Pairs {
+    /// The updates of two adapters.
+    case found(AdapterDifference.Side, AdapterDifference.Side)
+    /// Tensors; of two adapters why not their updates, unless the user wants it so.
+    case none(reason: String?)
+  }
+
+  private func pairs(_ left: Checkpoint, _ right: Checkpoint) throws(PeftoolError) -> Pairs {
+    guard !factors, try AdapterFormat(of: left) != nil, try AdapterFormat(of: right) != nil else {
+      return .none(reason: nil)
+    }
+    do throws(PeftoolError) {
+      let (first, second) = (try AdapterFormat.readPairs(a), try AdapterFormat.readPairs(b))
+      return .found(
+        .init(checkpoint: left, format: first.format, adapter: first.adapter),
+        .init(checkpoint: right, format: second.format, adapter: second.adapter))
+    } catch {
+      guard error.kind != .io else { throw error }
+      return .none(reason: error.description)
+    }
+  }
+
+  private func finish(
+    _ verdict: CheckpointDifference.Verdict, _ report: JSON,
+    _ text: (_ width: Int, _ tableWidth: Int?) -> String
+  ) throws {
     try StandardOutput.print(
       json
-        ? difference.report.text(indent: 2) + "\n"
-        : difference.text(
-          width: StandardOutput.width, tableWidth: StandardOutput.terminalWidth))
-    if difference.verdict == .different { throw ExitCode(1) }
+        ? report.text(indent: 2) + "\n"
+        : text(StandardOutput.width, StandardOutput.terminalWidth))
+    if verdict == .different { throw ExitCode(1) }
   }
 }

@@ -22,6 +22,7 @@ struct Inspect: ParsableCommand {
         peftool inspect model.gguf
         peftool inspect my-adapter --base Llama-3.2-1B
         peftool inspect model.safetensors --tensors '*.layers.{0-3}.*' --stats
+        peftool inspect my-adapter --base Llama-3.2-1B --stats
 
       GLOB must match the whole name: * stands for any characters, ? for one, [a-z] for one of \
       these, {q_proj,v_proj} for one of these texts, {0-21} for a number. The names in the table \
@@ -29,6 +30,20 @@ struct Inspect: ParsableCommand {
 
       --stats: minimum, maximum, mean and L2 norm are of the finite numbers, computed in f64; \
       'zeros', 'NaN' and 'inf' count numbers. A column of counts that are all 0 is left out.
+
+      Of an adapter of low-rank pairs, PEFT's, mlx-lm's or kohya's, --stats also tells what each \
+      module's update s*B*A is, which is never formed: its rank; its norm (of Frobenius); the \
+      effective rank, the exponential of the entropy of its singular values as shares of their \
+      sum; the stable rank, the sum of their squares by the square of the largest; and the three \
+      largest. With --base also the norm's share of the weight's norm: MODEL is read once, by \
+      blocks. Of DoRA these figures are of s*B*A, without the magnitudes; with --base there is also \
+      'change', the norm of W' - W, all that the adapter changes. With --tensors they are of the \
+      modules that have a tensor which matches.
+
+        peftool inspect my-adapter --stats --report updates.html
+
+      --report draws them as a page for a browser: maps of the norms, or their shares of the base, \
+      and of the effective ranks by layer and kind of module, and the singular values.
 
       Formats/json-output.md describes what --json prints.
       """)
@@ -51,13 +66,36 @@ struct Inspect: ParsableCommand {
     completion: .file())
   var base: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Draw what --stats tells of an adapter as a page.", valueName: "file.html"),
+    completion: .file(extensions: ["html"]))
+  var report: String?
+
+  @Flag(help: "Replace the page where it is there already.")
+  var force = false
+
   @Flag(help: "No progress.")
   var quiet = false
 
   @Flag(help: "Print one JSON object instead.")
   var json = false
 
+  func validate() throws {
+    if let report {
+      guard stats else { throw ValidationError("--report draws what --stats tells: add --stats") }
+      guard report.hasSuffix(".html") else {
+        throw ValidationError(
+          "--report takes a file that ends in .html, not '\(report.printable)'")
+      }
+    } else if force {
+      throw ValidationError("--force is for --report")
+    }
+  }
+
   func run() throws {
+    let page = report.map { ReportFile(path: $0, isForced: force) }
+    try page?.check()
     let checkpoint = try Checkpoint(opening: path)
     var inspection = try Inspection(checkpoint, matching: tensors)
     guard base == nil || inspection.isAdapter else {
@@ -72,12 +110,45 @@ struct Inspect: ParsableCommand {
       inspection.statistics = try statistics(
         of: shown, in: checkpoint.source, threads: availableProcessorCount, progress: progress)
       progress.finish()
+      if inspection.isAdapter { try findDeltas(for: &inspection) }
+    }
+    if let page {
+      guard let deltas = inspection.deltas else {
+        throw PeftoolError(
+          .unsupported,
+          "has no updates that --report could draw: "
+            + (inspection.deltasRefusal ?? "is no adapter"), path: path)
+      }
+      try page.write(DeltaPage(title: path.printable, deltas: deltas).text)
     }
     try StandardOutput.print(
       json
         ? inspection.report.text(indent: 2) + "\n"
         : inspection.text(
           width: StandardOutput.width, tableWidth: StandardOutput.terminalWidth))
+  }
+
+  /// Adds the figures of an adapter's updates, or why there are none: what is no sound low-rank
+  /// adapter is inspected all the same.
+  private func findDeltas(for inspection: inout Inspection) throws {
+    try OpenBLAS.prepare()
+    let model = try BaseModel(at: base)
+    do throws(PeftoolError) {
+      let adapter = try AdapterFormat.readPairs(path, base: model).adapter
+      let statistics = try AdapterStatistics(of: adapter, base: model) { module in
+        tensors.map { module.tensorNames.contains(where: $0.matches) } ?? true
+      }
+      let progress = ProgressLine(
+        "decomposing", totalByteCount: statistics.byteCount, isQuiet: quiet)
+      inspection.deltas = try AdapterDeltas(
+        statistics, threads: availableProcessorCount, progress: progress)
+      progress.finish()
+    } catch {
+      guard error.kind == .unsupported || error.kind == .damaged || error.kind == .different,
+        base == nil || error.kind != .different
+      else { throw error }
+      inspection.deltasRefusal = error.description
+    }
   }
 }
 

@@ -20,6 +20,10 @@ struct Inspection {
   let foreign: ForeignAdapterFacts?
   /// For each of `tensors`, where statistics were asked for; nil for a dtype without numbers.
   var statistics: [ElementStatistics?]?
+  /// What the updates of an adapter are, where statistics were asked for.
+  var deltas: AdapterDeltas?
+  /// Why there are none.
+  var deltasRefusal: String?
   /// The parameters of the base that the user named.
   var baseParameterCount: Int?
 
@@ -94,13 +98,17 @@ extension Inspection {
     facts.append("size", sizeText)
     checkpoint.packed?.append(to: &facts)
     facts.append("metadata", metadataText)
+    facts.append("updates", deltas.flatMap { $0.modules.isEmpty ? nil : $0.sentence })
+    facts.append("note", deltasRefusal.map { "no figures of updates: \($0)" })
     facts.append(
       "not read",
       checkpoint.otherWeights.isEmpty
         ? nil : checkpoint.otherWeights.map(\.printable).joined(separator: ", "))
     let names = TensorColumn(isAdapter: adapter != nil, tableWidth: tableWidth)
     let table = statistics.map { statisticsTable(names, $0) } ?? shapeTable(names)
-    return facts.text(width: width) + (table.isEmpty ? "" : "\n" + table.text(width: tableWidth))
+    let tables = [table, deltas?.table()].compactMap(\.self).filter { !$0.isEmpty }
+    return facts.text(width: width)
+      + tables.map { "\n" + $0.text(width: tableWidth) }.joined()
   }
 
   private var formatText: String {
@@ -212,37 +220,46 @@ extension Inspection {
 extension Inspection {
   /// The findings as `--json` prints them.
   var report: JSON {
-    .object([
+    var members: [JSON.Member] = [
       .init("path", .string(checkpoint.path)),
       .init("kind", .string(adapter == nil && foreign == nil ? "model" : "adapter")),
       .init("format", .string(checkpoint.format.rawValue)),
-      .init(
-        "files",
-        .array(
-          files.map {
-            .object([.init("path", .string($0.path)), .init("bytes", .number($0.byteCount))])
-          })),
+      .init("files", filesReport),
       .init("packed", checkpoint.packed?.report ?? .null),
       .init("parameters", .number(checkpoint.parameterCount)),
       .init("bytes", .number(byteCount)),
-      .init(
-        "dtypes",
-        .object(
-          dtypes.map {
-            .init(
-              $0.dtype.rawValue,
-              .object([
-                .init("tensors", .number($0.tensors)), .init("parameters", .number($0.parameters)),
-              ]))
-          })),
+      .init("dtypes", dtypesReport),
+    ]
+    members += [
       .init(
         "metadata",
         .object(checkpoint.source.metadata.map { .init($0.key, .string($0.value)) })),
       .init("model", model?.json ?? .null),
       .init("adapter", adapter?.report ?? foreign?.report ?? .null),
       .init("baseParameters", baseParameterCount.map { .number($0) } ?? .null),
+      .init("deltas", deltas?.report ?? .null),
+      .init("deltasRefusal", deltasRefusal.map { .string($0) } ?? .null),
       .init("tensors", .array(tensors.indices.map(tensorReport))),
-    ])
+    ]
+    return .object(members)
+  }
+
+  private var filesReport: JSON {
+    .array(
+      files.map {
+        .object([.init("path", .string($0.path)), .init("bytes", .number($0.byteCount))])
+      })
+  }
+
+  private var dtypesReport: JSON {
+    .object(
+      dtypes.map {
+        .init(
+          $0.dtype.rawValue,
+          .object([
+            .init("tensors", .number($0.tensors)), .init("parameters", .number($0.parameters)),
+          ]))
+      })
   }
 
   private func tensorReport(_ place: Int) -> JSON {

@@ -106,7 +106,10 @@ struct QuantizeCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
-    if let report, !report.isEmpty { try checkPlace(ofPage: report) }
+    let page = report.flatMap {
+      $0.isEmpty ? nil : ReportFile(path: $0, isForced: writing.force)
+    }
+    try page?.check(beside: output)
     var options = QuantizePlan.Options()
     options.scheme = scheme.scheme(type)
     options.include = include
@@ -126,14 +129,7 @@ struct QuantizeCommand: ParsableCommand {
     let results = QuantizeReport(
       plan: plan, scheme: options.scheme, summary: summary, output: output, type: type.rawValue,
       seconds: monotonicSeconds() - start)
-    if let report, !report.isEmpty {
-      var page = try StagedOutput(.file, at: report, force: writing.force)
-      let text = Array(results.page.utf8)
-      let file = try page.createFile(byteCount: text.count)
-      // Any bytes may be read as bytes.
-      try unsafe file.write(text.span.bytes, at: 0)
-      try page.commit()
-    }
+    try page?.write(results.page)
     if writing.json {
       try StandardOutput.print(results.json.text(indent: 2) + "\n")
     } else {
@@ -143,18 +139,6 @@ struct QuantizeCommand: ParsableCommand {
         text += (text.isEmpty ? "" : "\n") + table
       }
       if !text.isEmpty { try StandardOutput.print(text) }
-    }
-  }
-
-  /// Makes sure before the work that a page can be written after it.
-  private func checkPlace(ofPage page: String) throws(PeftoolError) {
-    if !writing.force, Folder.exists(page) {
-      throw PeftoolError(.io, "exists already; --force replaces it", path: page)
-    }
-    let folder = Folder.parent(of: page)
-    guard Folder.isFolder(folder) || folder == Folder.trimmed(output) else {
-      throw PeftoolError(
-        .io, "is no folder, into which --report is to write \(page.printable)", path: folder)
     }
   }
 
