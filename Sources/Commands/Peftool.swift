@@ -19,7 +19,8 @@ package struct Peftool: ParsableCommand {
     version: version,
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
-      QuantizeCommand.self, DequantizeCommand.self,
+      QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
+      ResizeCommand.self, PruneCommand.self, ExtractCommand.self,
     ])
 
   package init() {}

@@ -26,9 +26,12 @@ struct WritingOptions: ParsableArguments {
 
   private static let maximumThreadCount = 1024
 
-  func validate() throws {
-    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
+  func validate() throws { try Self.validate(threads: threads) }
+
+  /// Refuses a number of threads that no machine has.
+  static func validate(threads: Int?) throws {
+    if let threads, !(1...maximumThreadCount).contains(threads) {
+      throw ValidationError("--threads is \(threads), expected 1 to \(maximumThreadCount)")
     }
   }
 

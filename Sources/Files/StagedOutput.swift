@@ -140,7 +140,9 @@ package struct StagedOutput: ~Copyable {
   }
 
   /// Refuses what is there without `force`, and with it whatever does not look like an output.
-  private static func checkReplaceable(
+  ///
+  /// - Throws: `io`.
+  package static func checkReplaceable(
     _ path: String, kind: Kind, force: Bool
   ) throws(PeftoolError) {
     var found = try FileKind(at: path)

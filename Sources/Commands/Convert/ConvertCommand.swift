@@ -74,6 +74,14 @@ struct ConvertCommand: ParsableCommand {
         peftool convert my-adapter -o kohya.safetensors --to kohya --prefix lora_te
         peftool convert kohya-adapter.safetensors -o for-peft --to peft --base Llama-3.2-1B
 
+      --to lora makes LoRA of DoRA, AdaLoRA, LoHa and LoKr, with --rank or --energy the nearest of a \
+      rank; DoRA needs these, and its --base. --to dora makes DoRA of LoRA: the merged weights stay \
+      what they are, and its magnitudes are the lengths of their rows, for which it needs --base.
+
+        peftool convert my-dora -o plain --to lora --rank 32 --base Llama-3.2-1B
+        peftool convert my-loha -o plain --to lora --energy 0.99
+        peftool convert my-lora -o dora --to dora --base Llama-3.2-1B
+
       kohya's names have '_' for '.': --base tells which is which, where the words of CLIP's, \
       diffusers' and Llama's names do not. --prefix is what names begin with, and chooses one of \
       a file's networks. Formats/mlx-adapter.md and Formats/kohya-adapter.md have the mapping.
@@ -128,8 +136,9 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Make an adapter one of another format: peft, mlx or kohya.", valueName: "format"))
-  var to: AdapterFormat?
+      "Make an adapter one of another format, peft, mlx or kohya, or of another method, lora or "
+        + "dora.", valueName: "what"))
+  var to: AdapterTarget?
 
   @Option(
     help: ArgumentHelp(
@@ -149,11 +158,19 @@ struct ConvertCommand: ParsableCommand {
       valueName: "n"))
   var level: Int?
 
+  @OptionGroup var rank: RankOptions
+
+  @Flag(help: "With --to lora, decompose by LAPACK, however large the modules.")
+  var exact = false
+
   @OptionGroup var writing: WritingOptions
 
   func validate() throws {
     if saturate, dtype == nil { throw ValidationError("--saturate goes with --dtype") }
     if to == nil, prefix != nil { throw ValidationError("--prefix goes with --to") }
+    if to != .form(.lora), rank.choice != nil || exact {
+      throw ValidationError("--rank, --energy and the like, and --exact go with --to lora")
+    }
     if let prefix, prefix.isEmpty || prefix.contains(".") {
       throw ValidationError("--prefix is '\(prefix.printable)', expected a name without dots")
     }
@@ -194,19 +211,22 @@ struct ConvertCommand: ParsableCommand {
   }
 
   /// Refuses what does not go with `--to`.
-  private func validate(to format: AdapterFormat) throws {
+  private func validate(to target: AdapterTarget) throws {
     guard keepsAll, deltaBase == nil else {
       throw ValidationError(
         "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
           + "an adapter keeps its dtypes and all of its tensors")
     }
+    if case .form = target, prefix != nil {
+      throw ValidationError("--prefix goes with --to kohya, mlx or peft")
+    }
     let (isFile, what) =
-      format == .kohya ? (true, "a file that ends in .safetensors") : (false, "a folder")
+      target.isFile ? (true, "a file that ends in .safetensors") : (false, "a folder")
     let isNamedAsFile =
       output == "-" || ModelOutput.Destination.endings.contains(where: output.hasSuffix)
     guard isFile ? output.hasSuffix(".safetensors") : !isNamedAsFile else {
       throw ValidationError(
-        "-o is '\(output.printable)', and with --to \(format.rawValue) \(what) is written")
+        "-o is '\(output.printable)', and with this --to \(what) is written")
     }
   }
 
@@ -237,8 +257,13 @@ struct ConvertCommand: ParsableCommand {
 
   /// What is to be done, by what the input is and what the output is called.
   private func job() throws(PeftoolError) -> any ConvertJob {
-    if let to {
-      return try AdapterJob(input, to: output, to, base: base, prefix: prefix)
+    switch to {
+    case .format(let format):
+      return try AdapterJob(input, to: output, format, base: base, prefix: prefix)
+    case .form(let form):
+      return try AdapterFormJob(
+        input, to: output, form, base: base, rank: rank.choice, isExact: exact)
+    case nil: break
     }
     if isPacking {
       let packing = try Packing(

@@ -125,11 +125,7 @@ struct MergeCommand: ParsableCommand {
     guard !adapters.isEmpty else {
       throw ValidationError("Missing expected argument '<adapter> ...'")
     }
-    if let weights, weights.values.count != adapters.count {
-      throw ValidationError(
-        "--weights has \(weights.values.count.text(of: "number")) for "
-          + adapters.count.text(of: "adapter"))
-    }
+    try weights?.validate(count: adapters.count)
     try destination.validate("merge", shardSize: writing.shardSize)
     if quantize != nil, simulate != nil {
       throw ValidationError(
@@ -237,6 +233,14 @@ struct Weights: ExpressibleByArgument {
       values.append(value)
     }
     self.values = values
+  }
+
+  /// Refuses another number of weights than of adapters.
+  func validate(count: Int) throws {
+    guard values.count == count else {
+      throw ValidationError(
+        "--weights has \(values.count.text(of: "number")) for \(count.text(of: "adapter"))")
+    }
   }
 }
 

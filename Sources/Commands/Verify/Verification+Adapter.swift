@@ -52,8 +52,7 @@ extension Verification {
   mutating func checkForeignAdapter(base: String?) throws(PeftoolError) {
     // Headers that cannot be read hide what the pairs lack.
     guard faults.isEmpty else { return }
-    let model: BaseModel? =
-      if let base { try BaseModel(Checkpoint(opening: base).adaptable) } else { nil }
+    let model = try BaseModel(at: base)
     do throws(PeftoolError) {
       let read = try AdapterFormat.read(path, AdapterFormat.Hints(base: model, prefix: nil))
       let modules = read.adapter.modules.count.text(of: "module")

@@ -1,11 +1,8 @@
 import Adapters
-import ArgumentParser
 import Checkpoints
 import Files
 import JSON
 import Reports
-
-extension AdapterFormat: ExpressibleByArgument {}
 
 /// An adapter made one of another format.
 struct AdapterJob: ConvertJob {
@@ -22,8 +19,7 @@ struct AdapterJob: ConvertJob {
   init(
     _ input: String, to path: String, _ format: AdapterFormat, base: String?, prefix: String?
   ) throws(PeftoolError) {
-    let base =
-      if let base { try BaseModel(Checkpoint(opening: base).adaptable) } else { BaseModel?.none }
+    let base = try BaseModel(at: base)
     conversion = try AdapterConversion(
       input, to: format, AdapterFormat.Hints(base: base, prefix: prefix))
     self.path = path

@@ -1,0 +1,101 @@
+import Adapters
+import Files
+import JSON
+import Reports
+
+/// What a verb of arithmetic has done.
+struct ArithmeticReport {
+  let output: String
+  let inputs: [ArithmeticInput]
+  let method: (name: String, summary: String)
+  let results: [ModuleResult]
+  /// The bytes of the adapters' files of tensors, and of the new one.
+  let inputByteCount: Int
+  let byteCount: Int
+  let seconds: Double
+  let notes: [String]
+}
+
+extension ArithmeticReport {
+  private var kept: [ModuleResult] { results.filter { $0.rank > 0 } }
+  private var dropped: [ModuleResult] { results.filter { $0.rank == 0 } }
+  private var keptEnergy: Double { ModuleResult.keptEnergy(of: results) }
+
+  /// The summary for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    for input in inputs { facts.append(input.role, input.text) }
+    facts.append("method", "\(method.name): \(method.summary)")
+    facts.append("modules", modulesText)
+    facts.append("rank", rankText)
+    facts.append("entries", entriesText)
+    // Less than this is rounding.
+    if let worst = results.min(by: { $0.keptEnergy < $1.keptEnergy }),
+      worst.keptEnergy < 1 - 1e-9
+    {
+      facts.append(
+        "kept energy",
+        "\(keptEnergy.percentText) of all, the least in \(worst.path.printable): "
+          + worst.keptEnergy.percentText)
+    }
+    facts.append("bytes", bytesText)
+    for note in notes { facts.append("note", note) }
+    facts.append(
+      "written", "\(output.printable): \(byteCount.byteText) in \(seconds.durationText)")
+    return facts.text(width: width)
+  }
+
+  private var modulesText: String {
+    guard let longest = dropped.max(by: { $0.energyBefore < $1.energyBefore }) else {
+      return results.count.groupedText
+    }
+    return "\(kept.count.groupedText) of \(results.count.groupedText); of those dropped "
+      + "\(longest.path.printable) has the largest norm, "
+      + longest.energyBefore.squareRoot().measureText
+  }
+
+  private var rankText: String? {
+    let after = kept.map(\.rank).countsText { "\($0)" }
+    let before = kept.map(\.rankBefore).countsText { "\($0)" }
+    return after == before ? after : after.map { "\($0), before \(before ?? "0")" }
+  }
+
+  private var entriesText: String? {
+    let entries = results.compactMap(\.entries)
+    guard !entries.isEmpty else { return nil }
+    let kept = entries.reduce(0) { $0 + $1.kept }
+    return "\(kept.groupedText) of \(entries.reduce(0) { $0 + $1.total }.groupedText) kept"
+  }
+
+  private var bytesText: String {
+    let share = inputByteCount > 0 ? Double(byteCount) / Double(inputByteCount) : 1
+    return "\(inputByteCount.byteText) before, \(byteCount.byteText) now: \(share.percentText)"
+  }
+
+  /// The summary for a program; `Formats/json-output.md` describes it.
+  var json: JSON {
+    .object([
+      .init("output", .string(output)),
+      .init("inputs", .array(inputs.map(\.json))),
+      .init("method", .string(method.name)),
+      .init("modules", .array(results.map(\.json))),
+      .init("keptEnergy", .number(keptEnergy)),
+      .init("inputBytes", .number(inputByteCount)),
+      .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
+      .init("notes", .array(notes.map(JSON.string))),
+    ])
+  }
+}
+
+extension ModuleResult {
+  /// What a program is told of it.
+  var json: JSON {
+    .object([
+      .init("path", .string(path)), .init("rankBefore", .number(rankBefore)),
+      .init("rank", .number(rank)), .init("normBefore", .number(energyBefore.squareRoot())),
+      .init("norm", .number(energy.squareRoot())), .init("keptEnergy", .number(keptEnergy)),
+      .init("entries", entries.map { .number($0.total) } ?? .null),
+      .init("keptEntries", entries.map { .number($0.kept) } ?? .null),
+    ])
+  }
+}

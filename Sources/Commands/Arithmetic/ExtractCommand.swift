@@ -1,0 +1,96 @@
+import Adapters
+import ArgumentParser
+import Checkpoints
+import Files
+import LinearAlgebra
+import Patterns
+
+/// `peftool extract`: an adapter out of a model that was trained as a whole.
+struct ExtractCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "extract",
+    abstract: "Makes an adapter of the difference between a fine-tuned model and its base.",
+    discussion: """
+      Writes OUT, an adapter of PEFT that makes of BASE what is nearest to TUNED: for each linear \
+      layer, embedding and convolution the LoRA update of --rank, or of the rank that keeps the \
+      share --energy of its change. Both models may be sharded as they like, and quantized.
+
+        peftool extract Llama-3.2-1B my-fine-tune -o adapter --rank 32
+        peftool extract Llama-3.2-1B my-fine-tune -o adapter --energy 0.9 --dora
+        peftool extract Llama-3.2-1B my-fine-tune -o adapter --rank 16 --save lm_head
+
+      With --dora the adapter is of DoRA, whose magnitudes take the rows' change of length off the \
+      low-rank part: of the same rank it is never further from TUNED than LoRA.
+
+      Norms, and what else has no low-rank update, are saved whole where they have changed, as are \
+      modules that match --save. Biases become lora_bias; where a layer has none, or with --dora, \
+      they are saved whole. Modules that match --exclude stay out, and their change is lost. Of \
+      tied embeddings the update is written for both ends (ensure_weight_tying).
+
+      The report tells by module how much of ‖TUNED − BASE‖² the adapter keeps. Large changes are \
+      decomposed by a randomized method, whose singular values are within a thousandth of LAPACK's; \
+      --exact takes LAPACK. The bytes are the same for any number of threads.
+
+      Formats/json-output.md describes what --json prints.
+      """)
+
+  @Argument(help: "The model that was trained.", completion: .file())
+  var base: String
+
+  @Argument(help: "What came of it.", completion: .file())
+  var tuned: String
+
+  @Option(
+    name: .shortAndLong, help: ArgumentHelp("The directory to write.", valueName: "out"),
+    completion: .directory)
+  var output: String
+
+  @OptionGroup var rank: RankOptions
+
+  @Flag(help: "Make a DoRA adapter.")
+  var dora = false
+
+  @Option(
+    help: ArgumentHelp("Save modules whole that match.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var save: [Glob] = []
+
+  @Option(
+    help: ArgumentHelp("Leave out modules that match.", valueName: "glob"),
+    transform: { try Glob($0) })
+  var exclude: [Glob] = []
+
+  @Option(help: ArgumentHelp("What random numbers are drawn from.", valueName: "n"))
+  var seed: UInt64 = 0
+
+  @Flag(help: "Decompose by LAPACK, however large the modules.")
+  var exact = false
+
+  @OptionGroup var writing: AdapterWritingOptions
+
+  func validate() throws {
+    guard rank.choice != nil else {
+      throw ValidationError("Missing --rank, or --energy and the like: how much is kept")
+    }
+  }
+
+  func run() throws {
+    try OpenBLAS.prepare()
+    var options = Extraction.Options()
+    if let choice = rank.choice { options.rank = choice }
+    options.isDoRA = dora
+    options.saved = save
+    options.excluded = exclude
+    options.decomposition.isExact = exact
+    options.decomposition.seed = seed
+    let extraction = try Extraction(
+      base: BaseModel(Checkpoint(opening: base).adaptable),
+      tuned: BaseModel(Checkpoint(opening: tuned).adaptable), options)
+    let job = ArithmeticJob(
+      arithmetic: extraction,
+      method: dora
+        ? ("dora", "the nearest DoRA update of each module")
+        : ("lora", "the nearest LoRA update of each module"), output: output)
+    try writing.report(job.run(writing, label: "extracting"))
+  }
+}
