@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the bases, adapters and merged models of this folder anew, the same bytes each time.
+"""Makes the bases, adapters, merged models and sums of this folder anew, the same bytes each time.
 
-usage: make_golden.py [--out FOLDER] [CASE ...]     (in the environment of Tests/Interop)
+usage: make_golden.py [--out FOLDER] [CASE ... | combined]     (in the environment of Tests/Interop)
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from golden import bases, formula, peft_cases  # noqa: E402
+from golden import bases, combinations, formula, peft_cases  # noqa: E402
 from golden.cases import CASES  # noqa: E402
 from golden.check import check  # noqa: E402
 
@@ -141,7 +141,9 @@ def main():
         index.append(item)
         print(case.name, flush=True)
     path.write_text(json.dumps(index, indent=1) + "\n")
-    for folder in ("bases", "adapters", "merged"):
+    if not chosen or "combined" in chosen:
+        combinations.make(root)
+    for folder in ("bases", "adapters", "merged", "combined"):
         for file in (root / folder).rglob("*.safetensors"):
             file.chmod(0o644)
 

@@ -167,6 +167,7 @@ CASES = [
     # Several adapters.
     Case("task-a", "llama-bf16", lambda: lora(["q_proj", "v_proj", "down_proj"])),
     Case("task-b", "llama-bf16", lambda: lora(["q_proj", "v_proj", "up_proj"], r=3, alpha=4)),
+    Case("task-c", "llama-bf16", lambda: lora(["q_proj", "v_proj"], alpha=6)),
     Case("task-dora", "llama-bf16", lambda: lora(["q_proj", "up_proj"], use_dora=True)),
     Case("multi-sum", "llama-bf16", right="formula", adapters=["task-a", "task-b"],
          weights=[0.7, -0.5]),

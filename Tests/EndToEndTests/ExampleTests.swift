@@ -49,8 +49,18 @@ struct Example: Sendable, CustomTestStringConvertible {
 private let standIns = [
   "Llama-3.2-1B": "bases/llama-bf16",
   "my-adapter": "adapters/lora",
+  "my-lora": "adapters/lora",
+  "my-dora": "adapters/dora",
+  "my-loha": "adapters/loha",
+  "my-fine-tune": "bases/llama-f32",
   "math": "adapters/task-a",
   "code": "adapters/task-b",
+  "a": "adapters/task-a",
+  "b": "adapters/task-b",
+  "c": "adapters/task-c",
+  "lora": "adapters/lora",
+  "dora-a": "adapters/dora",
+  "dora-b": "adapters/task-dora",
   "model.gguf": "gguf/tiny-llama.gguf",
   "model.safetensors": "bases/llama-f16/model.safetensors",
   "pytorch_model.bin": "torch/zip.pt",
@@ -85,6 +95,7 @@ private let standIns = [
         try FileManager.default.copyItem(
           atPath: Repository.sample(sample), toPath: place.path(name))
       }
+      try place.write("merge.yaml", "adapters: [{path: math}, {path: code}]")
       let text = try String(contentsOf: page, encoding: .utf8)
       for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
         if let output = line.firstMatch(of: /[ ]-o ([a-z.]+)/)?.1 {

@@ -6,7 +6,9 @@ import Testing
   /// The page's section on a verb: what is in code marks there.
   private func documented(_ verb: String) throws -> Set<String> {
     let page = try Repository.text("Formats/json-output.md")
-    let section = page.components(separatedBy: "\n## ").first { $0.hasPrefix("`\(verb)`\n") }
+    let section = page.components(separatedBy: "\n## ").first {
+      $0.prefix { $0 != "\n" }.contains("`\(verb)`")
+    }
     return Set((section ?? "").matches(of: /`([A-Za-z]+)`/).map { String($0.1) })
   }
 
@@ -33,9 +35,18 @@ import Testing
     ["verify", lora, "--base", Repository.sample("bases/gpt2-f32")], ["diff", model, model],
     ["diff", model, Repository.sample("bases/llama-f16")],
     ["diff", lora, Repository.sample("adapters/task-a")],
+    ["diff", lora, Repository.sample("adapters/task-a"), "--factors"],
+    ["diff", lora, Repository.sample("adapters/lora-bias")],
+    ["inspect", Repository.sample("adapters/dora"), "--stats", "--base", model],
     ["merge", model, lora, "-o", "out"], ["convert", model, "-o", "out", "--dtype", "f32"],
     ["convert", model, "-o", "out.zst"],
+    ["combine", lora, Repository.sample("adapters/task-a"), "-o", "out"],
+    ["scale", lora, "-o", "out", "--by", "2"], ["resize", lora, "-o", "out", "--rank", "2"],
+    ["prune", lora, "-o", "out", "--density", "0.5"],
+    ["extract", model, Repository.sample("bases/llama-f32"), "-o", "out", "--rank", "2"],
+    ["convert", lora, "--to", "dora", "--base", model, "-o", "out"],
     ["quantize", model, "-o", "out", "--report"],
+    ["combine", lora, "-o", "out"], ["combine", lora, "--dry-run"],
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
   ])
   func thePageNamesEveryKey(arguments: [String]) throws {

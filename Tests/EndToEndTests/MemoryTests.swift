@@ -85,6 +85,56 @@ import Testing
     #expect(peak < Self.limitByteCount)
   }
 
+  /// An update of this module would take 512 MB.
+  @Test(
+    arguments: [
+      "combine adapter adapter --weights 0.3,0.2 --base model.safetensors",
+      "scale adapter --by 0.5 --base model.safetensors",
+      "prune adapter --density 0.5 --min-share 0.1 --base model.safetensors",
+      "combine lora lora --method svd", "resize lora --rank 1", "prune lora --density 0.5",
+    ])
+  func arithmeticNeedsFactorsAndABlock(command: String) throws {
+    let place = try Workplace()
+    try makeModel(in: place)
+    try makeAdapter(in: place, "a", dora: true)
+    _ = try place.shell("mv adapter dora")
+    try makeAdapter(in: place, "a", dora: false)
+    _ = try place.shell("mv adapter lora; mv dora adapter")
+    let peak = try peakByteCount(place, command + " -o out --threads 2")
+    #expect(peak < Self.limitByteCount)
+    #expect(try place.names.contains("out"))
+  }
+
+  /// Updates of 1 MB each, of which each thread has one module's.
+  @Test(
+    arguments: [
+      "prune @ --density 0.5 --delta", "combine @ @ --method ties_svd --density 0.5",
+    ])
+  func moreWholeUpdatesNeedNoMore(command: String) throws {
+    let place = try Workplace()
+    var peaks: [Int] = []
+    for count in [2, 24] {
+      let name = "n\(count)"
+      try place.write(
+        "\(name)/adapter_model.safetensors",
+        Safetensors.file(
+          (0..<count).flatMap { module in
+            [("lora_A", [1, 512]), ("lora_B", [512, 1])].map { part, shape in
+              (
+                "base_model.model.m\(module).\(part).weight", "F32", shape,
+                (0..<512).map { Float($0 % 7) + 1 }
+              )
+            }
+          }))
+      try place.write(
+        "\(name)/adapter_config.json", #"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#)
+      let run = command.replacing("@", with: name) + " -o out-\(name) --threads 2"
+      peaks.append(try peakByteCount(place, run))
+      #expect(try place.names.contains("out-\(name)"))
+    }
+    #expect(peaks[1] - peaks[0] < 12 << 20)
+  }
+
   /// A weight has two million scales, which double quantization has to know together.
   @Test(
     arguments: [

@@ -152,7 +152,7 @@ private let base = Repository.sample("bases/llama-bf16")
 }
 
 /// Counts the elements of an XML text by name.
-private final class XMLElements: NSObject, XMLParserDelegate {
+final class XMLElements: NSObject, XMLParserDelegate {
   private var counts: [String: Int] = [:]
 
   static func count(in text: Data) throws -> [String: Int] {

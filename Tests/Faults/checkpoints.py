@@ -80,7 +80,7 @@ def tokenizer(**model):
 
 # What a command reads, by name: where it lies in a model's folder.
 INPUTS = {"base": "base", "lora": "lora", "dora": "dora", "nf4": "nf4", "int8": "int8",
-          "gguf": "model.gguf", "torch": "pytorch_model.bin"}
+          "tuned": "tuned", "gguf": "model.gguf", "torch": "pytorch_model.bin"}
 
 
 class Model:

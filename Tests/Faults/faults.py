@@ -350,11 +350,18 @@ COMMANDS = {
     "convert of GGUF": ("convert {gguf}", "convert {gguf} --dtype f32"),
     "convert of torch": ("convert {torch}", "convert {torch} --dtype f32"),
     "convert --dtype": ("convert {base} --dtype f32", "convert {base} --dtype f64"),
+    "combine": ("combine {lora} {dora} --base {base}", "combine {dora} --base {base}"),
+    "resize": ("resize {lora} --rank 2", "resize {lora} --rank 3"),
+    "extract": ("extract {base} {tuned} --rank 2", "extract {base} {tuned} --rank 3 --dora"),
+    "convert --to": ("convert {lora} --to dora --base {base}",
+                     "convert {dora} --to lora --rank 3 --base {base}"),
+    "prune": ("prune {lora} --density 0.5", "prune {dora} --density 0.3 --base {base}"),
 }
 NAMES = {"file": "out.safetensors", "gguf": "out.gguf", "convert of torch": "out.safetensors"}
 KINDS = list(COMMANDS)
 # How inputs are made that peftool itself makes of others.
-MADE = {"nf4": "quantize {base}", "int8": "quantize {base} --type int8", "gguf": "convert {base}"}
+MADE = {"nf4": "quantize {base}", "int8": "quantize {base} --type int8", "gguf": "convert {base}",
+        "tuned": "merge {base} {lora}"}
 
 
 def inputs(command):

@@ -114,8 +114,8 @@ def failing_with_force(row):
             check_failures(row, out, table, row.count(1000, 3))
 
 
-# Kinds that let no bytes pass as they are: what a GGUF file holds goes through conversions.
-WITHOUT_COPIES = {"gguf"}
+# Kinds that let no bytes pass as they are: all goes through conversions, or is computed.
+WITHOUT_COPIES = {"gguf", "combine", "resize", "prune", "extract", "convert --to"}
 
 
 @row(10, "no copy_file_range: the same bytes by another way")
