@@ -12,6 +12,8 @@ package struct ModulePattern<Value: Sendable>: Sendable {
   /// What it says of those modules.
   package let value: Value
   private let expression: RegularExpression
+  /// The path that the key stands for where it is one, escaped, from its start on.
+  private let path: String?
 
   /// Compiles a key.
   ///
@@ -20,13 +22,37 @@ package struct ModulePattern<Value: Sendable>: Sendable {
     self.key = key
     self.value = value
     expression = try RegularExpression("(.*\\.)?(\(key))$")
+    path = Self.path(key)
+  }
+
+  /// The path of a key such as `^model\.layers\.0\.q_proj`, which arithmetic writes by thousands.
+  private static func path(_ key: String) -> String? {
+    guard key.hasPrefix("^") else { return nil }
+    var path = ""
+    var isEscaped = false
+    for character in key.dropFirst() {
+      if isEscaped || character == "_"
+        || character.isASCII && (character.isLetter || character.isNumber)
+      {
+        // A letter that is escaped means something else.
+        guard !isEscaped || character.isPunctuation || character.isSymbol else { return nil }
+        path.append(character)
+        isEscaped = false
+      } else if character == "\\" {
+        isEscaped = true
+      } else {
+        return nil
+      }
+    }
+    return isEscaped ? nil : path
   }
 
   /// Whether it applies to a module's path.
   ///
   /// - Throws: `unsupported` where the match takes too many steps.
   package func matches(_ path: String) throws(PeftoolError) -> Bool {
-    try expression.matchesStart(of: path)
+    if let own = self.path { return own.isExactly(path) }
+    return try expression.matchesStart(of: path)
   }
 }
 

@@ -60,6 +60,23 @@ package func forEachBlock(
   if let error = queue.firstError { throw error }
 }
 
+/// What a function makes of each of so many places, in their order.
+///
+/// - Throws: the error of the lowest place that failed.
+package func mapBlocks<Result: Sendable>(
+  count: Int, threads: Int, _ body: (_ place: Int) throws(PeftoolError) -> Result
+) throws(PeftoolError) -> [Result] {
+  let found = Mutex<[Int: Result]>([:])
+  try forEachBlock(count: count, threads: threads) { (queue, current) throws(PeftoolError) in
+    while let place = queue.next() {
+      current = place
+      let result = try body(place)
+      found.withLock { $0[place] = result }
+    }
+  }
+  return found.withLock { known in (0..<count).compactMap { known[$0] } }
+}
+
 /// A closure that several threads run.
 @safe
 private final class Work: @unchecked Sendable {

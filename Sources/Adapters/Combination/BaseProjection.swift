@@ -64,6 +64,20 @@ struct BaseProjection: Sendable {
     energy(ofRow: row, times: 1, adding: b).squareRoot()
   }
 
+  /// DoRA's factor m / ‖W_o + b·A‖ of a row, b its row of s·B.
+  ///
+  /// - Throws: `damaged` where the row has no length.
+  func factor(
+    ofRow row: Int, adding b: ArraySlice<Double>, magnitude: Double
+  ) throws(PeftoolError) -> Double {
+    let norm = norm(ofRow: row, adding: b)
+    guard norm > 0 else {
+      throw PeftoolError(
+        .damaged, "row \(row) of W + s·B·A has no length, which DoRA divides by")
+    }
+    return magnitude / norm
+  }
+
   /// ‖x·W_o + b·A‖² for a number x and a row b of B.
   func energy(ofRow row: Int, times x: Double, adding b: ArraySlice<Double>) -> Double {
     let rank = gram.rows

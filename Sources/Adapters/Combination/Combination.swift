@@ -2,7 +2,6 @@ import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Synchronization
 import Tensors
 
 /// Adapters made one: by module a sum of their updates, or what a method makes of them.
@@ -190,18 +189,12 @@ package struct Combination: OperandArithmetic {
   package func run(
     threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    let combined = Mutex<[Int: CombinedModule]>([:])
-    try forEachBlock(count: modules.count, threads: threads) {
-      (queue, current) throws(PeftoolError) in
-      while let place = queue.next() {
-        current = place
-        let module = try combine(place)
-        combined.withLock { $0[place] = module }
-        progress(self.modules[place].byteCount)
-      }
+    let combinedModules = try mapBlocks(count: modules.count, threads: threads) {
+      (place) throws(PeftoolError) in
+      let module = try combine(place)
+      progress(modules[place].byteCount)
+      return module
     }
-    let known = combined.withLock { $0 }
-    let combinedModules = modules.indices.compactMap { known[$0] }
     var adapter = try LowRankAdapter(
       of: combinedModules, from: operands.flatMap(\.operand.adapter.sources))
     var tensors = ComputedTensors(of: sources)

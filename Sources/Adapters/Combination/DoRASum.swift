@@ -37,12 +37,7 @@ enum DoRASum {
           for place in 0..<term.rank {
             alone[start + place] = term.scaling * term.b.elements[row * term.rank + place]
           }
-          let norm = base.norm(ofRow: row, adding: alone[...])
-          guard norm > 0 else {
-            throw PeftoolError(
-              .damaged, "row \(row) of W + s·B·A has no length, which DoRA divides by")
-          }
-          factor = m[row] / norm
+          factor = try base.factor(ofRow: row, adding: alone[...], magnitude: m[row])
         }
         factors.append(factor)
         c += term.weight * (factor - 1)

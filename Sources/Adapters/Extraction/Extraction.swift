@@ -3,7 +3,6 @@ package import Files
 import JSON
 import LinearAlgebra
 package import Patterns
-import Synchronization
 import Tensors
 
 /// An adapter out of a model that was trained as a whole: by module the nearest LoRA or DoRA update
@@ -85,28 +84,24 @@ package struct Extraction: AdapterArithmetic {
   package func run(
     threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    let found = Mutex<[Int: CombinedModule]>([:])
     // The largest first, so that no thread has one left at the end; those that are very large, as
     // embeddings are, one at a time.
     let order = plan.modules.indices.sorted {
       (-plan.modules[$0].elementCount, $0) < (-plan.modules[$1].elementCount, $1)
     }
     let largeCount = order.prefix { plan.modules[$0].elementCount > Self.largeElementCount }.count
+    var decomposed: [Int: CombinedModule] = [:]
     for (places, threads) in [
-      (order.prefix(largeCount), 1), (order.dropFirst(largeCount), threads),
+      (Array(order.prefix(largeCount)), 1), (Array(order.dropFirst(largeCount)), threads),
     ] {
-      try forEachBlock(count: places.count, threads: threads) {
-        (queue, current) throws(PeftoolError) in
-        while let turn = queue.next() {
-          current = turn
-          let place = places[places.startIndex + turn]
-          let module = try decompose(plan.modules[place])
-          found.withLock { $0[place] = module }
-          progress(plan.modules[place].byteCount)
-        }
+      let found = try mapBlocks(count: places.count, threads: threads) {
+        (turn) throws(PeftoolError) in
+        let module = try decompose(plan.modules[places[turn]])
+        progress(plan.modules[places[turn]].byteCount)
+        return module
       }
+      for (place, module) in zip(places, found) { decomposed[place] = module }
     }
-    let decomposed = found.withLock { $0 }
     return try adapter(of: plan.modules.indices.map { decomposed[$0] })
   }
 

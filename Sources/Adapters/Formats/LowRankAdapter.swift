@@ -22,6 +22,8 @@ package struct LowRankAdapter: Sendable {
     let bias: AdapterTensor?
     /// Whether the weight lies (in, out), where the base does not tell: PEFT's `fan_in_fan_out`.
     var isFanInFanOut = false
+    /// The names of the tensors that the file has for it, where they are others than its parts'.
+    var storedNames: [String]?
     /// The factor s.
     package let scaling: Double
     /// s times the rank, as far as the format knows it without a rounding of its own.

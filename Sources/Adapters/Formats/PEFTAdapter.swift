@@ -156,6 +156,7 @@ enum PEFTAdapter {
       return (scaling, alpha)
     }
     pair.isFanInFanOut = configuration.isFanInFanOut
+    pair.storedNames = module.parts.values.map(\.name)
     return pair
   }
 

@@ -68,11 +68,12 @@ enum ProductAdapter {
     }
     var modules: [LowRankAdapter.Module] = []
     for pair in pairs {
-      modules.append(
-        try LowRankAdapter.Module(
-          pair.path, a: AdapterTensor(pair.a, in: tensors), b: AdapterTensor(pair.b, in: tensors),
-          magnitude: nil,
-          scaling: { (rank) throws(PeftoolError) in (pair.scaling, pair.scaling * Double(rank)) }))
+      var module = try LowRankAdapter.Module(
+        pair.path, a: AdapterTensor(pair.a, in: tensors), b: AdapterTensor(pair.b, in: tensors),
+        magnitude: nil,
+        scaling: { (rank) throws(PeftoolError) in (pair.scaling, pair.scaling * Double(rank)) })
+      module.storedNames = parts[ExactName(pair.path)]?.values.map(\.info.name)
+      modules.append(module)
     }
     var adapter = try LowRankAdapter(modules)
     adapter.baseName = configuration.baseName

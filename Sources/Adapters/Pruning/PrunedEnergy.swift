@@ -30,12 +30,7 @@ struct PrunedEnergy: Sendable {
       let kept = pruned.b.elements[row * pruned.rank..<(row + 1) * pruned.rank]
       let old = Array(b) + [Double](repeating: 0, count: pruned.rank)
       let new = [Double](repeating: 0, count: whole.rank) + kept
-      let norm = base.norm(ofRow: row, adding: old[...])
-      guard norm > 0 else {
-        throw PeftoolError(
-          .damaged, "row \(row) of W + s·B·A has no length, which DoRA divides by")
-      }
-      let factor = magnitude[row] / norm
+      let factor = try base.factor(ofRow: row, adding: old[...], magnitude: magnitude[row])
       let energies = (
         before: base.energy(ofRow: row, times: factor - 1, adding: old.map { $0 * factor }[...]),
         after: base.energy(ofRow: row, times: factor - 1, adding: new.map { $0 * factor }[...]),

@@ -2,7 +2,6 @@ import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Synchronization
 import Tensors
 
 /// An adapter with less in it: without its small entries, and without modules that change little.
@@ -71,18 +70,12 @@ package struct Pruning: OperandArithmetic {
     threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     let modules = adapter.modules
-    let done = Mutex<[Int: Outcome]>([:])
-    try forEachBlock(count: modules.count, threads: threads) {
-      (queue, current) throws(PeftoolError) in
-      while let place = queue.next() {
-        current = place
-        let outcome = try prune(place)
-        done.withLock { $0[place] = outcome }
-        progress(modules[place].byteCount)
-      }
+    let outcomes = try mapBlocks(count: modules.count, threads: threads) {
+      (place) throws(PeftoolError) in
+      let outcome = try prune(place)
+      progress(modules[place].byteCount)
+      return outcome
     }
-    let known = done.withLock { $0 }
-    let outcomes = modules.indices.compactMap { known[$0] }
     let kept = try keptPlaces(of: outcomes.map(\.result))
     var result =
       settings.entries == nil

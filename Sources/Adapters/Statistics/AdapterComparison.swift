@@ -2,7 +2,6 @@ import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Synchronization
 import Tensors
 
 /// Two adapters compared by what they do to a model, not by their factors.
@@ -59,20 +58,15 @@ package struct AdapterComparison: Sendable {
   package func run(
     threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> [DeltaComparison] {
-    let found = Mutex<[Int: DeltaComparison]>([:])
-    try forEachBlock(count: pairs.count, threads: threads) {
-      (queue, current) throws(PeftoolError) in
-      while let place = queue.next() {
-        current = place
-        let (left, right) = self.pairs[place]
-        let comparison = try Self.compare(left, right)
-        found.withLock { $0[place] = comparison }
-        progress(left.byteCount + right.byteCount)
-      }
+    let found = try mapBlocks(count: pairs.count, threads: threads) {
+      (place) throws(PeftoolError) in
+      let (left, right) = pairs[place]
+      let comparison = try Self.compare(left, right)
+      progress(left.byteCount + right.byteCount)
+      return comparison
     }
     for source in sources { try source.verifyUnchanged() }
-    let known = found.withLock { $0 }
-    return pairs.indices.compactMap { known[$0] }
+    return found
   }
 
   private static func compare(

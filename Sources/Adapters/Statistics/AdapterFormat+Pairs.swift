@@ -25,7 +25,7 @@ extension LowRankAdapter {
 
 extension LowRankAdapter.Module {
   /// The names of its tensors.
-  package var tensorNames: [String] { parts.map(\.stored.info.name) }
+  package var tensorNames: [String] { storedNames ?? parts.map(\.stored.info.name) }
 
   /// The bytes of its tensors.
   var byteCount: Int { parts.reduce(0) { $0 + $1.stored.info.byteCount } }

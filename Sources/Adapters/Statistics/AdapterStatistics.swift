@@ -1,7 +1,6 @@
 import Checkpoints
 package import Files
 import LinearAlgebra
-import Synchronization
 import Tensors
 
 /// The figures of an adapter's updates, module by module, from their factors.
@@ -58,20 +57,15 @@ package struct AdapterStatistics: Sendable {
   package func run(
     threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> [DeltaStatistics] {
-    let found = Mutex<[Int: DeltaStatistics]>([:])
-    try forEachBlock(count: modules.count, threads: threads) {
-      (queue, current) throws(PeftoolError) in
-      while let place = queue.next() {
-        current = place
-        let (module, weight) = self.modules[place]
-        let statistics = try Self.statistics(of: module, weight)
-        found.withLock { $0[place] = statistics }
-        progress(Self.byteCount(module, weight))
-      }
+    let found = try mapBlocks(count: modules.count, threads: threads) {
+      (place) throws(PeftoolError) in
+      let (module, weight) = modules[place]
+      let statistics = try Self.statistics(of: module, weight)
+      progress(Self.byteCount(module, weight))
+      return statistics
     }
     for source in sources { try source.verifyUnchanged() }
-    let known = found.withLock { $0 }
-    return modules.indices.compactMap { known[$0] }
+    return found
   }
 
   private static func statistics(

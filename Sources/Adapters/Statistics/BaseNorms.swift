@@ -35,12 +35,7 @@ extension BaseProjection {
     var sum = 0.0
     for row in squaredNorms.indices {
       let b = term.b.elements[row * rank..<(row + 1) * rank].map { $0 * term.scaling }
-      let norm = norm(ofRow: row, adding: b[...])
-      guard norm > 0 else {
-        throw PeftoolError(
-          .damaged, "row \(row) of W + s·B·A has no length, which DoRA divides by")
-      }
-      let f = magnitude[row] / norm
+      let f = try factor(ofRow: row, adding: b[...], magnitude: magnitude[row])
       sum += energy(ofRow: row, times: f - 1, adding: b.map { $0 * f }[...])
     }
     return sum.squareRoot()

@@ -81,8 +81,17 @@ extension AdapterDifference {
 
   /// Whether settings differ that are not in the updates.
   var hasOtherSettings: Bool {
-    others.settings.contains { !Self.settingsOfFactors.contains($0.key) }
+    // Methods differ in nearly all of their settings, and what they make is compared.
+    if others.settings.contains(where: { $0.key == "peft_type" }) {
+      return others.settings.contains { Self.settingsOfAnyMethod.contains($0.key) }
+    }
+    return others.settings.contains { !Self.settingsOfFactors.contains($0.key) }
   }
+
+  /// Settings that mean the same whatever the method.
+  private static let settingsOfAnyMethod: Set<String> = [
+    "base_model_name_or_path", "task_type", "modules_to_save",
+  ]
 
   /// The modules that f64 can tell apart.
   var differing: [DeltaComparison] { modules.filter { !$0.isEqual } }

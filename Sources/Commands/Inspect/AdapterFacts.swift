@@ -155,14 +155,16 @@ struct AdapterFacts {
   private var targetsText: String? {
     guard !modules.isEmpty else { return nil }
     var counts: [(name: String, count: Int)] = []
+    var places: [String: Int] = [:]
     var layers: Set<Int> = []
     for module in modules {
       let parts = module.path.split(separator: ".")
       let name = parts.last { Int($0) == nil }.map(String.init) ?? module.path
       if let layer = parts.lazy.compactMap({ Int($0) }).first { layers.insert(layer) }
-      if let place = counts.firstIndex(where: { $0.name == name }) {
+      if let place = places[name] {
         counts[place].count += 1
       } else {
+        places[name] = counts.count
         counts.append((name, 1))
       }
     }
