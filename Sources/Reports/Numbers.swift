@@ -50,10 +50,12 @@ extension Double {
     }
   }
 
-  /// A share of one: `35 %`, `4.2 %`, `0.12 %`.
+  /// A share of one: `35 %`, `4.2 %`, `0.12 %`; what is less than all is never `100 %`.
   package var percentText: String {
     let percent = self * 100
     switch percent.magnitude {
+    case 99.95..<100: return "> 99.9 %"
+    case 99.5..<100: return percent.fixed(1) + " %"
     case 10...: return percent.fixed(0) + " %"
     case 1...: return percent.fixed(1) + " %"
     default: return percent.fixed(2) + " %"

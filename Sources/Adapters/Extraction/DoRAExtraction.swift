@@ -28,27 +28,44 @@ struct DoRAExtraction: Sendable {
   /// Decomposes a change.
   ///
   /// - Parameters:
-  ///   - choice: of an energy the least rank with which a first approximation keeps it; of the others
-  ///     what they choose of its singular values.
+  ///   - choice: of an energy the least rank that is found to keep it, looked for up to 32; beyond,
+  ///     and of the others, what they choose of the singular values of a first approximation.
   ///   - factors: c of an update that is known, of another rank.
   /// - Throws: as `Truncation`.
   init(
     change: Matrix<Float>, of weight: Matrix<Float>, to choice: RankChoice,
     startingWith factors: [Double]? = nil, _ decomposition: Decomposition
   ) throws(PeftoolError) {
-    let problem = Problem(change: change, weight: weight)
-    var best = try problem.update(problem.projection, choice, decomposition)
-    if let factors {
-      let known = try problem.update(factors, choice, decomposition)
-      if (known.pair.rank, known.squaredError) < (best.pair.rank, best.squaredError) {
-        best = known
-      }
+    let problem = Problem(change: change, weight: weight, known: factors)
+    guard case .energy = choice else {
+      self = try problem.nearest(choice, decomposition)
+      return
     }
-    let ones = [Double](repeating: 1, count: change.rows)
-    let lora = try problem.update(ones, .fixed(best.pair.rank), decomposition)
-    if lora.squaredError < best.squaredError { best = lora }
-    self = try best.improved(problem, decomposition)
+    // With c found less may be of low rank than with the first.
+    let first = try problem.first(choice, decomposition)
+    var (low, rank) = (0, 1)
+    while rank < min(first.pair.rank, Self.maximumSearchedRank) {
+      var found = try problem.nearest(.fixed(rank), decomposition)
+      guard problem.allows(found.squaredError, choice) else {
+        (low, rank) = (rank, 2 * rank)
+        continue
+      }
+      while rank - low > 1 {
+        let middle = (low + rank) / 2
+        let smaller = try problem.nearest(.fixed(middle), decomposition)
+        if problem.allows(smaller.squaredError, choice) {
+          (rank, found) = (middle, smaller)
+        } else {
+          low = middle
+        }
+      }
+      self = found
+      return
+    }
+    self = try problem.nearest(choice, decomposition)
   }
+
+  private static let maximumSearchedRank = 33
 
   fileprivate init(pair: Pair, factors: [Double], squaredError: Double) {
     self.pair = pair
@@ -57,7 +74,7 @@ struct DoRAExtraction: Sendable {
   }
 
   /// Goes on until a round gains too little; the best that is found.
-  private func improved(
+  fileprivate func improved(
     _ problem: Problem, _ decomposition: Decomposition
   ) throws(PeftoolError) -> DoRAExtraction {
     var best = self
@@ -99,10 +116,13 @@ private struct Problem {
   let mixed: [Double]
   /// ‖D‖².
   let squaredChange: Double
+  /// c of an update that is known.
+  let known: [Double]?
 
   private static let blockRowCount = 256
 
-  init(change: Matrix<Float>, weight: Matrix<Float>) {
+  init(change: Matrix<Float>, weight: Matrix<Float>, known: [Double]?) {
+    self.known = known
     self.change = change
     self.weight = weight
     squaredWeights = weight.squaredRowNorms
@@ -122,6 +142,34 @@ private struct Problem {
     let pair = try lowRank(factors, choice, decomposition)
     return DoRAExtraction(
       pair: pair, factors: factors, squaredError: squaredError(pair, factors))
+  }
+
+  /// The nearest update that one of the starts leads to.
+  func nearest(
+    _ choice: RankChoice, _ decomposition: Decomposition
+  ) throws(PeftoolError) -> DoRAExtraction {
+    let first = try first(choice, decomposition)
+    let ones = [Double](repeating: 1, count: change.rows)
+    let lora = try update(ones, .fixed(first.pair.rank), decomposition)
+    let start = lora.squaredError < first.squaredError ? lora : first
+    return try start.improved(self, decomposition)
+  }
+
+  /// The first approximation: that of the projection, or of c that is known.
+  func first(
+    _ choice: RankChoice, _ decomposition: Decomposition
+  ) throws(PeftoolError) -> DoRAExtraction {
+    let first = try update(projection, choice, decomposition)
+    guard let known else { return first }
+    let other = try update(known, choice, decomposition)
+    return (other.pair.rank, other.squaredError) < (first.pair.rank, first.squaredError)
+      ? other : first
+  }
+
+  /// Whether an error is what a choice allows.
+  func allows(_ squaredError: Double, _ choice: RankChoice) -> Bool {
+    guard case .energy(let share) = choice else { return true }
+    return squaredError <= (1 - share) * squaredChange
   }
 
   /// d for given factors c: L / c, L the nearest to D − diag(c − 1)·W of a rank.

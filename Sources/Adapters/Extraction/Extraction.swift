@@ -154,12 +154,7 @@ package struct Extraction: AdapterArithmetic {
       }
     }
     guard !modules.isEmpty else {
-      throw PeftoolError(
-        .different,
-        saved.isEmpty
-          ? "is the same as \(base.checkpoint.path.printable): there is no change to extract"
-          : "differs from \(base.checkpoint.path.printable) in nothing that has a low-rank update",
-        path: tuned.checkpoint.path)
+      throw nothing(changed: saved)
     }
     let results = modules.map(\.result)
     let isTied = Set(plan.modules.filter(\.isTied).map { ExactName($0.path) })
@@ -177,6 +172,20 @@ package struct Extraction: AdapterArithmetic {
     if unchangedCount > 0 { adapter.notes.append("unchanged modules left out: \(unchangedCount)") }
     if wholeCount > 0 { adapter.notes.append("modules saved whole: \(wholeCount)") }
     return (adapter, results)
+  }
+
+  /// Why there is no adapter.
+  private func nothing(changed saved: [LowRankAdapter.Saved]) -> PeftoolError {
+    let other = base.checkpoint.path.printable
+    var reason = "is the same as \(other): there is no change to extract"
+    if let first = saved.first {
+      reason =
+        "differs from \(other) in \(first.path.printable).\(first.parameter.printable) and the like "
+        + "alone, which have no low-rank update, and PEFT has no adapter without one"
+    } else if !plan.excluded.isEmpty {
+      reason = "differs from \(other) at most in what --exclude leaves out"
+    }
+    return PeftoolError(.different, reason, path: tuned.checkpoint.path)
   }
 
   /// What is saved whole: modules without pairs of which something has changed.

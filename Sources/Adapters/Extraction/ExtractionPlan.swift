@@ -168,7 +168,9 @@ private struct UsedGlobs {
     for (option, globs) in [("--exclude", excluded), ("--save", saved)] {
       guard let idle = globs.firstIndex(where: { !$0.isUsed }) else { continue }
       throw PeftoolError(
-        .different, "pattern \(idle + 1) of \(option) matches no module of the models")
+        .different,
+        "\(option) '\(globs[idle].glob.pattern.printable)' matches no module of the models; it has to "
+          + "match a whole path, such as *.up_proj does")
     }
   }
 }

@@ -72,6 +72,9 @@ struct ExtractCommand: ParsableCommand {
     guard rank.choice != nil else {
       throw ValidationError("Missing --rank, or --energy and the like: how much is kept")
     }
+    guard !dora || rank.rank != nil || rank.energy != nil || rank.norm != nil else {
+      throw ValidationError("--dora goes with --rank, --energy or --sv-fro")
+    }
   }
 
   func run() throws {

@@ -86,6 +86,14 @@ import Testing
     }
   }
 
+  @Test(arguments: [RankChoice.energy(0.99), .energy(0.999), .energy(0.9999)])
+  func ofAPlantedAdapterTheRankIsFound(choice: RankChoice) throws {
+    let (weight, change) = planted(60, 50, rank: 4, seed: 5)
+    let found = try DoRAExtraction(
+      change: change, of: weight, to: choice, Decomposition())
+    #expect(found.pair.rank == 4)
+  }
+
   @Test func theRandomizedMethodFindsWhatLAPACKDoes() throws {
     let (weight, change) = planted(320, 300, rank: 5, seed: 3)
     var exactly = Decomposition()
