@@ -140,7 +140,7 @@ package struct Adapter: Sendable {
           PeftoolError(
             .unsupported,
             "is no key of PEFT's, expected \(AdapterKey.prefix)MODULE.lora_A.weight and the like; "
-              + "--key-prefix FROM=TO maps another prefix"))
+              + "'peftool merge' maps another prefix with --key-prefix FROM=TO"))
       }
       guard key.part != .ignored else {
         ignored.append(tensor)

@@ -65,8 +65,11 @@ package struct AdapterConfiguration: Sendable {
     let type = try json.string(at: "peft_type")
     guard let method = Method(rawValue: type) else {
       let known = Method.allCases.map(\.rawValue).joined(separator: ", ")
+      let way =
+        ProductAdapter.Kind(rawValue: type) == nil
+        ? "" : "; 'peftool convert --to lora' makes LoRA of it"
       throw PeftoolError(
-        .unsupported, "peft_type is \"\(type.printable)\", peftool takes \(known)")
+        .unsupported, "peft_type is \"\(type.printable)\", peftool takes \(known)\(way)")
     }
     self.method = method
     if method == .lora { try Self.refuseVariants(fields) }

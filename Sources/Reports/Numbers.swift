@@ -54,7 +54,7 @@ extension Double {
   package var percentText: String {
     let percent = self * 100
     switch percent.magnitude {
-    case 99.95..<100: return "> 99.9 %"
+    case 99.95..<100: return ">99.9 %"
     case 99.5..<100: return percent.fixed(1) + " %"
     case 10...: return percent.fixed(0) + " %"
     case 1...: return percent.fixed(1) + " %"

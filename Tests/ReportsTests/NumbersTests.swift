@@ -44,7 +44,7 @@ import Testing
 
   @Test(arguments: [
     (0.0, "0.00 %"), (0.00123, "0.12 %"), (0.042, "4.2 %"), (0.354, "35 %"), (1, "100 %"),
-    (0.996, "99.6 %"), (0.99997, "> 99.9 %"), (0.994, "99 %"),
+    (0.996, "99.6 %"), (0.99997, ">99.9 %"), (0.994, "99 %"),
   ])
   func percentsKeepTwoDigits(share: Double, text: String) {
     #expect(share.percentText == text)

@@ -66,11 +66,19 @@ package struct Extraction: AdapterArithmetic {
 
   /// What the user should know before anything is read.
   package var notes: [String] {
-    guard let first = plan.excluded.first else { return [] }
-    return [
-      "left out by --exclude: \(first.printable)"
-        + (plan.excluded.count > 1 ? " and \(plan.excluded.count - 1) more" : "")
-    ]
+    var notes: [String] = []
+    if let module = plan.modules.first(where: { $0.base.stored.dtype != $0.tuned.stored.dtype }) {
+      notes.append(
+        "\(module.path.printable) is \(module.base.stored.dtype.rawValue) in one model and "
+          + "\(module.tuned.stored.dtype.rawValue) in the other: what rounding has changed counts, too"
+      )
+    }
+    if let first = plan.excluded.first {
+      notes.append(
+        "left out by --exclude: \(first.printable)"
+          + (plan.excluded.count > 1 ? " and \(plan.excluded.count - 1) more" : ""))
+    }
+    return notes
   }
 
   /// The bytes of the weights that get pairs, of both models.

@@ -78,7 +78,9 @@ enum ProductAdapter {
     var adapter = try LowRankAdapter(modules)
     adapter.baseName = configuration.baseName
     if case .string(let task)? = json["task_type"] { adapter.task = task }
-    adapter.notes = ["is of \(kind.name), whose updates are of rank \(kind.rankText)"]
+    adapter.notes = [
+      "\(path.printable) is of \(kind.name), and taken as LoRA of rank \(kind.rankText)"
+    ]
     return adapter
   }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Files
 import JSON
 
@@ -16,6 +17,14 @@ struct AdapterWritingOptions: ParsableArguments {
 
   @Flag(help: "Print one JSON object for the summary.")
   var json = false
+
+  /// Refuses a name that other verbs take for a file or a stream.
+  static func validate(output: String) throws {
+    guard output == "-" || ModelOutput.Destination.endings.contains(where: output.hasSuffix) else {
+      return
+    }
+    throw ValidationError("-o is '\(output.printable)', and an adapter is written as a folder")
+  }
 
   func validate() throws { try WritingOptions.validate(threads: threads) }
 

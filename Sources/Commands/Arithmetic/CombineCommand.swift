@@ -127,6 +127,7 @@ struct CombineCommand: ParsableCommand {
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
+    if let output { try AdapterWritingOptions.validate(output: output) }
     guard recipe == nil || adapters.isEmpty else {
       throw ValidationError("adapters beside --recipe, which names its own")
     }

@@ -69,6 +69,7 @@ struct ExtractCommand: ParsableCommand {
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
+    try AdapterWritingOptions.validate(output: output)
     guard rank.choice != nil else {
       throw ValidationError("Missing --rank, or --energy and the like: how much is kept")
     }

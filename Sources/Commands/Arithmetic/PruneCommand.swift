@@ -80,6 +80,7 @@ struct PruneCommand: ParsableCommand {
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
+    try AdapterWritingOptions.validate(output: output)
     guard density != nil || norm != nil || share != nil else {
       throw ValidationError("one of --density, --min-norm and --min-share is needed")
     }

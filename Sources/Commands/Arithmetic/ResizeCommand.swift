@@ -44,6 +44,7 @@ struct ResizeCommand: ParsableCommand {
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
+    try AdapterWritingOptions.validate(output: output)
     guard rank.choice != nil else {
       throw ValidationError(
         "one of --rank, --energy, --effective, --sv-ratio, --sv-fro and --sv-cumulative is needed")

@@ -40,6 +40,7 @@ struct ScaleCommand: ParsableCommand {
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
+    try AdapterWritingOptions.validate(output: output)
     guard by.isFinite, by != 0 else {
       throw ValidationError("--by is \(by), expected a number other than 0")
     }
