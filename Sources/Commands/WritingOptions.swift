@@ -11,29 +11,12 @@ struct WritingOptions: ParsableArguments {
     transform: { try ShardPlan.byteCount($0) })
   var shardSize: Int?
 
-  @Option(
-    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
+  @OptionGroup var run: RunOptions
 
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
-
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
-
-  private static let maximumThreadCount = 1024
-
-  func validate() throws { try Self.validate(threads: threads) }
-
-  /// Refuses a number of threads that no machine has.
-  static func validate(threads: Int?) throws {
-    if let threads, !(1...maximumThreadCount).contains(threads) {
-      throw ValidationError("--threads is \(threads), expected 1 to \(maximumThreadCount)")
-    }
-  }
+  var threads: Int? { run.threads }
+  var force: Bool { run.force }
+  var quiet: Bool { run.quiet }
+  var json: Bool { run.json }
 
   /// Prints a summary, of which only the form that is wanted is made; where the model itself goes to
   /// standard output, to standard error.

@@ -211,8 +211,8 @@ def test_sums_are_the_formula_where_peft_is_wrong_or_refuses(peftool, tmp_path, 
             assert (delta - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_biases_are_carried(peftool, tmp_path):
-    """PEFT's sum has biases of 0."""
+def biased_pair(tmp_path):
+    """A base whose layers have biases, and two adapters with lora_bias."""
     base = SAMPLES / "bases/qwen2-f32"
     folders = []
     for seed, name in enumerate("ab"):
@@ -226,6 +226,12 @@ def test_biases_are_carried(peftool, tmp_path):
                     parameter.copy_(torch.randn(parameter.shape))
         model.save_pretrained(tmp_path / name)
         folders.append(tmp_path / name)
+    return base, folders
+
+
+def test_biases_are_carried(peftool, tmp_path):
+    """PEFT's sum has biases of 0."""
+    base, folders = biased_pair(tmp_path)
     peftool.check("combine", *folders, "-o", tmp_path / "out", "--weights", "2,-1", "--quiet")
     tensors = [load_file(f / "adapter_model.safetensors") for f in [*folders, tmp_path / "out"]]
     keys = [key for key in tensors[0] if key.endswith("lora_B.bias")]
@@ -467,19 +473,7 @@ def lora_then_dora(peftool, tmp_path):
 
 
 def biases(peftool, tmp_path):
-    base = SAMPLES / "bases/qwen2-f32"
-    folders = []
-    for seed, name in enumerate("ab"):
-        torch.manual_seed(seed)
-        model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-            LoraConfig(r=3, lora_alpha=2, target_modules=["q_proj", "v_proj"], lora_bias=True))
-        with torch.no_grad():
-            for key, parameter in model.named_parameters():
-                if "lora_" in key:
-                    parameter.copy_(torch.randn(parameter.shape))
-        model.save_pretrained(tmp_path / name)
-        folders.append(tmp_path / name)
+    base, folders = biased_pair(tmp_path)
 
     def of_files(folder, scaling):
         tensors = load_file(folder / "adapter_model.safetensors")

@@ -5,18 +5,12 @@ import JSON
 
 /// What every verb that writes an adapter takes.
 struct AdapterWritingOptions: ParsableArguments {
-  @Option(
-    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
-  var threads: Int?
+  @OptionGroup var run: RunOptions
 
-  @Flag(help: "Replace OUT where it is there already.")
-  var force = false
-
-  @Flag(help: "No progress and no summary.")
-  var quiet = false
-
-  @Flag(help: "Print one JSON object for the summary.")
-  var json = false
+  var threads: Int? { run.threads }
+  var force: Bool { run.force }
+  var quiet: Bool { run.quiet }
+  var json: Bool { run.json }
 
   /// Refuses a name that other verbs take for a file or a stream.
   static func validate(output: String) throws {
@@ -25,8 +19,6 @@ struct AdapterWritingOptions: ParsableArguments {
     }
     throw ValidationError("-o is '\(output.printable)', and an adapter is written as a folder")
   }
-
-  func validate() throws { try WritingOptions.validate(threads: threads) }
 
   /// Prints a summary in the form that is wanted.
   func report(_ report: ArithmeticReport) throws(PeftoolError) {

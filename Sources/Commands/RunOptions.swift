@@ -1,0 +1,27 @@
+import ArgumentParser
+
+/// What every verb takes that writes something and tells of it.
+struct RunOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
+  var threads: Int?
+
+  @Flag(help: "Replace OUT where it is there already.")
+  var force = false
+
+  @Flag(help: "No progress and no summary.")
+  var quiet = false
+
+  @Flag(help: "Print one JSON object for the summary.")
+  var json = false
+
+  private static let maximumThreadCount = 1024
+
+  func validate() throws {
+    // A number of threads that no machine has.
+    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
+      throw ValidationError(
+        "--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
+    }
+  }
+}
