@@ -66,8 +66,8 @@ struct Run {
 
   /// What it wrote to standard output.
   var text: String { String(decoding: output, as: UTF8.self) }
-  /// The same with the lines joined that were folded for a terminal.
-  var unfoldedText: String { text.replacing(#/\n +/#, with: " ") }
+  /// The same with its lines joined, as where a note is folded depends on the length of its paths.
+  var unfoldedText: String { text.replacing(#/\n */#, with: " ") }
 
   /// The binary under test: `$PEFTOOL`, or the one built with the tests.
   static let peftool: String = {
