@@ -48,6 +48,28 @@ package enum NestedScales {
     }
   }
 
+  /// A tensor's scales as they are read back from double quantization.
+  package static func rounded(_ scales: [Float]) -> [Float] {
+    guard !scales.isEmpty else { return [] }
+    let offset = offset(of: scales.span)
+    let centered = scales.map { $0 - offset }
+    var codes = [UInt8](repeating: 0, count: scales.count)
+    var absmax = [Float](
+      repeating: 0, count: FourBitCode.blockCount(of: scales.count, blockSize: blockSize))
+    var result = scales
+    var codeBytes = codes.mutableSpan
+    var own = absmax.mutableSpan
+    // Any bytes may be read and written as bytes.
+    var raw = unsafe codeBytes.mutableBytes
+    quantize(centered.span, count: scales.count, into: &raw, absmax: &own)
+    var values = result.mutableSpan
+    let levels = levels
+    dequantize(
+      unsafe codes.span.bytes, levels: levels.span, absmax: absmax.span, offset: offset,
+      count: scales.count, into: &values)
+    return result
+  }
+
   /// scale = level · absmax + offset, each step rounded to f32.
   package static func dequantize(
     _ codes: RawSpan, levels: Span<Float>, absmax: Span<Float>, offset: Float, count: Int,

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "training.h"
+
 /// The element types that peftool computes with.
 enum pef_dtype {
   PEF_F64,

@@ -39,8 +39,7 @@ struct WeightDecoder {
       elements.lowerBound
       / state.blockSize..<FourBitCode.blockCount(
         of: elements.upperBound, blockSize: state.blockSize)
-    let scales = try scales(blocks, nested)
-    try Self.check(scales, from: blocks.lowerBound, of: weight.scales, dtype)
+    let scales = try checkedScales(blocks, nested, dtype)
     let first = blocks.lowerBound * state.blockSize
     let codes = try read(
       first / 2..<FourBitCode.byteCount(of: elements.upperBound), of: weight.codes)
@@ -56,6 +55,29 @@ struct WeightDecoder {
         blockSize: state.blockSize, into: &span)
       Self.narrow(values, tile, elements, to: dtype, into: &bytes)
     }
+  }
+
+  /// The scales of some blocks, whose values are finite in `dtype`.
+  ///
+  /// - Throws: `io`, `damaged`.
+  func checkedScales(
+    _ blocks: Range<Int>, _ nested: QuantizedWeight.Nested?, _ dtype: DType = .f32
+  ) throws(PeftoolError) -> [Float] {
+    let scales = try scales(blocks, nested)
+    try Self.check(scales, from: blocks.lowerBound, of: weight.scales, dtype)
+    return scales
+  }
+
+  /// The scales of some rows of 8 bits, whose values are finite in `dtype`.
+  ///
+  /// - Throws: `io`, `damaged`.
+  func checkedRowScales(_ rows: Range<Int>, _ dtype: DType) throws(PeftoolError) -> [Float] {
+    let scales = try numbers(rows, of: weight.scales)
+    // A code times a scale is a float before it is divided.
+    try Self.check(
+      scales, from: rows.lowerBound, of: weight.scales, dtype,
+      limit: .greatestFiniteMagnitude / 128)
+    return scales
   }
 
   /// The scales of some blocks.
@@ -86,11 +108,7 @@ struct WeightDecoder {
   ) throws(PeftoolError) {
     let columns = weight.shape[1]
     let rows = elements.lowerBound / columns..<(elements.upperBound - 1) / columns + 1
-    let scales = try numbers(rows, of: weight.scales)
-    // A code times a scale is a float before it is divided.
-    try Self.check(
-      scales, from: rows.lowerBound, of: weight.scales, dtype,
-      limit: .greatestFiniteMagnitude / 128)
+    let scales = try checkedRowScales(rows, dtype)
     let codes = try read(elements, of: weight.codes)
     var values = [Float](repeating: 0, count: Self.tileElementCount)
     for (row, scale) in zip(rows, scales) {

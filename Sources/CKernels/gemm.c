@@ -1,0 +1,157 @@
+#include "training.h"
+#include "dispatch.h"
+
+#include <string.h>
+
+// A tile of the product stays in registers while k runs by. Which tile, and how much of a and b is
+// used before the next, is a matter of registers and caches; what happens to one element is not.
+
+// b's rows that are used at a time: a panel of so many (16 KiB) stays in the first cache.
+enum { DEPTH = 256 };
+// a's rows that are used at a time: so many (96 KiB) stay in the second cache.
+enum { HEIGHT = 96 };
+
+typedef float vector __attribute__((ext_vector_type(PEF_PANEL), aligned(sizeof(float))));
+
+// Rows of one or two panels of c.
+__attribute__((always_inline)) static inline void tile(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t k, int accumulate, const size_t rows,
+    const size_t panels) {
+  vector sums[12][2];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (size_t p = 0; p < panels; p++)
+      sums[i][p] = accumulate ? *(const vector *)(c + i * c_row + p * PEF_PANEL) : (vector)0.0f;
+  for (size_t l = 0; l < k; l++, b += b_row, a += a_column) {
+#pragma clang loop unroll(full)
+    for (size_t i = 0; i < rows; i++) {
+      vector factor = (vector)a[i * a_row];
+#pragma clang loop unroll(full)
+      for (size_t p = 0; p < panels; p++)
+        sums[i][p] = __builtin_elementwise_fma(factor, *(const vector *)(b + p * b_panel),
+                                               sums[i][p]);
+    }
+  }
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (size_t p = 0; p < panels; p++)
+      *(vector *)(c + i * c_row + p * PEF_PANEL) = sums[i][p];
+}
+
+// All rows of one or two panels: tiles of so many rows, then of fewer.
+__attribute__((always_inline)) static inline void column(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t m, size_t k, int accumulate, const size_t rows,
+    const size_t panels) {
+  size_t i = 0;
+#define TILES(count)                                                                    \
+  for (; i + count <= m; i += count)                                                    \
+    tile(c + i * c_row, c_row, a + i * a_row, a_row, a_column, b, b_row, b_panel, k,    \
+         accumulate, count, panels);
+  TILES(rows)
+  if (rows > 4) TILES(4)
+  if (rows > 2) TILES(2)
+  TILES(1)
+#undef TILES
+}
+
+__attribute__((always_inline)) static inline void gemm(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate,
+    const size_t rows, const size_t panels) {
+  if (k == 0 && !accumulate)
+    for (size_t i = 0; i < m; i++) memset(c + i * c_row, 0, n * sizeof(float));
+  const size_t whole = n / PEF_PANEL, rest = n % PEF_PANEL;
+  for (size_t l = 0; l < k; l += DEPTH) {
+    const size_t depth = k - l < DEPTH ? k - l : DEPTH;
+    const int add = accumulate || l > 0;
+    for (size_t i = 0; i < m; i += HEIGHT) {
+      const size_t height = m - i < HEIGHT ? m - i : HEIGHT;
+      const float *left = a + i * a_row + l * a_column, *right = b + l * b_row;
+      float *product = c + i * c_row;
+      size_t p = 0;
+      for (; p + panels <= whole; p += panels)
+        column(product + p * PEF_PANEL, c_row, left, a_row, a_column, right + p * b_panel, b_row,
+               b_panel, height, depth, add, rows, panels);
+      for (; panels > 1 && p < whole; p++)
+        column(product + p * PEF_PANEL, c_row, left, a_row, a_column, right + p * b_panel, b_row,
+               b_panel, height, depth, add, rows, 1);
+      if (rest == 0) continue;
+      // Part of a panel: in copies that are whole.
+      float columns[DEPTH * PEF_PANEL], results[HEIGHT * PEF_PANEL];
+      memset(columns, 0, depth * PEF_PANEL * sizeof(float));
+      for (size_t j = 0; j < depth; j++)
+        memcpy(columns + j * PEF_PANEL, right + p * b_panel + j * b_row, rest * sizeof(float));
+      if (add)
+        for (size_t j = 0; j < height; j++)
+          memcpy(results + j * PEF_PANEL, product + p * PEF_PANEL + j * c_row,
+                 rest * sizeof(float));
+      column(results, PEF_PANEL, left, a_row, a_column, columns, PEF_PANEL, 0, height, depth, add,
+             rows, 1);
+      for (size_t j = 0; j < height; j++)
+        memcpy(product + p * PEF_PANEL + j * c_row, results + j * PEF_PANEL,
+               rest * sizeof(float));
+    }
+  }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("arch=x86-64-v4"))) static void gemm_v4(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
+  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 12, 2);
+}
+
+__attribute__((target("arch=x86-64-v3"))) static void gemm_v3(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
+  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 6, 1);
+}
+#endif
+
+void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a_column,
+                  const float *b, size_t b_row, size_t b_panel, size_t m, size_t n, size_t k,
+                  int accumulate) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    gemm_v4(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate);
+    return;
+  }
+  if (__builtin_cpu_supports("x86-64-v3")) {
+    gemm_v3(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate);
+    return;
+  }
+#endif
+  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 4, 1);
+}
+
+PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *restrict x,
+                                         size_t row, size_t rows, size_t columns) {
+  for (size_t j = 0; j < rows; j += PEF_PANEL) {
+    float *panel = panels + j * columns;
+    const float *from = x + j * row;
+    const size_t width = rows - j < PEF_PANEL ? rows - j : PEF_PANEL;
+    if (width == PEF_PANEL) {
+      size_t l = 0;
+      // Squares of 16 by 16, which the compiler turns in registers.
+      for (; l + PEF_PANEL <= columns; l += PEF_PANEL) {
+        float square[PEF_PANEL][PEF_PANEL];
+        for (size_t i = 0; i < PEF_PANEL; i++)
+          memcpy(square[i], from + i * row + l, sizeof square[i]);
+        for (size_t k = 0; k < PEF_PANEL; k++)
+          for (size_t i = 0; i < PEF_PANEL; i++)
+            panel[(l + k) * PEF_PANEL + i] = square[i][k];
+      }
+      for (; l < columns; l++)
+        for (size_t i = 0; i < PEF_PANEL; i++) panel[l * PEF_PANEL + i] = from[i * row + l];
+      continue;
+    }
+    for (size_t l = 0; l < columns; l++) {
+      for (size_t i = 0; i < width; i++) panel[l * PEF_PANEL + i] = from[i * row + l];
+      for (size_t i = width; i < PEF_PANEL; i++) panel[l * PEF_PANEL + i] = 0;
+    }
+  }
+}

@@ -1,0 +1,98 @@
+/// What training computes: matrix products, and the layers of a language model, each forward and
+/// backward. The rules of CKernels.h hold; everything is f32.
+#ifndef PEF_TRAINING_H
+#define PEF_TRAINING_H
+#include <stddef.h>
+#include <stdint.h>
+
+/// The columns of a panel.
+enum { PEF_PANEL = 16 };
+
+/// c = a . b, or c += a . b: c (m, n), a (m, k), b (k, n).
+///
+/// Rows of c are c_row apart; a's element (i, l) is a[i * a_row + l * a_column]; b's element (l, j)
+/// is b[j / PEF_PANEL * b_panel + l * b_row + j % PEF_PANEL]: a matrix as it lies has b_panel
+/// PEF_PANEL. Each element of c is one chain of fused multiply-adds over k in ascending order, from
+/// 0 or from what it was: no blocking and no processor changes it. c overlaps neither a nor b.
+void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a_column,
+                  const float *b, size_t b_row, size_t b_panel, size_t m, size_t n, size_t k,
+                  int accumulate);
+
+/// The transpose of x (rows, columns), rows `row` apart, in panels: element (l, j) of the result,
+/// which is x's (j, l), is at j / PEF_PANEL * columns * PEF_PANEL + l * PEF_PANEL + j % PEF_PANEL.
+/// What the last panel lacks of rows is 0.
+void pef_transpose_panels_f32(float *panels, const float *x, size_t row, size_t rows,
+                              size_t columns);
+
+/// y = w * x * rho, rho = 1 / sqrt(mean(x * x) + epsilon) of each row (rows, columns).
+void pef_rmsnorm_forward_f32(float *y, float *rho, const float *x, const float *w, size_t rows,
+                             size_t columns, float epsilon);
+
+/// dx += rho * (g - x^ * mean(g * x^)) with x^ = x * rho and g = w * dy.
+void pef_rmsnorm_backward_f32(float *dx, const float *dy, const float *x, const float *rho,
+                              const float *w, size_t rows, size_t columns);
+
+/// dw += the sum over the rows of dy * x * rho.
+void pef_rmsnorm_weight_f32(float *dw, const float *dy, const float *x, const float *rho,
+                            size_t rows, size_t columns);
+
+/// Turns each head of each row: pairs (i, i + size / 2) by the angle whose cosine and sine stand in
+/// row position[row] of the tables (positions, size / 2); backwards with inverse. Rows of x are
+/// `row` apart and hold `heads` heads of `size`.
+void pef_rope_f32(float *x, size_t row, size_t rows, size_t heads, size_t size,
+                  const int32_t *positions, const float *cosines, const float *sines, int inverse);
+
+/// m = silu(a) * b.
+void pef_swiglu_forward_f32(float *m, const float *a, const float *b, size_t count);
+
+/// da and db from dm, which da holds before.
+void pef_swiglu_backward_f32(float *da, float *db, const float *a, const float *b, size_t count);
+
+/// The rows of queries, and of keys, that attention takes at a time.
+enum { PEF_QUERIES = 48, PEF_KEYS = 64 };
+
+/// One head of one sequence. Rows of q, o are q_row apart, of k, v are k_row apart.
+struct pef_attention {
+  const float *q, *k, *v;
+  size_t q_row, k_row;
+  size_t count, size;  // tokens, and elements of a head
+  size_t window;       // how many keys a query sees, its own included; 0 for all
+  float scaling;       // of the scores
+};
+
+/// The floats that the two functions below need as scratch.
+size_t pef_attention_scratch(size_t count, size_t size);
+
+/// o = softmax(scaling * q . k^T) . v, causal; lse is the logarithm of each row's sum of
+/// exponentials. Streamed: no matrix of scores.
+void pef_attention_forward_f32(const struct pef_attention *head, float *o, float *lse,
+                               float *scratch);
+
+/// dq, dk and dv from d_out, which has o's layout, as dq; rows of dk and dv are dk_row apart.
+void pef_attention_backward_f32(const struct pef_attention *head, const float *o, const float *lse,
+                                const float *d_out, float *dq, float *dk, float *dv,
+                                size_t dk_row, float *scratch);
+
+/// The loss of each row of logits (rows, columns): lse(z) - z[label]. With a scale, z becomes
+/// dz = scale * (softmax(z) - onehot).
+void pef_cross_entropy_f32(float *z, const int32_t *labels, double *losses, size_t rows,
+                           size_t columns, float scale, int backward);
+
+/// y = y * factors + offsets, column by column; either may be null. Rows of y are `row` apart.
+void pef_scale_columns_f32(float *y, size_t row, size_t rows, size_t columns,
+                           const float *factors, const float *offsets);
+
+/// sums[j] += the sum over the rows of x * (y - offsets[j]); offsets may be null, and y with them,
+/// for the sum of x alone.
+void pef_column_products_f32(float *sums, const float *x, size_t x_row, const float *y,
+                             size_t y_row, size_t rows, size_t columns, const float *offsets);
+
+/// y's group g is the sum of x's heads g * repeats to (g + 1) * repeats, in that order.
+void pef_fold_heads_f32(float *y, size_t y_row, const float *x, size_t x_row, size_t rows,
+                        size_t groups, size_t repeats, size_t size);
+
+/// The product of each row of w (rows, columns) with x, over 16 partial sums.
+void pef_rows_times_vector_f32(float *y, const float *w, size_t row, const float *x, size_t rows,
+                               size_t columns);
+
+#endif

@@ -1,0 +1,180 @@
+package import Checkpoints
+package import Files
+package import Quantization
+package import Tensors
+
+/// A weight (outputs, inputs) that training leaves as it is, in memory as it lies in the file.
+///
+/// It is widened to f32 a tile at a time, so that its memory is that of its codes: 2 bytes an
+/// element for BF16, about 0.56 for NF4, whose scales are kept in f32.
+package struct FrozenWeight: Sendable {
+  /// The rows.
+  package let outputs: Int
+  /// The columns.
+  package let inputs: Int
+  private let codes: Codes
+
+  private enum Codes {
+    case numbers(DType, Bytes)
+    case blocks(FourBitCode, size: Int, Bytes, scales: [Float])
+    case rows(Bytes, scales: [Float])
+  }
+
+  /// Reads a weight of numbers.
+  ///
+  /// - Throws: `unsupported` for other dtypes; `damaged` for other shapes, and where the file is cut
+  ///   short; `io`.
+  package init(_ tensor: TensorInfo, in source: any TensorSource) throws(PeftoolError) {
+    guard tensor.dtype.isComputable else {
+      throw PeftoolError(
+        .unsupported,
+        "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2",
+        tensor: tensor.name)
+    }
+    let rows = tensor.shape.count == 1 ? 1 : tensor.shape.first ?? 1
+    outputs = rows
+    inputs = rows > 0 ? tensor.elementCount / rows : 0
+    codes = .numbers(
+      tensor.dtype,
+      try Bytes(count: tensor.byteCount) { (bytes) throws(PeftoolError) in
+        try source.read(tensor, bytes: 0..<tensor.byteCount, into: &bytes)
+      })
+  }
+
+  /// Reads a weight that bitsandbytes has quantized.
+  ///
+  /// - Throws: as `QuantizedWeight.readScales`.
+  package init(_ weight: QuantizedWeight, in source: any TensorSource) throws(PeftoolError) {
+    outputs = weight.shape[0]
+    inputs = weight.elementCount / max(1, outputs)
+    let bytes = try weight.readCodes(from: source)
+    let scales = try weight.readScales(from: source)
+    codes =
+      switch weight.form {
+      case .blocks(let state, _): .blocks(state.code, size: state.blockSize, bytes, scales: scales)
+      case .rows: .rows(bytes, scales: scales)
+      }
+  }
+
+  /// The weight's values coded in 4 bits, in blocks of `size`, as `peftool quantize` would and
+  /// decoded as it would be read back.
+  ///
+  /// With double quantization the scales are coded too, and what they decode to is kept.
+  package func quantized(
+    _ code: FourBitCode, blockSize size: Int, isNested: Bool
+  ) throws(PeftoolError) -> FrozenWeight {
+    let count = outputs * inputs
+    let blockCount = FourBitCode.blockCount(of: count, blockSize: size)
+    var scales = [Float](repeating: 0, count: blockCount)
+    // A part of whole blocks at a time.
+    let part = max(size, (1 << 14) / size * size)
+    let row = Rows(1, part)
+    let packed = try Bytes(count: FourBitCode.byteCount(of: count)) {
+      (bytes) throws(PeftoolError) in
+      var start = 0
+      while start < count {
+        let end = min(count, start + part)
+        widen(elements: start..<end, into: row.columns(0..<end - start))
+        row.withSpan { values in
+          var codes = bytes._mutatingExtracting(
+            start / 2..<FourBitCode.byteCount(of: end))
+          var absmax = scales.mutableSpan
+          var own = absmax._mutatingExtracting(
+            start / size..<FourBitCode.blockCount(of: end, blockSize: size))
+          code.quantize(
+            values.span, count: end - start, blockSize: size, into: &codes, absmax: &own)
+        }
+        start = end
+      }
+    }
+    if isNested, blockCount > 0 { scales = NestedScales.rounded(scales) }
+    return FrozenWeight(
+      outputs: outputs, inputs: inputs, codes: .blocks(code, size: size, packed, scales: scales))
+  }
+
+  private init(outputs: Int, inputs: Int, codes: Codes) {
+    self.outputs = outputs
+    self.inputs = inputs
+    self.codes = codes
+  }
+
+  /// The bytes that it takes.
+  package var byteCount: Int {
+    switch codes {
+    case .numbers(_, let bytes): bytes.count
+    case .blocks(_, _, let bytes, let scales), .rows(let bytes, let scales):
+      bytes.count + scales.count * 4
+    }
+  }
+
+  /// Whether it is coded in few bits.
+  package var isQuantized: Bool {
+    if case .numbers = codes { false } else { true }
+  }
+
+  /// Some columns of some rows, in f32: BF16, F16 and codes exactly as they decode.
+  func widen(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {
+    precondition(tile.count == rows.count && tile.columns == columns.count, "a tile of that shape")
+    for (place, row) in rows.enumerated() {
+      widen(
+        elements: row * inputs + columns.lowerBound..<row * inputs + columns.upperBound,
+        into: tile.rows(place..<place + 1))
+    }
+  }
+
+  /// All of it, in f32.
+  package var values: [Float] {
+    let rows = Rows(outputs, inputs)
+    widen(rows: 0..<outputs, columns: 0..<inputs, into: rows)
+    return rows.values
+  }
+
+  private func widen(elements: Range<Int>, into row: Rows) {
+    row.withSpan { values in
+      switch codes {
+      case .numbers(let dtype, let bytes):
+        let size = dtype.bitCount / 8
+        Float.widen(
+          bytes.span.extracting(elements.lowerBound * size..<elements.upperBound * size), dtype,
+          into: &values, count: elements.count)
+      case .blocks(let code, let size, let bytes, let scales):
+        Self.decode(elements, code, size, bytes, scales, into: &values)
+      case .rows(let bytes, let scales):
+        let first = elements.lowerBound / max(1, inputs)
+        RowInt8.dequantize(
+          bytes.span.extracting(elements), absmax: scales.span.extracting(first..<first + 1),
+          rows: 1, columns: elements.count, into: &values)
+      }
+    }
+  }
+
+  private static func decode(
+    _ elements: Range<Int>, _ code: FourBitCode, _ size: Int, _ bytes: Bytes, _ scales: [Float],
+    into values: inout MutableSpan<Float>
+  ) {
+    // What comes before the first whole block is decoded with the block that it ends.
+    let ahead = elements.lowerBound % size
+    if ahead > 0 {
+      let start = elements.lowerBound - ahead
+      let end = min(elements.upperBound, start + size)
+      var block = [Float](repeating: 0, count: size)
+      var span = block.mutableSpan
+      code.dequantize(
+        bytes.span.extracting(start / 2..<FourBitCode.byteCount(of: end)),
+        absmax: scales.span.extracting(start / size..<start / size + 1), count: end - start,
+        blockSize: size, into: &span)
+      for place in 0..<end - elements.lowerBound { values[place] = block[ahead + place] }
+      guard end < elements.upperBound else { return }
+      var rest = values._mutatingExtracting(end - elements.lowerBound..<elements.count)
+      decode(end..<elements.upperBound, code, size, bytes, scales, into: &rest)
+      return
+    }
+    code.dequantize(
+      bytes.span.extracting(
+        elements.lowerBound / 2..<FourBitCode.byteCount(of: elements.upperBound)),
+      absmax: scales.span.extracting(
+        elements.lowerBound / size..<FourBitCode.blockCount(
+          of: elements.upperBound, blockSize: size)),
+      count: elements.count, blockSize: size, into: &values)
+  }
+}

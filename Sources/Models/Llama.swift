@@ -1,0 +1,152 @@
+package import Checkpoints
+package import Files
+import JSON
+import LinearAlgebra
+import Quantization
+import Tensors
+
+/// A causal language model of the Llama family, as transformers 5 computes it, in f32.
+///
+/// Its weights are in memory as they lie in the file. Source: `modeling_{llama,mistral,qwen2,
+/// qwen3}.py`.
+package final class Llama: Sendable {
+  /// The shape.
+  package let configuration: LlamaConfiguration
+  let embedding: TokenEmbedding
+  /// The layers, from the input on.
+  let layers: [DecoderLayer]
+  let norm: RMSNorm
+  /// The output embedding.
+  let head: ProjectionGroup
+
+  /// Loads a model.
+  ///
+  /// - Parameters:
+  ///   - checkpoint: the model's tensors, with its `config.json`; bitsandbytes' codes stay codes.
+  ///   - adapter: the adapter of a linear layer, by its path and shape, if it has one.
+  /// - Throws: `unsupported` and `damaged` for a configuration or tensors that do not make up such a
+  ///   model, with the tensor's name; `io`; what `adapter` throws.
+  package convenience init(
+    _ checkpoint: Checkpoint,
+    quantizing: Bool = false,
+    adapter: (_ module: String, _ weight: FrozenWeight) throws(PeftoolError) -> LoRA? = { _, _ in
+      nil
+    }
+  ) throws(PeftoolError) {
+    guard let json = try checkpoint.modelConfig else {
+      throw PeftoolError(
+        .damaged, "has no config.json beside it, which tells what model it is",
+        path: checkpoint.path)
+    }
+    let configuration: LlamaConfiguration
+    do throws(PeftoolError) {
+      configuration = try LlamaConfiguration(json)
+    } catch {
+      throw error.at(path: Folder.path(checkpoint.directory ?? checkpoint.path, "config.json"))
+    }
+    try self.init(configuration, ModelWeights(checkpoint, configuration), quantizing, adapter)
+  }
+
+  private init(
+    _ configuration: LlamaConfiguration, _ weights: ModelWeights, _ quantizing: Bool,
+    _ adapter: (String, FrozenWeight) throws(PeftoolError) -> LoRA?
+  ) throws(PeftoolError) {
+    var weights = weights
+    self.configuration = configuration
+    let epsilon = Float(configuration.epsilon)
+    let hidden = configuration.hiddenSize
+    let (queries, keys) = (
+      configuration.headCount * configuration.headSize,
+      configuration.keyHeadCount * configuration.headSize
+    )
+
+    func projection(
+      _ module: String, _ outputs: Int, _ inputs: Int, _ hasBias: Bool
+    ) throws(PeftoolError) -> Projection {
+      var weight = try weights.matrix(module + ".weight", outputs, inputs)
+      if quantizing, !weight.isQuantized {
+        weight = try weight.quantized(.nf4, blockSize: 64, isNested: true)
+      }
+      return Projection(
+        module, weight, bias: hasBias ? try weights.vector(module + ".bias", outputs) : nil,
+        adapter: try adapter(module, weight))
+    }
+    func norm(_ module: String, _ size: Int) throws(PeftoolError) -> RMSNorm {
+      RMSNorm(weight: try weights.vector(module + ".weight", size), epsilon: epsilon)
+    }
+
+    let table = try weights.matrix(
+      "model.embed_tokens.weight", configuration.vocabularySize, hidden)
+    embedding = TokenEmbedding(table: table)
+    var layers: [DecoderLayer] = []
+    for place in 0..<configuration.layerCount {
+      let path = "model.layers.\(place)"
+      let own = path + ".self_attn"
+      let biases = configuration.biases
+      let inner = configuration.intermediateSize
+      layers.append(
+        DecoderLayer(
+          inputNorm: try norm(path + ".input_layernorm", hidden),
+          attentionInputs: ProjectionGroup(projections: [
+            try projection(own + ".q_proj", queries, hidden, biases.qkv),
+            try projection(own + ".k_proj", keys, hidden, biases.qkv),
+            try projection(own + ".v_proj", keys, hidden, biases.qkv),
+          ]),
+          headNorms: configuration.family == .qwen3
+            ? (
+              try norm(own + ".q_norm", configuration.headSize),
+              try norm(own + ".k_norm", configuration.headSize)
+            ) : nil,
+          attention: Attention(
+            heads: configuration.headCount, keyHeads: configuration.keyHeadCount,
+            headSize: configuration.headSize, window: configuration.windows[place],
+            scaling: Float(1 / Double(configuration.headSize).squareRoot())),
+          attentionOutput: ProjectionGroup(projections: [
+            try projection(own + ".o_proj", hidden, queries, biases.o)
+          ]),
+          outputNorm: try norm(path + ".post_attention_layernorm", hidden),
+          gates: ProjectionGroup(projections: [
+            try projection(path + ".mlp.gate_proj", inner, hidden, biases.mlp),
+            try projection(path + ".mlp.up_proj", inner, hidden, biases.mlp),
+          ]),
+          down: ProjectionGroup(projections: [
+            try projection(path + ".mlp.down_proj", hidden, inner, biases.mlp)
+          ])))
+    }
+    self.layers = layers
+    self.norm = try norm("model.norm", hidden)
+    let output =
+      configuration.isTied
+      ? table : try weights.matrix("lm_head.weight", configuration.vocabularySize, hidden)
+    head = ProjectionGroup(projections: [
+      Projection("lm_head", output, adapter: try adapter("lm_head", output))
+    ])
+    try weights.checkAllUsed()
+  }
+
+  /// All linear layers, from the input on.
+  package var projections: [Projection] {
+    layers.flatMap(\.projections) + head.projections
+  }
+
+  /// The adapters that are there, with the paths of their modules.
+  package var adapters: [(module: String, adapter: LoRA)] {
+    projections.compactMap { projection in
+      projection.adapter.map { (projection.name, $0) }
+    }
+  }
+
+  /// The bytes of all weights.
+  package var byteCount: Int {
+    let tied = configuration.isTied ? 0 : head.projections[0].weight.byteCount
+    return embedding.table.byteCount + tied
+      + layers.flatMap(\.projections).reduce(0) { $0 + $1.weight.byteCount }
+  }
+
+  /// The largest sum of ranks of the layers of one input.
+  var largestRank: Int {
+    let groups =
+      layers.flatMap { [$0.attentionInputs, $0.attentionOutput, $0.gates, $0.down] } + [head]
+    return groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
+  }
+}

@@ -1,0 +1,155 @@
+package import LinearAlgebra
+
+/// The loss of a batch, and its gradients: all memory for it, which is used again for each batch.
+///
+/// Peak memory in floats, for N tokens, Λ layers: Λ·N·(2·hidden + (2·heads + 2·keyHeads)·D + heads +
+/// 2·F + 2) kept for the backward pass (with checkpointed activations Λ·N·hidden and one layer's),
+/// N·(3·hidden + 2·F + …) of scratch, and a block of logits.
+package final class LossPass: Sendable {
+  private let model: Llama
+  /// The most tokens of a batch.
+  package let tokenCount: Int
+  private let work: Workspace
+  /// What each layer keeps; one that all share where activations are checkpointed, or nothing is
+  /// trained.
+  private let kept: [DecoderLayer.Kept]
+  /// With checkpointed activations the layers' inputs.
+  private let inputs: [Rows]
+  private let scratch: DecoderLayer.Scratch
+  /// (N, hidden): the last layer's output and then its gradient.
+  private let output: Rows
+  /// (N, hidden) each: the rows with labels, their norms and gradients.
+  private let labelled: (x: Rows, h: Rows, rho: Rows)
+  private let logits: Rows
+  private let rotary: RotaryEmbedding
+  /// The lowest layer that has an adapter: nothing is computed below it in the backward pass.
+  private let lowestTrained: Int
+
+  /// What is kept for the backward pass.
+  package enum Keeping: Sendable {
+    /// Nothing: only losses are computed.
+    case nothing
+    /// The inputs of the layers: the rest is computed a second time.
+    case inputs
+    /// All that a layer's backward pass needs.
+    case everything
+  }
+
+  /// Memory for batches of so many tokens, in texts of so many.
+  package init(_ model: Llama, team: ThreadTeam, tokens: Int, longest: Int, keeping: Keeping) {
+    self.model = model
+    tokenCount = tokens
+    let configuration = model.configuration
+    let hidden = configuration.hiddenSize
+    work = Workspace(
+      team: team, tokens: tokens,
+      scratch: model.layers[0].attention.scratchCount(length: longest), rank: model.largestRank)
+    kept =
+      keeping == .everything
+      ? model.layers.map { $0.makeKept(tokens) } : [model.layers[0].makeKept(tokens)]
+    inputs = keeping == .inputs ? model.layers.map { _ in Rows(tokens, hidden) } : []
+    scratch = model.layers[0].makeScratch(tokens)
+    output = Rows(tokens, hidden)
+    labelled = (Rows(tokens, hidden), Rows(tokens, hidden), Rows(1, tokens))
+    let vocabulary = configuration.vocabularySize
+    logits = Rows(min(tokens, CrossEntropy.tokenCount(vocabulary: vocabulary)), vocabulary)
+    rotary = RotaryEmbedding(
+      configuration.rotary, headSize: configuration.headSize, count: longest)
+    lowestTrained =
+      model.layers.firstIndex { $0.projections.contains { $0.adapter != nil } }
+      ?? model.layers.count
+  }
+
+  /// The loss of each label, in the order of the labels.
+  package func losses(_ batch: TokenBatch) -> [Double] { run(batch, scale: nil) }
+
+  /// The same, and the gradients of scale · Σ losses, added to those that are there.
+  package func addGradients(_ batch: TokenBatch, scale: Float) -> [Double] {
+    run(batch, scale: scale)
+  }
+
+  /// The logits after some tokens, (places, vocabulary).
+  package func logits(_ batch: TokenBatch, after places: [Int]) -> Rows {
+    forward(batch.tokens, texts(of: batch))
+    let logits = Rows(places.count, model.configuration.vocabularySize)
+    model.head.forward(normalized(places).h, into: [logits], work)
+    return logits
+  }
+
+  private func run(_ batch: TokenBatch, scale: Float?) -> [Double] {
+    let count = batch.tokens.count
+    let texts = texts(of: batch)
+    forward(batch.tokens, texts)
+    let d = output.rows(0..<count)
+    let places = batch.labels.indices.filter { batch.labels[$0] != nil }
+    let (x, h, rho) = normalized(places)
+    let losses = CrossEntropy(head: model.head).losses(
+      h, labels: batch.labels.compactMap(\.self), scale: scale, logits: logits,
+      dh: scale == nil || lowestTrained == model.layers.count ? nil : h, work)
+    guard scale != nil, lowestTrained < model.layers.count else { return losses }
+    d.clear()
+    let dx = scratch.h.rows(0..<places.count)
+    dx.clear()
+    model.norm.backward(h, x: x, rho: rho, addingTo: dx, work)
+    for (row, place) in places.enumerated() {
+      d.rows(place..<place + 1).copy(from: dx.rows(row..<row + 1))
+    }
+    backward(d, texts)
+    return losses
+  }
+
+  private func texts(of batch: TokenBatch) -> DecoderLayer.Texts {
+    precondition(batch.tokens.count <= tokenCount, "a batch that there is memory for")
+    return DecoderLayer.Texts(positions: batch.positions, ranges: batch.texts, rotary: rotary)
+  }
+
+  /// The last layer's output at some tokens, what the last norm makes of it, and its ρ.
+  private func normalized(_ places: [Int]) -> (x: Rows, h: Rows, rho: Rows) {
+    let (x, h) = (labelled.x.rows(0..<places.count), labelled.h.rows(0..<places.count))
+    let rho = labelled.rho.columns(0..<places.count)
+    work.forTokens(places.count) { _, part in
+      for row in part {
+        x.rows(row..<row + 1).copy(from: output.rows(places[row]..<places[row] + 1))
+      }
+    }
+    model.norm.forward(x, into: h, rho: rho, work)
+    return (x, h, rho)
+  }
+
+  /// The last layer's output, into `output`.
+  private func forward(_ tokens: [Int32], _ texts: DecoderLayer.Texts) {
+    let count = tokens.count
+    let scratch = scratch.first(count)
+    model.embedding.forward(tokens, into: keptInput(0).rows(0..<count), work)
+    for (place, layer) in model.layers.enumerated() {
+      let own = kept(place).first(count, x: keptInput(place))
+      let isLast = place == model.layers.count - 1
+      let target = isLast ? output : keptInput(place + 1)
+      layer.forward(own, texts, into: target.rows(0..<count), scratch, work)
+    }
+  }
+
+  private func backward(_ d: Rows, _ texts: DecoderLayer.Texts) {
+    let scratch = scratch.first(d.count)
+    for place in model.layers.indices.reversed() where place >= lowestTrained {
+      let layer = model.layers[place]
+      let own = kept(place).first(d.count, x: keptInput(place))
+      // The last layer's is still there.
+      if !inputs.isEmpty, place < model.layers.count - 1 {
+        layer.forward(own, texts, into: labelled.x.rows(0..<d.count), scratch, work)
+      }
+      layer.backward(own, texts, d, needsInput: place > lowestTrained, scratch, work)
+    }
+  }
+
+  private func kept(_ place: Int) -> DecoderLayer.Kept { kept.count == 1 ? kept[0] : kept[place] }
+
+  /// Where a layer's input is.
+  ///
+  /// With nothing kept the layers take turns at two places.
+  private func keptInput(_ place: Int) -> Rows {
+    if !inputs.isEmpty { return inputs[place] }
+    if kept.count > 1 || model.layers.count == 1 { return kept(place).x }
+    return place % 2 == 0 ? kept[0].x : labelled.x
+  }
+}

@@ -1,0 +1,107 @@
+import Checkpoints
+import Files
+import JSON
+import Tensors
+
+/// The tensors of a model by name, read one by one, with account of what has been read.
+struct ModelWeights {
+  private let checkpoint: Checkpoint
+  private let quantized: [ExactName: QuantizedWeight]
+  private var unused: Set<ExactName>
+
+  /// - Throws: as `QuantizedWeight.all`.
+  init(_ checkpoint: Checkpoint, _ configuration: LlamaConfiguration) throws(PeftoolError) {
+    self.checkpoint = checkpoint
+    var quantized: [ExactName: QuantizedWeight] = [:]
+    for weight in try QuantizedWeight.all(in: checkpoint) {
+      quantized[ExactName(weight.codes.name)] = weight
+    }
+    self.quantized = quantized
+    unused = Set(checkpoint.tensors.map { ExactName($0.name) })
+  }
+
+  /// A weight (outputs, inputs).
+  ///
+  /// - Throws: `different` where it is not there or has another shape, `unsupported` for its dtype,
+  ///   `io`, `damaged`.
+  mutating func matrix(
+    _ name: String, _ outputs: Int, _ inputs: Int
+  ) throws(PeftoolError) -> FrozenWeight {
+    let tensor = try tensor(name)
+    if let weight = quantized[ExactName(name)] {
+      for name in weight.names { unused.remove(ExactName(name)) }
+      try check(tensor, weight.shape, [outputs, inputs])
+      return try placed(tensor) { () throws(PeftoolError) in
+        try FrozenWeight(weight, in: checkpoint.source)
+      }
+    }
+    try check(tensor, tensor.shape, [outputs, inputs])
+    return try placed(tensor) { () throws(PeftoolError) in
+      try FrozenWeight(tensor, in: checkpoint.source)
+    }
+  }
+
+  /// A vector in f32.
+  ///
+  /// - Throws: as `matrix`.
+  mutating func vector(_ name: String, _ count: Int) throws(PeftoolError) -> Rows {
+    let tensor = try tensor(name)
+    try check(tensor, tensor.shape, [count])
+    let values = try placed(tensor) { () throws(PeftoolError) in
+      try FrozenWeight(tensor, in: checkpoint.source).values
+    }
+    return Rows(values, columns: count)
+  }
+
+  /// Refuses tensors that the model has no use for.
+  ///
+  /// - Throws: `different` with the first in the order of the file.
+  func checkAllUsed() throws(PeftoolError) {
+    let rest = checkpoint.tensors.filter { tensor in
+      unused.contains(ExactName(tensor.name)) && !Self.isKnownRest(tensor.name)
+    }
+    guard let first = rest.first else { return }
+    throw PeftoolError(
+      .different,
+      "is no part of such a model, nor are \(rest.count - 1) others: config.json is another's",
+      tensor: first.name, path: path(of: first))
+  }
+
+  /// Buffers of old checkpoints, and the copy that a tied model may carry.
+  private static func isKnownRest(_ name: String) -> Bool {
+    name.hasSuffix(".rotary_emb.inv_freq") || name == "lm_head.weight"
+  }
+
+  private mutating func tensor(_ name: String) throws(PeftoolError) -> TensorInfo {
+    guard let tensor = checkpoint[name] else {
+      throw PeftoolError(
+        .different, "is not there, which config.json makes part of the model", tensor: name,
+        path: checkpoint.path)
+    }
+    unused.remove(ExactName(name))
+    return tensor
+  }
+
+  private func check(_ tensor: TensorInfo, _ shape: [Int], _ expected: [Int]) throws(PeftoolError) {
+    guard shape == expected else {
+      throw PeftoolError(
+        .different,
+        "has shape \(shape.shapeText), config.json makes it \(expected.shapeText)",
+        tensor: tensor.name, path: path(of: tensor))
+    }
+  }
+
+  private func placed<Result>(
+    _ tensor: TensorInfo, _ body: () throws(PeftoolError) -> Result
+  ) throws(PeftoolError) -> Result {
+    do throws(PeftoolError) {
+      return try body()
+    } catch {
+      throw error.at(tensor: tensor.name, path: path(of: tensor))
+    }
+  }
+
+  private func path(of tensor: TensorInfo) -> String {
+    checkpoint.source.files[tensor.fileIndex].path
+  }
+}

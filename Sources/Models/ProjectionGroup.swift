@@ -1,0 +1,200 @@
+import CKernels
+import Checkpoints
+import LinearAlgebra
+import Tensors
+
+/// Linear layers of one input, computed together: q, k and v, or gate and up.
+///
+/// A tile of a weight is widened, the adapter's update added, and the tile used for all tokens
+/// while it is in the cache: the update costs 2·rank operations an element of the weight, not a
+/// pass over the activations. Each number of a result is one chain of fused multiply-adds over the
+/// inputs (backward: over the outputs), whatever the tiles and threads.
+struct ProjectionGroup: Sendable {
+  let projections: [Projection]
+
+  /// The inputs (backward: the outputs) that a tile spans.
+  private static let tileDepth = 384
+  /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
+  private static let tileWidth = 96
+  /// The tokens of a piece of work that is cut by tokens.
+  private static let tokenCount = 64
+
+  /// The floats of scratch that a thread needs.
+  static let scratchCount = 2 * tileDepth * tileWidth
+
+  var inputs: Int { projections[0].inputs }
+
+  /// Widths of tiles for so many columns in all: enough pieces for all threads.
+  private static func width(_ columns: Int, _ threads: Int) -> Int {
+    let panel = Int(PEF_PANEL)
+    let even = columns / max(1, threads * 4) / panel * panel
+    return min(tileWidth, max(panel, even))
+  }
+
+  /// outputs = x·W'ᵀ + bias, or outputs += that.
+  ///
+  /// Shapes: x (N, inputs), an output (N, its outputs). A layer with DoRA cannot be added: its gain
+  /// is applied to the whole.
+  func forward(_ x: Rows, into outputs: [Rows], adding: Bool = false, _ work: Workspace) {
+    let width = Self.width(projections.reduce(0) { $0 + $1.outputs }, work.team.count)
+    let tiles = projections.indices.flatMap { place in
+      (0..<projections[place].outputs).cut(into: width).map { (place, $0) }
+    }
+    work.team.forEach(tiles.count) { worker, item in
+      let (place, rows) = tiles[item]
+      projections[place].forward(
+        x, rows: rows, into: outputs[place].columns(rows), adding: adding,
+        depth: Self.tileDepth, work.scratch(of: worker))
+    }
+  }
+
+  /// Adds the adapters' gradients, and gives dx = Σ dy·W'.
+  ///
+  /// Shapes: x and dx (N, inputs), a dy and a y (N, its outputs). `ys` are the outputs of the forward
+  /// pass, which DoRA's magnitude needs; a dy of a layer with DoRA is multiplied by its gain.
+  func backward(_ x: Rows, _ dys: [Rows], ys: [Rows?], into dx: Rows?, _ work: Workspace) {
+    scale(dys, ys, work)
+    let products = lowRankProducts(x, dys, work)
+    var pieces: [Piece] = []
+    if dx != nil {
+      pieces += (0..<inputs).cut(into: Self.width(inputs, work.team.count)).map { .input($0) }
+    }
+    for (place, projection) in projections.enumerated() where projection.adapter != nil {
+      pieces += (0..<inputs).cut(into: 2 * Self.tileWidth).map { .a(place, $0) }
+      pieces += (0..<projection.outputs).cut(into: 2 * Self.tileWidth).map { .b(place, $0) }
+    }
+    work.team.forEach(pieces.count) { worker, item in
+      switch pieces[item] {
+      case .input(let columns):
+        guard let dx else { return }
+        let target = dx.columns(columns)
+        for (place, projection) in projections.enumerated() {
+          projection.backward(
+            dys[place], columns: columns, into: target, adding: place > 0, depth: Self.tileDepth,
+            work.scratch(of: worker))
+        }
+      case .a(let place, let columns):
+        guard let adapter = projections[place].adapter else { return }
+        adapter.a.gradient.columns(columns).multiply(
+          transposed: products[place].du, x.columns(columns), adding: true)
+      case .b(let place, let columns):
+        guard let adapter = projections[place].adapter else { return }
+        adapter.b.gradient.columns(columns).multiply(
+          transposed: products[place].u, dys[place].columns(columns), adding: true)
+      }
+    }
+  }
+
+  private enum Piece {
+    case input(Range<Int>)
+    case a(Int, Range<Int>)
+    case b(Int, Range<Int>)
+  }
+
+  /// DoRA: dm, and dy times the gain.
+  private func scale(_ dys: [Rows], _ ys: [Rows?], _ work: Workspace) {
+    let pieces = projections.indices.filter { projections[$0].adapter?.magnitude != nil }
+      .flatMap { place in
+        (0..<projections[place].outputs).cut(into: Self.tileWidth).map { (place, $0) }
+      }
+    work.team.forEach(pieces.count) { _, item in
+      let (place, columns) = pieces[item]
+      guard let adapter = projections[place].adapter, let magnitude = adapter.magnitude,
+        let y = ys[place]
+      else { preconditionFailure("DoRA's gradient needs the layer's output") }
+      magnitude.addGradient(
+        dys[place].columns(columns), y.columns(columns), columns: columns,
+        bias: projections[place].bias?.columns(columns))
+      dys[place].columns(columns).scaleColumns(by: adapter.gains.columns(columns), plus: nil)
+    }
+  }
+
+  /// For each layer with an adapter u = s·A·x and du = s·Bᵀ·dy, (N, rank).
+  private func lowRankProducts(
+    _ x: Rows, _ dys: [Rows], _ work: Workspace
+  ) -> [(u: Rows, du: Rows)] {
+    var products: [(u: Rows, du: Rows)] = []
+    var panels: [(a: Panels, b: Panels)?] = []
+    var start = 0
+    for projection in projections {
+      let rank = projection.adapter?.rank ?? 0
+      products.append(
+        (work.lowRank(x.count, rank, at: start), work.lowRank(x.count, rank, at: start + rank)))
+      start += 2 * rank
+      panels.append(projection.adapter.map { ($0.panelsOfA(), $0.panelsOfB()) })
+    }
+    let pieces = projections.indices.filter { panels[$0] != nil }.flatMap { place in
+      (0..<x.count).cut(into: Self.tokenCount).map { (place, $0) }
+    }
+    work.team.forEach(pieces.count) { _, item in
+      let (place, tokens) = pieces[item]
+      guard let (a, b) = panels[place], let adapter = projections[place].adapter else { return }
+      products[place].u.rows(tokens).multiply(x.rows(tokens), a)
+      let du = products[place].du.rows(tokens)
+      du.multiply(dys[place].rows(tokens), b)
+      du.withSpan { Float.scale(&$0, at: 0, by: adapter.scaling, count: $0.count) }
+    }
+    return products
+  }
+}
+
+extension Projection {
+  /// Some outputs of all tokens.
+  fileprivate func forward(
+    _ x: Rows, rows: Range<Int>, into y: Rows, adding: Bool, depth: Int, _ scratch: Rows
+  ) {
+    var isAdding = adding
+    let magnitude = adapter?.magnitude
+    precondition(magnitude == nil || !adding, "a gain is applied to the whole")
+    var squares = [Double](repeating: 0, count: magnitude == nil ? 0 : rows.count)
+    for columns in (0..<inputs).cut(into: depth) {
+      let tile = scratch.reshaped(rows.count, columns.count)
+      fill(rows: rows, columns: columns, into: tile)
+      if magnitude != nil {
+        for row in 0..<rows.count {
+          squares[row] += tile.withSpan(row: row) {
+            Float.sumOfSquares($0.span, at: 0, count: $0.count)
+          }
+        }
+      }
+      let rest = scratch.columns(rows.count * columns.count..<scratch.columns)
+      y.multiply(x.columns(columns), Panels(transposing: tile, in: rest), adding: isAdding)
+      isAdding = true
+    }
+    if let magnitude, let adapter {
+      for (place, row) in rows.enumerated() {
+        let norm = Float(squares[place].squareRoot())
+        adapter.norms[0, row] = norm
+        adapter.gains[0, row] = magnitude.values[0, row] / norm
+      }
+    }
+    if magnitude != nil || bias != nil {
+      y.scaleColumns(
+        by: magnitude == nil ? nil : adapter?.gains.columns(rows), plus: bias?.columns(rows))
+    }
+  }
+
+  /// dx = dy·W', or dx += that, some inputs of all tokens.
+  fileprivate func backward(
+    _ dy: Rows, columns: Range<Int>, into dx: Rows, adding: Bool, depth: Int, _ scratch: Rows
+  ) {
+    var isAdding = adding
+    for rows in (0..<outputs).cut(into: depth) {
+      let tile = scratch.reshaped(rows.count, columns.count)
+      fill(rows: rows, columns: columns, into: tile)
+      dx.multiply(dy.columns(rows), tile, adding: isAdding)
+      isAdding = true
+    }
+  }
+}
+
+extension TrainableParameter {
+  /// DoRA's dm += Σ dy·(y − bias) / m, some columns of it; y − bias is m/norm·(V·x).
+  fileprivate func addGradient(_ dy: Rows, _ y: Rows, columns: Range<Int>, bias: Rows?) {
+    let sums = Rows(1, columns.count)
+    sums.addColumnProducts(dy, y, offsets: bias)
+    for (place, column) in columns.enumerated() {
+      gradient[0, column] += sums[0, place] / values[0, column]
+    }
+  }
+}

@@ -1,0 +1,47 @@
+import CKernels
+import Glibc
+
+/// Rotary positions: each pair (i, i + D/2) of a head turns by its position's angle.
+///
+/// The angles, their cosines and sines are rounded to f32 where transformers rounds them
+/// (`modeling_rope_utils.py`, `LlamaRotaryEmbedding.forward`).
+package struct RotaryEmbedding: Sendable {
+  /// (positions, D/2).
+  private let cosines: Rows
+  private let sines: Rows
+
+  /// Tables for positions 0 to `count` − 1 of a sequence that long.
+  package init(_ scaling: RotaryScaling, headSize: Int, count: Int) {
+    let (frequencies, factor) = scaling.frequencies(headSize: headSize, length: count)
+    cosines = Rows(count, headSize / 2)
+    sines = Rows(count, headSize / 2)
+    for position in 0..<count {
+      for (place, frequency) in frequencies.enumerated() {
+        let angle = Float(position) * frequency
+        cosines[position, place] = cosf(angle) * factor
+        sines[position, place] = sinf(angle) * factor
+      }
+    }
+  }
+
+  /// Turns the heads of each row; backwards with `isInverse`, which is also the gradient.
+  ///
+  /// Shapes: x (N, heads·D), a position for each row, less than the tables' count.
+  func rotate(
+    _ x: Rows, headSize: Int, positions: [Int32], isInverse: Bool = false, _ work: Workspace
+  ) {
+    precondition(x.columns % headSize == 0 && positions.count == x.count, "whole heads")
+    precondition(cosines.columns == headSize / 2, "tables for heads of that size")
+    precondition(positions.allSatisfy { $0 >= 0 && Int($0) < cosines.count }, "a known position")
+    work.forTokens(x.count) { _, tokens in
+      let part = x.rows(tokens)
+      // Positions have been checked against the tables, and the rows are there.
+      unsafe positions.withUnsafeBufferPointer { positions in
+        guard let first = positions.baseAddress else { return }
+        unsafe pef_rope_f32(
+          part.pointer, part.stride, part.count, x.columns / headSize, headSize,
+          first + tokens.lowerBound, cosines.pointer, sines.pointer, isInverse ? 1 : 0)
+      }
+    }
+  }
+}

@@ -1,0 +1,74 @@
+import Files
+import Glibc
+import JSON
+
+// The two spellings: `rope_theta` beside `rope_scaling` (transformers 4), or both in
+// `rope_parameters` (5).
+extension RotaryScaling {
+  /// - Throws: `unsupported` for other kinds, `damaged`.
+  init(_ fields: ConfigurationFields, positionCount: Int) throws(PeftoolError) {
+    let key = fields["rope_parameters"] == nil ? "rope_scaling" : "rope_parameters"
+    let json = fields[key] ?? .object([])
+    guard case .object(let members) = json else { throw json.unfit(key, "an object") }
+    if members.contains(where: { if case .object = $0.value { true } else { false } }) {
+      throw PeftoolError(.unsupported, "\(key) differs by layer, expected one for all")
+    }
+    let scaling = ConfigurationFields(json, under: "\(key).")
+    theta =
+      scaling["rope_theta"] != nil
+      ? try scaling.required("rope_theta")
+      : fields["rope_theta"] != nil ? try fields.required("rope_theta") : 10_000
+    if let part = try scaling.double("partial_rotary_factor"), part != 1 {
+      throw PeftoolError(.unsupported, "\(key).partial_rotary_factor is \(part), expected 1")
+    }
+    let type =
+      try (scaling["rope_type"] ?? scaling["type"])?.string(named: "\(key).rope_type") ?? "default"
+    switch type {
+    case "default": kind = .standard
+    case "linear": kind = .linear(factor: try scaling.required("factor"))
+    case "dynamic":
+      kind = .dynamic(factor: try scaling.required("factor"), original: positionCount)
+    case "llama3":
+      let low = try scaling.required("low_freq_factor")
+      kind = .llama3(
+        factor: try scaling.required("factor"), low: low,
+        high: try scaling.required("high_freq_factor", above: low),
+        original: try scaling.size("original_max_position_embeddings", default: positionCount))
+    case "yarn": kind = .yarn(try YaRN(scaling, positionCount: positionCount))
+    default:
+      throw PeftoolError(
+        .unsupported,
+        "\(key).rope_type is \"\(type.printable)\", peftool computes default, linear, dynamic, "
+          + "llama3, yarn")
+    }
+  }
+}
+
+extension RotaryScaling.YaRN {
+  /// - Throws: `damaged`.
+  fileprivate init(
+    _ fields: ConfigurationFields, positionCount: Int
+  ) throws(PeftoolError) {
+    original = try fields.size("original_max_position_embeddings", default: positionCount)
+    factor =
+      fields["factor"] == nil
+      ? Double(positionCount) / Double(original) : try fields.required("factor")
+    betaFast = fields["beta_fast"] == nil ? 32 : try fields.required("beta_fast")
+    betaSlow = fields["beta_slow"] == nil ? 1 : try fields.required("beta_slow")
+    truncates = try fields.bool("truncate") ?? true
+    let factor = self.factor
+    func scale(_ factor: Double, _ weight: Double) -> Double {
+      factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1
+    }
+    // Python takes a weight of 0 for none.
+    let weight = try fields.double("mscale") ?? 0
+    let weightOfAll = try fields.double("mscale_all_dim") ?? 0
+    if let given = try fields.double("attention_factor") {
+      attentionFactor = given
+    } else if weight != 0, weightOfAll != 0 {
+      attentionFactor = scale(factor, weight) / scale(factor, weightOfAll)
+    } else {
+      attentionFactor = scale(factor, 1)
+    }
+  }
+}

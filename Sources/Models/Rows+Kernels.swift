@@ -1,0 +1,88 @@
+import CKernels
+
+// The kernels of training.h. Each pointer lives as long as the storage of the rows that it belongs
+// to, and the preconditions hold the kernel to the counts.
+
+/// A matrix in panels of sixteen columns, as the product of matrices reads it best.
+@safe
+struct Panels {
+  /// The panels, one after the other: rows of `depth` times sixteen floats.
+  let rows: Rows
+  /// The rows of the matrix.
+  let depth: Int
+  /// The columns of the matrix.
+  let columns: Int
+
+  /// The floats that panels take.
+  static func floatCount(depth: Int, columns: Int) -> Int {
+    (columns + Int(PEF_PANEL) - 1) / Int(PEF_PANEL) * Int(PEF_PANEL) * depth
+  }
+
+  /// The transpose of some rows, laid out in a scratch that has room for it.
+  init(transposing matrix: Rows, in scratch: Rows) {
+    let width = Int(PEF_PANEL)
+    rows = scratch.reshaped((matrix.count + width - 1) / width, matrix.columns * width)
+    depth = matrix.columns
+    columns = matrix.count
+    unsafe pef_transpose_panels_f32(
+      rows.pointer, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
+  }
+}
+
+extension Rows {
+  /// self = a · b, or self += a · b: (m, n) from (m, k) and (k, n).
+  func multiply(_ a: Rows, _ b: Panels, adding: Bool = false) {
+    precondition(count == a.count && columns == b.columns && a.columns == b.depth, "shapes that fit")
+    unsafe pef_gemm_f32(
+      pointer, stride, a.pointer, a.stride, 1, b.rows.pointer, Int(PEF_PANEL), b.rows.stride, count,
+      columns, b.depth, adding ? 1 : 0)
+  }
+
+  /// The same with b as it lies.
+  func multiply(_ a: Rows, _ b: Rows, adding: Bool = false) {
+    precondition(count == a.count && columns == b.columns && a.columns == b.count, "shapes that fit")
+    unsafe pef_gemm_f32(
+      pointer, stride, a.pointer, a.stride, 1, b.pointer, b.stride, Int(PEF_PANEL), count, columns,
+      b.count, adding ? 1 : 0)
+  }
+
+  /// self = aᵀ · b, or self += aᵀ · b: (m, n) from (k, m) and (k, n).
+  func multiply(transposed a: Rows, _ b: Rows, adding: Bool = false) {
+    precondition(count == a.columns && columns == b.columns && a.count == b.count, "shapes that fit")
+    unsafe pef_gemm_f32(
+      pointer, stride, a.pointer, 1, a.stride, b.pointer, b.stride, Int(PEF_PANEL), count, columns,
+      b.count, adding ? 1 : 0)
+  }
+}
+
+extension Rows {
+  /// Each column times its factor, plus its offset.
+  func scaleColumns(by factors: Rows?, plus offsets: Rows?) {
+    precondition((factors?.columns ?? columns) == columns, "a factor a column")
+    precondition((offsets?.columns ?? columns) == columns, "an offset a column")
+    unsafe pef_scale_columns_f32(
+      pointer, stride, count, columns, factors?.pointer, offsets?.pointer)
+  }
+
+  /// self (1, columns) += the sum over the rows of x·(y − offsets).
+  func addColumnProducts(_ x: Rows, _ y: Rows, offsets: Rows?) {
+    precondition(count == 1 && x.columns == columns && y.columns == columns && x.count == y.count)
+    precondition((offsets?.columns ?? columns) == columns, "an offset a column")
+    unsafe pef_column_products_f32(
+      pointer, x.pointer, x.stride, y.pointer, y.stride, x.count, columns, offsets?.pointer)
+  }
+}
+
+extension Rows {
+  /// self += other; rows without gaps.
+  func add(_ other: Rows) {
+    precondition(isDense && other.isDense && count * columns == other.count * other.columns)
+    unsafe pef_add_f32(pointer, other.pointer, count * columns)
+  }
+
+  /// Zeros everywhere; rows without gaps.
+  package func clear() {
+    precondition(isDense, "rows without gaps")
+    unsafe pointer.update(repeating: 0, count: count * columns)
+  }
+}
