@@ -71,6 +71,19 @@ PEF_CLONES void pef_widen_f32(enum pef_dtype dtype, const void *restrict from, f
   }
 }
 
+void pef_widen_tile_f32(enum pef_dtype dtype, const void *from, size_t row, size_t rows,
+                        size_t columns, float *tile) {
+  const size_t size = dtype == PEF_F64 ? 8 : dtype == PEF_F32 ? 4 : dtype <= PEF_BF16 ? 2 : 1;
+  const char *bytes = from;
+  for (size_t i = 0; i < rows; i++, bytes += row * size, tile += columns) {
+    // No processor guesses where a row begins.
+    if (i + 8 < rows)
+      for (size_t j = 0; j < columns * size; j += 64)
+        __builtin_prefetch(bytes + 8 * row * size + j);
+    pef_widen_f32(dtype, bytes, tile, columns);
+  }
+}
+
 PEF_CLONES void pef_widen_f64(enum pef_dtype dtype, const void *restrict from,
                               double *restrict to, size_t count) {
   switch (dtype) {

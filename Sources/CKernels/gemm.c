@@ -24,15 +24,19 @@ __attribute__((always_inline)) static inline void tile(
 #pragma clang loop unroll(full)
     for (size_t p = 0; p < panels; p++)
       sums[i][p] = accumulate ? *(const vector *)(c + i * c_row + p * PEF_PANEL) : (vector)0.0f;
-  for (size_t l = 0; l < k; l++, b += b_row, a += a_column) {
+  // Three rows a base: what an address of the processor's can add up.
+  const float *bases[4] = {a, a + 3 * a_row, a + 6 * a_row, a + 9 * a_row};
+  for (size_t l = 0; l < k; l++, b += b_row) {
 #pragma clang loop unroll(full)
     for (size_t i = 0; i < rows; i++) {
-      vector factor = (vector)a[i * a_row];
+      vector factor = (vector)bases[i / 3][i % 3 * a_row];
 #pragma clang loop unroll(full)
       for (size_t p = 0; p < panels; p++)
         sums[i][p] = __builtin_elementwise_fma(factor, *(const vector *)(b + p * b_panel),
                                                sums[i][p]);
     }
+#pragma clang loop unroll(full)
+    for (size_t j = 0; j < 4; j++) bases[j] += a_column;
   }
 #pragma clang loop unroll(full)
   for (size_t i = 0; i < rows; i++)
@@ -153,5 +157,20 @@ PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *re
       for (size_t i = 0; i < width; i++) panel[l * PEF_PANEL + i] = from[i * row + l];
       for (size_t i = width; i < PEF_PANEL; i++) panel[l * PEF_PANEL + i] = 0;
     }
+  }
+}
+
+PEF_CLONES void pef_copy_panels_f32(float *restrict panels, const float *restrict x, size_t row,
+                                    size_t rows, size_t columns) {
+  for (size_t j = 0; j < columns; j += PEF_PANEL, panels += rows * PEF_PANEL) {
+    const size_t width = columns - j < PEF_PANEL ? columns - j : PEF_PANEL;
+    if (width == PEF_PANEL) {
+      for (size_t i = 0; i < rows; i++)
+        memcpy(panels + i * PEF_PANEL, x + i * row + j, PEF_PANEL * sizeof(float));
+      continue;
+    }
+    memset(panels, 0, rows * PEF_PANEL * sizeof(float));
+    for (size_t i = 0; i < rows; i++)
+      memcpy(panels + i * PEF_PANEL, x + i * row + j, width * sizeof(float));
   }
 }

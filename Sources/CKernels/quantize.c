@@ -158,14 +158,47 @@ PEF_CLONES void pef_absmax(enum pef_dtype dtype, const void *restrict x, size_t 
   }
 }
 
-PEF_CLONES void pef_dequantize4(enum pef_code4 code, const uint8_t *restrict packed,
-                                const float *restrict absmax, size_t count, size_t block_size,
-                                float *restrict y) {
-  float pairs[256][2];
+// The two values of each byte.
+__attribute__((always_inline)) static inline void pairs_of(enum pef_code4 code,
+                                                           float (*pairs)[2]) {
   for (size_t byte = 0; byte < 256; byte++) {
     pairs[byte][0] = float_of(levels4[code][byte >> 4]);
     pairs[byte][1] = float_of(levels4[code][byte & 15]);
   }
+}
+
+PEF_CLONES void pef_dequantize4_tile(enum pef_code4 code, const uint8_t *restrict packed,
+                                     const float *restrict absmax, size_t block_size,
+                                     size_t first, size_t row, size_t rows, size_t columns,
+                                     float *restrict tile) {
+  float pairs[256][2];
+  pairs_of(code, pairs);
+  for (size_t i = 0; i < rows; i++, first += row, tile += columns) {
+    // No processor guesses where a row begins.
+    if (i + 8 < rows)
+      for (size_t j = 0; j < columns; j += 128)
+        __builtin_prefetch(packed + (first + 8 * row + j) / 2);
+    for (size_t j = 0; j < columns;) {
+      const size_t element = first + j, block = element / block_size;
+      const size_t rest = (block + 1) * block_size - element;
+      const size_t end = columns - j < rest ? columns : j + rest;
+      const float factor = absmax[block];
+      const uint8_t *bytes = packed + element / 2;
+      if (element % 2) tile[j++] = pairs[*bytes++][1] * factor;
+      for (; j + 1 < end; j += 2, bytes++) {
+        tile[j] = pairs[*bytes][0] * factor;
+        tile[j + 1] = pairs[*bytes][1] * factor;
+      }
+      if (j < end) tile[j++] = pairs[*bytes][0] * factor;
+    }
+  }
+}
+
+PEF_CLONES void pef_dequantize4(enum pef_code4 code, const uint8_t *restrict packed,
+                                const float *restrict absmax, size_t count, size_t block_size,
+                                float *restrict y) {
+  float pairs[256][2];
+  pairs_of(code, pairs);
   for (size_t start = 0; start < count; start += block_size) {
     size_t length = count - start < block_size ? count - start : block_size;
     float factor = absmax[start / block_size];
@@ -247,6 +280,12 @@ PEF_CLONES void pef_dequantize_int8(const int8_t *restrict codes, const float *r
   for (size_t row = 0; row < rows; row++)
     for (size_t i = 0; i < columns; i++)
       y[row * columns + i] = (float)codes[row * columns + i] * absmax[row] * 7.874015718698502e-3f;
+}
+
+void pef_dequantize_int8_tile(const int8_t *codes, const float *absmax, size_t row, size_t rows,
+                              size_t columns, float *tile) {
+  for (size_t i = 0; i < rows; i++)
+    pef_dequantize_int8(codes + i * row, absmax + i, 1, columns, tile + i * columns);
 }
 
 #define TRANSPOSE(TYPE)                                                                       \

@@ -66,6 +66,7 @@ package struct FrozenWeight: Sendable {
     let count = outputs * inputs
     let blockCount = FourBitCode.blockCount(of: count, blockSize: size)
     var scales = [Float](repeating: 0, count: blockCount)
+    let flattened = FrozenWeight(outputs: 1, inputs: count, codes: codes)
     // A part of whole blocks at a time.
     let part = max(size, (1 << 14) / size * size)
     let row = Rows(1, part)
@@ -74,7 +75,7 @@ package struct FrozenWeight: Sendable {
       var start = 0
       while start < count {
         let end = min(count, start + part)
-        widen(elements: start..<end, into: row.columns(0..<end - start))
+        flattened.widen(rows: 0..<1, columns: start..<end, into: row.columns(0..<end - start))
         row.withSpan { values in
           var codes = bytes._mutatingExtracting(
             start / 2..<FourBitCode.byteCount(of: end))
@@ -112,13 +113,28 @@ package struct FrozenWeight: Sendable {
     if case .numbers = codes { false } else { true }
   }
 
-  /// Some columns of some rows, in f32: BF16, F16 and codes exactly as they decode.
+  /// Some columns of some rows, in f32, as rows without gaps: BF16, F16 and codes exactly as they
+  /// decode.
   func widen(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {
     precondition(tile.count == rows.count && tile.columns == columns.count, "a tile of that shape")
-    for (place, row) in rows.enumerated() {
-      widen(
-        elements: row * inputs + columns.lowerBound..<row * inputs + columns.upperBound,
-        into: tile.rows(place..<place + 1))
+    precondition(rows.lowerBound >= 0 && rows.upperBound <= outputs, "rows that there are")
+    precondition(columns.lowerBound >= 0 && columns.upperBound <= inputs, "likewise columns")
+    let first = rows.lowerBound * inputs + columns.lowerBound
+    tile.withSpan { tile in
+      switch codes {
+      case .numbers(let dtype, let bytes):
+        dtype.widenTile(
+          bytes.span, first: first, row: inputs, rows: rows.count, columns: columns.count,
+          into: &tile)
+      case .blocks(let code, let size, let bytes, let scales):
+        code.dequantizeTile(
+          bytes.span, absmax: scales.span, blockSize: size, first: first, row: inputs,
+          rows: rows.count, columns: columns.count, into: &tile)
+      case .rows(let bytes, let scales):
+        RowInt8.dequantizeTile(
+          bytes.span, absmax: scales.span.extracting(rows), first: first, row: inputs,
+          rows: rows.count, columns: columns.count, into: &tile)
+      }
     }
   }
 
@@ -127,54 +143,5 @@ package struct FrozenWeight: Sendable {
     let rows = Rows(outputs, inputs)
     widen(rows: 0..<outputs, columns: 0..<inputs, into: rows)
     return rows.values
-  }
-
-  private func widen(elements: Range<Int>, into row: Rows) {
-    row.withSpan { values in
-      switch codes {
-      case .numbers(let dtype, let bytes):
-        let size = dtype.bitCount / 8
-        Float.widen(
-          bytes.span.extracting(elements.lowerBound * size..<elements.upperBound * size), dtype,
-          into: &values, count: elements.count)
-      case .blocks(let code, let size, let bytes, let scales):
-        Self.decode(elements, code, size, bytes, scales, into: &values)
-      case .rows(let bytes, let scales):
-        let first = elements.lowerBound / max(1, inputs)
-        RowInt8.dequantize(
-          bytes.span.extracting(elements), absmax: scales.span.extracting(first..<first + 1),
-          rows: 1, columns: elements.count, into: &values)
-      }
-    }
-  }
-
-  private static func decode(
-    _ elements: Range<Int>, _ code: FourBitCode, _ size: Int, _ bytes: Bytes, _ scales: [Float],
-    into values: inout MutableSpan<Float>
-  ) {
-    // What comes before the first whole block is decoded with the block that it ends.
-    let ahead = elements.lowerBound % size
-    if ahead > 0 {
-      let start = elements.lowerBound - ahead
-      let end = min(elements.upperBound, start + size)
-      var block = [Float](repeating: 0, count: size)
-      var span = block.mutableSpan
-      code.dequantize(
-        bytes.span.extracting(start / 2..<FourBitCode.byteCount(of: end)),
-        absmax: scales.span.extracting(start / size..<start / size + 1), count: end - start,
-        blockSize: size, into: &span)
-      for place in 0..<end - elements.lowerBound { values[place] = block[ahead + place] }
-      guard end < elements.upperBound else { return }
-      var rest = values._mutatingExtracting(end - elements.lowerBound..<elements.count)
-      decode(end..<elements.upperBound, code, size, bytes, scales, into: &rest)
-      return
-    }
-    code.dequantize(
-      bytes.span.extracting(
-        elements.lowerBound / 2..<FourBitCode.byteCount(of: elements.upperBound)),
-      absmax: scales.span.extracting(
-        elements.lowerBound / size..<FourBitCode.blockCount(
-          of: elements.upperBound, blockSize: size)),
-      count: elements.count, blockSize: size, into: &values)
   }
 }

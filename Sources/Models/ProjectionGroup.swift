@@ -13,9 +13,9 @@ struct ProjectionGroup: Sendable {
   let projections: [Projection]
 
   /// The inputs (backward: the outputs) that a tile spans.
-  private static let tileDepth = 384
+  private static let tileDepth = 256
   /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
-  private static let tileWidth = 96
+  private static let tileWidth = 192
   /// The tokens of a piece of work that is cut by tokens.
   private static let tokenCount = 64
 
@@ -24,11 +24,12 @@ struct ProjectionGroup: Sendable {
 
   var inputs: Int { projections[0].inputs }
 
-  /// Widths of tiles for so many columns in all: enough pieces for all threads.
+  /// The width of tiles for so many columns in all: as many tiles for each thread, two at least.
   private static func width(_ columns: Int, _ threads: Int) -> Int {
     let panel = Int(PEF_PANEL)
-    let even = columns / max(1, threads * 4) / panel * panel
-    return min(tileWidth, max(panel, even))
+    let rounds = max(2, (columns + threads * tileWidth - 1) / (threads * tileWidth))
+    let panels = (columns + panel - 1) / panel
+    return max(1, (panels + threads * rounds - 1) / (threads * rounds)) * panel
   }
 
   /// outputs = x·W'ᵀ + bias, or outputs += that.
@@ -60,8 +61,8 @@ struct ProjectionGroup: Sendable {
       pieces += (0..<inputs).cut(into: Self.width(inputs, work.team.count)).map { .input($0) }
     }
     for (place, projection) in projections.enumerated() where projection.adapter != nil {
-      pieces += (0..<inputs).cut(into: 2 * Self.tileWidth).map { .a(place, $0) }
-      pieces += (0..<projection.outputs).cut(into: 2 * Self.tileWidth).map { .b(place, $0) }
+      pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
+      pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
     }
     work.team.forEach(pieces.count) { worker, item in
       switch pieces[item] {
@@ -182,7 +183,8 @@ extension Projection {
     for rows in (0..<outputs).cut(into: depth) {
       let tile = scratch.reshaped(rows.count, columns.count)
       fill(rows: rows, columns: columns, into: tile)
-      dx.multiply(dy.columns(rows), tile, adding: isAdding)
+      let rest = scratch.columns(rows.count * columns.count..<scratch.columns)
+      dx.multiply(dy.columns(rows), Panels(copying: tile, in: rest), adding: isAdding)
       isAdding = true
     }
   }

@@ -18,6 +18,16 @@ struct Panels {
     (columns + Int(PEF_PANEL) - 1) / Int(PEF_PANEL) * Int(PEF_PANEL) * depth
   }
 
+  /// Some rows, laid out in a scratch that has room for them.
+  init(copying matrix: Rows, in scratch: Rows) {
+    let width = Int(PEF_PANEL)
+    rows = scratch.reshaped((matrix.columns + width - 1) / width, matrix.count * width)
+    depth = matrix.count
+    columns = matrix.columns
+    unsafe pef_copy_panels_f32(
+      rows.pointer, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
+  }
+
   /// The transpose of some rows, laid out in a scratch that has room for it.
   init(transposing matrix: Rows, in scratch: Rows) {
     let width = Int(PEF_PANEL)

@@ -11,16 +11,7 @@
 #include <stdint.h>
 
 #include "training.h"
-
-/// The element types that peftool computes with.
-enum pef_dtype {
-  PEF_F64,
-  PEF_F32,
-  PEF_F16,
-  PEF_BF16,
-  PEF_F8_E4M3,  // no infinity, NaN 0x7f and 0xff, largest 448 (OCP "E4M3FN")
-  PEF_F8_E5M2
-};
+#include "types.h"
 
 /// Widens `count` elements; exact, but for F64 into f32, which rounds to nearest even.
 void pef_widen_f32(enum pef_dtype dtype, const void *from, float *to, size_t count);
@@ -149,9 +140,6 @@ void pef_compare_f32(const float *a, const float *b, size_t count, double atol, 
                      struct pef_comparison *result);
 void pef_compare_f64(const double *a, const double *b, size_t count, double atol, double rtol,
                      struct pef_comparison *result);
-
-/// The 4-bit codes of bitsandbytes.
-enum pef_code4 { PEF_NF4, PEF_FP4 };
 
 /// The values of the sixteen codes.
 void pef_levels4(enum pef_code4 code, float *levels);

@@ -5,6 +5,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "types.h"
+
+/// A tile of a matrix in f32, without gaps: `rows` rows of `columns` elements, which are `row`
+/// elements apart in the matrix. Exact, but for F64, which rounds to nearest even.
+void pef_widen_tile_f32(enum pef_dtype dtype, const void *from, size_t row, size_t rows,
+                        size_t columns, float *tile);
+
+/// The same of a matrix whose elements pef_quantize4 has coded row after row, in blocks of an even
+/// size: the tile begins at the matrix's element `first`.
+void pef_dequantize4_tile(enum pef_code4 code, const uint8_t *packed, const float *absmax,
+                          size_t block_size, size_t first, size_t row, size_t rows,
+                          size_t columns, float *tile);
+
+/// The same of codes of pef_quantize_int8, with the scales of the tile's rows.
+void pef_dequantize_int8_tile(const int8_t *codes, const float *absmax, size_t row, size_t rows,
+                              size_t columns, float *tile);
+
 /// The columns of a panel.
 enum { PEF_PANEL = 16 };
 
@@ -23,6 +40,10 @@ void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a
 /// What the last panel lacks of rows is 0.
 void pef_transpose_panels_f32(float *panels, const float *x, size_t row, size_t rows,
                               size_t columns);
+
+/// x (rows, columns), rows `row` apart, in panels: element (i, j) is at j / PEF_PANEL * rows *
+/// PEF_PANEL + i * PEF_PANEL + j % PEF_PANEL. What the last panel lacks of columns is 0.
+void pef_copy_panels_f32(float *panels, const float *x, size_t row, size_t rows, size_t columns);
 
 /// y = w * x * rho, rho = 1 / sqrt(mean(x * x) + epsilon) of each row (rows, columns).
 void pef_rmsnorm_forward_f32(float *y, float *rho, const float *x, const float *w, size_t rows,
