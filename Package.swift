@@ -65,6 +65,7 @@ let package = Package(
         "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
         "Checkpoints", "CKernels",
       ]),
+    module("Examples", ["Files", "JSON", "Tensors", "LinearAlgebra", "Checkpoints"]),
     module("Reports"),
     module(
       "Commands",
@@ -94,6 +95,8 @@ let package = Package(
         "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "LinearAlgebra", "Patterns",
         "Tensors",
       ]),
+    tests(
+      "ExamplesTests", ["Checkpoints", "Examples", "Files", "Fixtures", "JSON", "LinearAlgebra"]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",

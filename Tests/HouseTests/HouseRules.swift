@@ -4,7 +4,7 @@ import Testing
 private let moduleOrder = [
   "CJSON", "CYAML", "COniguruma", "CZstd", "CXXHash", "CKernels", "CLinux", "COpenBLAS",
   "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-  "Adapters", "Reports", "Commands", "peftool", "peftool-bench",
+  "Adapters", "Examples", "Reports", "Commands", "peftool", "peftool-bench",
 ]
 
 /// Members that a protocol asks for, which its documentation describes.
