@@ -1,4 +1,5 @@
-"""Writes Samples/chat/conversations.json: conversations as transformers makes text of them.
+"""Writes Samples/chat/conversations.json: conversations as transformers makes text of them; and
+Samples/data: files of training data, with the tokens and labels that transformers and TRL make.
 
     make_data_samples.py [--compare FOLDER]
 
@@ -13,18 +14,25 @@ import pathlib
 import random
 
 import jinja2
-from tokenizers import Tokenizer, models
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-CHAT = pathlib.Path(__file__).resolve().parent / "chat"
+SAMPLES = pathlib.Path(__file__).resolve().parent
+CHAT = SAMPLES / "chat"
+DATA = SAMPLES / "data"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 CONTENTS = [
     "", " ", "\n", "Hello", "What is 2+2?", "  padded \n", "\n\nIt leads\n", "a</s>b", "<|im_end|>",
-    "<|eot_id|>x", "[INST] hi [/INST]", "<<SYS>>\nno\n<</SYS>>", "{{ 7 * 7 }}{% if x %}", "é e\u0301",
-    "\u00a0wide\u3000", "\u001cpart\u001f", "\r\nlines\r\n", "\n\u0301mark\n\u0301", "👍🏽", "\u200bzero",
+    "<|eot_id|>x", "[INST] hi [/INST]", "<<SYS>>\nno\n<</SYS>>", "{{ 7 * 7 }}{% if x %}",
+    "é e\u0301",
+    "\u00a0wide\u3000", "\u001cpart\u001f", "\r\nlines\r\n", "\n\u0301mark\n\u0301", "👍🏽",
+    "\u200bzero",
     "<think>\n\nWhy?\n\n</think>\n\nSo.", "<think>a</think>b<think>c</think>\nd", "no</think>open",
     "<think>not closed", "</think>", "<think></think>", "\n<think>\nx\n</think>\n\n\n y ",
-    "<tool_response>3</tool_response>", "<tool_response>", "</tool_response>", "日本語の\tテキスト",
+    "<tool_response>3</tool_response>", "<tool_response>", "</tool_response>",
+    "日本語の\tテキスト",
     "\u0085next\u2028", "long " * 12,
 ]
 
@@ -92,6 +100,107 @@ def compare(name, text, count=2000, seed=1):
     return equal
 
 
+TEXTS = [
+    "The cat sat on the mat.", "", "Two lines:\nand the other one.\n", "Ends by itself.</s>",
+    "<s>begins", "naïve café, e\u0301 and 日本語", "  spaces  around  ", "the the the the",
+]
+PROMPTS = [
+    ("What is 2+2? ", "4"), ("The cat", " sat on the mat."), ("the ca", "t sat"), ("", "all of it"),
+    ("Nothing follows.", ""), ("Line\n", "\nbehind lines"), ("a</s>", "b"), ("x", "ends</s>"),
+    ("Q: é", "\u0301 is a mark"),
+]
+CHATS = [
+    [("user", "Hello"), ("assistant", "The cat sat on the mat.")],
+    [("system", "Be brief."), ("user", "Why?"), ("assistant", "\nSo.\n"), ("user", "And?"),
+     ("assistant", "<|im_end|> the end")],
+    [("user", "the ca"), ("assistant", "t sat"), ("user", ""), ("assistant", "")],
+    [("user", "\u65e5"), ("assistant", " \u672c "), ("user", "unanswered")],
+]
+# Where an answer begins and ends is said with `generation`, and nothing else is new in these.
+MARKED = {
+    "chatml": "{%- for turn in messages -%}{{ '<|im_start|>' ~ turn.role ~ '\\n' }}"
+    "{%- if turn.role == 'assistant' -%}"
+    "{%- generation -%}{{ turn.content ~ '<|im_end|>' }}{%- endgeneration -%}"
+    "{%- else -%}{{ turn.content ~ '<|im_end|>' }}{%- endif -%}{{ '\\n' }}{%- endfor -%}",
+    "mistral-v1": "{%- set first = messages[0].role == 'system' -%}{{- bos_token -}}"
+    "{%- for turn in (messages[1:] if first else messages) -%}"
+    "{%- if turn.role == 'user' -%}{{ ' [INST] ' ~ (messages[0].content ~ '\\n\\n' "
+    "if loop.first and first else '') ~ turn.content ~ ' [/INST]' }}{%- else -%}"
+    "{%- generation -%}{{ ' ' ~ turn.content ~ eos_token }}{%- endgeneration -%}"
+    "{%- endif -%}{%- endfor -%}",
+}
+
+
+def small_tokenizer():
+    """A byte-level BPE of some 400 tokens that merges over spaces and newlines."""
+    one = Tokenizer(models.BPE())
+    one.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    one.decoder = decoders.ByteLevel()
+    lines = [*TEXTS, *(a + b for a, b in PROMPTS), "assistant\nuser\nassistant\n\nSo"] * 3
+    one.train_from_iterator(lines, trainers.BpeTrainer(
+        vocab_size=400, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"]))
+    one.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)])
+    return one
+
+
+def write_data():
+    DATA.mkdir(exist_ok=True)
+    small_tokenizer().save(str(DATA / "tokenizer.json"), pretty=False)
+    one = PreTrainedTokenizerFast(tokenizer_file=str(DATA / "tokenizer.json"), **TOKENS)
+    (DATA / "tokenizer_config.json").write_text(json.dumps(TOKENS, indent=2) + "\n")
+
+    def lines(name, examples):
+        (DATA / name).write_text("".join(
+            json.dumps(example, ensure_ascii=False) + "\n" for example in examples))
+
+    def chats():
+        return [[{"role": role, "content": text} for role, text in chat] for chat in CHATS]
+
+    lines("texts.jsonl", [{"text": text, "source": "here"} for text in TEXTS])
+    lines("prompts.jsonl", [{"prompt": a, "completion": b} for a, b in PROMPTS])
+    lines("chats.jsonl", [{"messages": chat} for chat in chats()])
+    quoted = ['"' + field.replace('"', '""') + '"' for pair in PROMPTS for field in pair]
+    rows = [f"{a},{n},{b}" for n, (a, b) in enumerate(zip(quoted[::2], quoted[1::2]))]
+    (DATA / "prompts.csv").write_text("\r\n".join(["prompt,number,completion", *rows]), newline="")
+    (DATA / "story.txt").write_text("The cat sat on the mat.\n" * 5)
+
+    def ended(text):
+        return text if text.endswith(one.eos_token) else text + one.eos_token
+
+    def labelled(ids, learnt):
+        labels = [number if on else -100 for number, on in zip(ids, learnt, strict=True)]
+        return {"ids": ids, "labels": labels}
+
+    expected = {"texts": [], "prompts": [], "chats": {}}
+    for text in TEXTS:
+        ids = one(ended(text))["input_ids"]
+        expected["texts"].append(labelled(ids, [1] * len(ids)))
+    for prompt, completion in PROMPTS:
+        # TRL's SFTTrainer masks as many tokens as the prompt has; here as many as are the same.
+        ids, given = one(ended(prompt + completion))["input_ids"], one(prompt)["input_ids"]
+        same = next((n for n, (a, b) in enumerate(zip(ids, given)) if a != b), len(given))
+        expected["prompts"].append(labelled(ids, [n >= same for n in range(len(ids))]))
+    for name, template in MARKED.items():
+        expected["chats"][name] = []
+        for chat in chats():
+            made = one.apply_chat_template(
+                chat, chat_template=template, return_dict=True, return_assistant_tokens_mask=True)
+            plain = one.apply_chat_template(chat, chat_template=templates()[name], tokenize=False)
+            assert made["input_ids"] == one(plain, add_special_tokens=False)["input_ids"]
+            expected["chats"][name].append(labelled(made["input_ids"], made["assistant_masks"]))
+    story = ended((DATA / "story.txt").read_text())
+    expected["story"] = one(story)["input_ids"]
+    (DATA / "expected.json").write_text(json.dumps(expected) + "\n")
+
+    rows = [example["ids"][:12] for example in expected["texts"][:3]]
+    padded = [row + [0] * (12 - len(row)) for row in rows]
+    labels = [row + [-100] * (12 - len(row)) for row in rows]
+    save_file({"input_ids": torch.tensor(padded), "labels": torch.tensor(labels)},
+              str(DATA / "tokens.safetensors"))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--compare", type=pathlib.Path)
@@ -99,6 +208,7 @@ def main():
     if folder is None:
         text = json.dumps(golden(), ensure_ascii=False, indent=0)
         (CHAT / "conversations.json").write_text(text + "\n")
+        write_data()
         return
     for path in sorted(folder.glob("*.jinja")):
         with open(path, newline="") as file:

@@ -92,6 +92,17 @@ package struct ChatTemplate: Equatable, Sendable {
     self = family
   }
 
+  /// The token that ends an assistant's turn.
+  ///
+  /// - Throws: `different` where it is the eos token and the tokenizer names none.
+  package func turnEnd(_ tokens: SpecialTokens) throws(PeftoolError) -> String {
+    switch layout {
+    case .chatML, .qwen3: ChatMLLayout.end
+    case .llama3: Llama3Layout.end
+    case .zephyr, .instructions: try tokens.eos(for: name)
+    }
+  }
+
   /// Writes a conversation.
   ///
   /// - Throws: `damaged` where there is no message, and where their order is none that the family

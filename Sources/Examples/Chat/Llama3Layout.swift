@@ -16,7 +16,7 @@ struct Llama3Layout {
   /// Nil for Llama 3, which writes no dates.
   let day: Day?
 
-  private static let end = "<|eot_id|>"
+  static let end = "<|eot_id|>"
 
   private static func header(_ role: ChatMessage.Role) -> String {
     "<|start_header_id|>\(role.rawValue)<|end_header_id|>\n\n"

@@ -1,0 +1,170 @@
+import Examples
+import Files
+import Foundation
+import JSON
+import Testing
+
+private let golden: JSON? = try? JSON(opening: dataSample("expected.json"))
+
+private func expected(_ path: String...) throws -> [Labelled] {
+  let list = try #require(golden?.value(at: path)).array(named: "list")
+  func numbers(_ json: JSON, _ key: String) throws -> [Int32] {
+    try json.array(at: key).map { Int32(try $0.int(named: key)) }
+  }
+  return try list.map { Labelled(ids: try numbers($0, "ids"), labels: try numbers($0, "labels")) }
+}
+
+private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> TokenExamples {
+  var examples = TokenExamples()
+  let path = dataSample(name)
+  try examples.append(
+    DataInput(opening: path), format: DataFormat(ofPath: path), tokenizer: tokenizer)
+  return examples
+}
+
+@Suite struct ExampleTokenizerTests {
+  @Test func textsAreThoseOfTransformers() throws {
+    #expect(try examples("texts.jsonl", exampleTokenizer()).all == expected("texts"))
+  }
+
+  @Test(arguments: ["prompts.jsonl", "prompts.csv"])
+  func completionsAreLearntAndPromptsAreNot(name: String) throws {
+    let found = try examples(name, exampleTokenizer())
+    #expect(found.all == (try expected("prompts")))
+    let all = try examples(name, exampleTokenizer(trainsOnPrompt: true))
+    #expect(all.all.map(\.ids) == found.all.map(\.ids))
+    #expect(all.all.allSatisfy { $0.ids == $0.labels })
+  }
+
+  @Test(arguments: ["chatml", "mistral-v1"])
+  func answersAreThoseOfTransformers(template: String) throws {
+    let found = try examples("chats.jsonl", exampleTokenizer(template))
+    #expect(found.all == (try expected("chats", template)))
+    let all = try examples("chats.jsonl", exampleTokenizer(template, trainsOnPrompt: true))
+    #expect(all.all.map(\.ids) == found.all.map(\.ids))
+    #expect(all.all.allSatisfy { $0.ids == $0.labels })
+  }
+
+  @Test func withoutATokenOfItsOwnATurnsEndIsFoundAllTheSame() throws {
+    // Llama 3's tokens are none of this tokenizer's: they are text like any other.
+    let tokenizer = try exampleTokenizer("llama3")
+    let small = try SmallTokenizer()
+    let found = try examples("chats.jsonl", tokenizer)
+    for (example, chat) in zip(found.all, try chats()) {
+      let segments = try ChatTemplate(named: "llama3").segments(chat, tokens: tokenizer.tokens)
+      #expect(example.ids == small.encode(segments.text, false))
+      // An answer's tokens are those of which some bytes are the answer's.
+      var (place, right) = (0, [Bool]())
+      let isAnswer = segments.segments.flatMap { segment in
+        segment.text.utf8.map { _ in segment.isAssistant }
+      }
+      for id in example.ids {
+        let count = try #require(small.byteCount(id))
+        right.append(isAnswer[place..<(place + count)].contains(true))
+        place += count
+      }
+      #expect(place == isAnswer.count)
+      #expect(example.labels.map { $0 != TokenExamples.ignored } == right)
+    }
+  }
+
+  private func chats() throws -> [[ChatMessage]] {
+    var lines = JSONLines(try DataInput(opening: dataSample("chats.jsonl")))
+    var chats: [[ChatMessage]] = []
+    while let example = try lines.next() {
+      if case .messages(let messages) = example.content { chats.append(messages) }
+    }
+    return chats
+  }
+
+  @Test(arguments: [4, 5, 16, 1000])
+  func aPlainTextIsOneStreamCutToLength(length: Int) throws {
+    let stream = try #require(golden).array(at: "story").map { Int32(try $0.int(named: "id")) }
+    let found = try examples("story.txt", exampleTokenizer(maximum: length)).all
+    #expect(found.allSatisfy { $0.ids == $0.labels })
+    #expect(found.dropLast().allSatisfy { $0.ids.count == length })
+    let rest = stream.count % length
+    #expect(found.flatMap(\.ids) == Array(rest == 1 ? stream.dropLast() : stream[...]))
+  }
+
+  @Test func aTokenizerThatEndsTextsItselfIsNotHelped() throws {
+    let small = try SmallTokenizer()
+    let encoder = try TokenEncoder(eos: ("</s>", 1), vocabularySize: 400) {
+      small.encode($0, $1) + ($1 ? [1] : [])
+    }
+    let tokenizer = ExampleTokenizer(
+      encoder: encoder, template: nil, tokens: .init(), length: .init(maximum: 99, truncates: true))
+    let (ids, labels) = try tokenizer.tokens(of: .completion(prompt: "x", completion: "yz"))
+    #expect(ids == [0] + small.encode("xyz", false) + [1])
+    #expect(labels.last == 1 && ids.count { $0 == 1 } == 1)
+  }
+
+  @Test func whatIsTooLongIsAnErrorOrCutAndCounted() throws {
+    let text = #"{"text": "abcdef"}"# + "\n\n" + #"{"text": "abcdefghijkl"}"# + "\n"
+    let error = #expect(throws: PeftoolError.self) {
+      try TokenExamples.read(text, .jsonl, exampleTokenizer(maximum: 8))
+    }
+    #expect(
+      error?.description
+        == "f: line 3: has 14 tokens, expected at most 8 (--max-length); --truncate cuts what is "
+        + "longer")
+    let cut = try TokenExamples.read(text, .jsonl, exampleTokenizer(maximum: 8, truncates: true))
+    #expect(cut.count == 2 && cut.truncatedCount == 1 && cut.cutTokenCount == 6)
+    #expect(cut.all.map(\.ids.count) == [8, 8] && cut.droppedCount == 0)
+    #expect(cut.learntTokenCount == 14)
+  }
+
+  @Test func anExampleWithoutALabelLeftIsDroppedAndCounted() throws {
+    let text =
+      #"{"prompt": "abcdefgh", "completion": "ij"}"# + "\n" + #"{"prompt": "a", "completion": "b"}"#
+    let cut = try TokenExamples.read(text, .jsonl, exampleTokenizer(maximum: 9, truncates: true))
+    #expect(cut.count == 1 && cut.droppedCount == 1 && cut.truncatedCount == 0)
+    #expect(cut.cutTokenCount == 3)
+  }
+
+  @Test(
+    arguments: [
+      (
+        #"{"messages": [{"role": "user", "content": "x"}]}"#, "chatml",
+        "line 1: has nothing to learn: no token behind the first has a label"
+      ),
+      (
+        #"{"messages": [{"role": "user", "content": "x"}]}"#, nil,
+        "line 1: has messages, and the model has no chat template; --chat-template names one: "
+          + ChatTemplate.names.joined(separator: ", ")
+      ),
+      (
+        #"{"messages": [{"role": "assistant", "content": "x"}]}"#, "llama2",
+        "line 1: messages[0].role is assistant, expected user: the chat template llama2 takes a system "
+          + "message first and then user and assistant in turn"
+      ),
+      ("", "chatml", "has no examples, expected at least one"),
+      ("\n  \r\n\t\n", "chatml", "has no examples, expected at least one"),
+    ] as [(String, String?, String)])
+  func refusals(text: String, template: String?, reason: String) throws {
+    let error = #expect(throws: PeftoolError.self) {
+      try TokenExamples.read(text, .jsonl, exampleTokenizer(template))
+    }
+    #expect(error?.description == "f: \(reason)")
+  }
+
+  @Test func withoutAnEndATextIsRefused() throws {
+    let error = #expect(throws: PeftoolError.self) {
+      try TokenExamples.read("x", .txt, exampleTokenizer(eos: nil))
+    }
+    #expect(
+      error?.description
+        == "f: the tokenizer names no eos_token, with which each text is to end")
+  }
+
+  @Test func aTextThatIsNoUTF8IsRefusedWithTheByte() throws {
+    var examples = TokenExamples()
+    let error = #expect(throws: PeftoolError.self) {
+      try examples.append(
+        DataInput([0xEF, 0xBB, 0xBF, 0x61, 0xFF], path: "f"), format: .txt,
+        tokenizer: exampleTokenizer())
+    }
+    #expect(error?.description == "f: byte 4: the text is no UTF-8")
+    #expect(throws: PeftoolError.self) { try TokenExamples.read("", .txt, exampleTokenizer()) }
+  }
+}
