@@ -37,6 +37,8 @@ let package = Package(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+    .systemLibrary(
+      name: "CUTF8Proc", pkgConfig: "libutf8proc", providers: [.apt(["libutf8proc-dev"])]),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .target(
       name: "CKernels",
@@ -65,12 +67,13 @@ let package = Package(
         "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
         "Checkpoints", "CKernels",
       ]),
+    module("Tokenizers", ["CUTF8Proc", "Files", "JSON", "Patterns"]),
     module("Reports"),
     module(
       "Commands",
       [
         "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-        "Adapters", "Reports", argumentParser,
+        "Adapters", "Tokenizers", "Reports", argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],
@@ -94,6 +97,7 @@ let package = Package(
         "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "LinearAlgebra", "Patterns",
         "Tensors",
       ]),
+    tests("TokenizersTests", ["Files", "Fixtures", "JSON", "Patterns", "Tokenizers"]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",
