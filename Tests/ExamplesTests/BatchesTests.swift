@@ -1,22 +1,16 @@
 import Examples
-import Files
 import Fixtures
 import Testing
 
 /// Examples of given lengths; token t of example e is 1000·e + t.
 private func data(_ lengths: [Int]) throws -> TokenExamples {
-  let small: TokenEncoder.Encode = { text, _ in
-    let parts = text.split(separator: ":")
-    guard parts.count == 3, let example = Int32(parts[0]), let count = Int32(parts[1]) else {
-      return []
-    }
-    return (0..<count).map { 1000 * example + $0 }
+  let ids = lengths.enumerated().flatMap { example, count in
+    (0..<count).map { Int64(1000 * example + $0) }
   }
-  let tokenizer = ExampleTokenizer(
-    encoder: try TokenEncoder(eos: (":", 0), vocabularySize: 0, encode: small), template: nil,
-    tokens: .init(), length: .init(maximum: 1 << 20, truncates: false))
-  let lines = lengths.enumerated().map { "{\"text\": \"\($0):\($1):e\"}\n" }.joined()
-  return try TokenExamples.read(lines, .jsonl, tokenizer)
+  let offsets = lengths.reduce(into: [0]) { $0.append(($0.last ?? 0) + Int64($1)) }
+  return try TokenExamples.read(
+    [.i64("input_ids", [ids.count], ids), .i64("offsets", [offsets.count], offsets)],
+    vocabularySize: 1 << 30, maximum: 1 << 20)
 }
 
 private func randomLengths(_ seed: UInt64, _ count: ClosedRange<Int>, longest: Int = 40) -> [Int] {

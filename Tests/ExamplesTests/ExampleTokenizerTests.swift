@@ -3,6 +3,7 @@ import Files
 import Foundation
 import JSON
 import Testing
+import Tokenizers
 
 private let golden: JSON? = try? JSON(opening: dataSample("expected.json"))
 
@@ -48,18 +49,19 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
   @Test func withoutATokenOfItsOwnATurnsEndIsFoundAllTheSame() throws {
     // Llama 3's tokens are none of this tokenizer's: they are text like any other.
     let tokenizer = try exampleTokenizer("llama3")
-    let small = try SmallTokenizer()
+    let small = try #require(smallTokenizer)
     let found = try examples("chats.jsonl", tokenizer)
     for (example, chat) in zip(found.all, try chats()) {
       let segments = try ChatTemplate(named: "llama3").segments(chat, tokens: tokenizer.tokens)
-      #expect(example.ids == small.encode(segments.text, false))
+      #expect(example.ids == (try small.encode(segments.text, addingSpecialTokens: false)))
       // An answer's tokens are those of which some bytes are the answer's.
       var (place, right) = (0, [Bool]())
       let isAnswer = segments.segments.flatMap { segment in
         segment.text.utf8.map { _ in segment.isAssistant }
       }
       for id in example.ids {
-        let count = try #require(small.byteCount(id))
+        // A token of bytes has a character for each.
+        let count = try #require(small.token(id)).unicodeScalars.count
         right.append(isAnswer[place..<(place + count)].contains(true))
         place += count
       }
@@ -88,15 +90,27 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
   }
 
   @Test func aTokenizerThatEndsTextsItselfIsNotHelped() throws {
-    let small = try SmallTokenizer()
-    let encoder = try TokenEncoder(eos: ("</s>", 1), vocabularySize: 400) {
-      small.encode($0, $1) + ($1 ? [1] : [])
-    }
+    let file = try String(contentsOfFile: dataSample("tokenizer.json"), encoding: .utf8)
+    let end = #"{"SpecialToken":{"id":"</s>","type_id":0}}"#
+    let both = file.replacingOccurrences(
+      of: #"{"Sequence":{"id":"A","type_id":0}}]"#,
+      with: #"{"Sequence":{"id":"A","type_id":0}},"# + end + "]"
+    ).replacingOccurrences(
+      of: #""special_tokens":{"#,
+      with: #""special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]},"#)
     let tokenizer = ExampleTokenizer(
-      encoder: encoder, template: nil, tokens: .init(), length: .init(maximum: 99, truncates: true))
+      encoder: try TokenEncoder(Tokenizer(parsing: Array(both.utf8)), eos: "</s>"), template: nil,
+      tokens: .init(), length: .init(maximum: 99, truncates: true))
     let (ids, labels) = try tokenizer.tokens(of: .completion(prompt: "x", completion: "yz"))
-    #expect(ids == [0] + small.encode("xyz", false) + [1])
-    #expect(labels.last == 1 && ids.count { $0 == 1 } == 1)
+    let plain = try #require(smallTokenizer).encode("xyz")
+    #expect(ids == plain + [1] && labels == [-100, -100] + plain.dropFirst(2) + [1])
+  }
+
+  @Test func anEndThatTheTokenizerHasNotIsRefused() throws {
+    let error = #expect(throws: PeftoolError.self) { try exampleTokenizer(eos: "<|end|>") }
+    #expect(
+      error?.reason == "tokenizer_config.json names the eos_token '<|end|>', which tokenizer.json "
+        + "has not")
   }
 
   @Test func whatIsTooLongIsAnErrorOrCutAndCounted() throws {

@@ -117,20 +117,18 @@ private let text = Example(.text("a"), line: 1)
   }
 
   @Test func aLineThatIsTooLongIsRefused() throws {
-    let most = LineReader.maximumByteCount
-    let start = Array("\n{\"text\": \"".utf8)
-    func line(_ count: Int) -> [UInt8] {
-      start + [UInt8](repeating: 0x61, count: count - start.count - 1) + Array("\"}".utf8)
-    }
-    #expect(try read(line(most)).count == 1)
-    let error = #expect(throws: PeftoolError.self) { try read(line(most + 1)) }
-    #expect(
-      error?.description
-        == "f: line 2: more than 16777216 bytes, expected at most so many")
-    let endless = #expect(throws: PeftoolError.self) {
-      try read([UInt8](repeating: 0x20, count: most + 1))
-    }
-    #expect(endless?.reason == "line 1: more than 16777216 bytes, expected at most so many")
+    #expect(LineReader.maximumByteCount == 16 << 20)
+    var lines = LineReader(DataInput(Array("abc\r\nabcd\nabcde\n".utf8), path: "f"), limit: 4)
+    #expect(try lines.next()?.bytes.count == 3)
+    #expect(try lines.next()?.bytes.count == 4)
+    let error = #expect(throws: PeftoolError.self) { _ = try lines.next()?.number }
+    #expect(error?.description == "f: line 3: more than 4 bytes, expected at most so many")
+  }
+
+  @Test func aLineWithoutAnEndIsRefusedBeforeItIsRead() throws {
+    let bytes = [UInt8](repeating: 0x61, count: LineReader.maximumByteCount + 1)
+    let error = #expect(throws: PeftoolError.self) { try read(bytes) }
+    #expect(error?.reason == "line 1: more than 16777216 bytes, expected at most so many")
   }
 
   @Test(arguments: 0..<20)

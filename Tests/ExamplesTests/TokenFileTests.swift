@@ -4,40 +4,10 @@ import Fixtures
 import JSON
 import Testing
 
-/// A tensor for a file: its dtype, shape and bytes.
-private struct Tensor {
-  let name: String, dtype: String, shape: [Int], bytes: [UInt8]
-
-  init(_ name: String, _ dtype: String, _ shape: [Int], _ values: [Int64], width: Int) {
-    (self.name, self.dtype, self.shape) = (name, dtype, shape)
-    bytes = values.flatMap { value in
-      (0..<width).map { UInt8(truncatingIfNeeded: value >> (8 * Int64($0))) }
-    }
-  }
-
-  static func i64(_ name: String, _ shape: [Int], _ values: [Int64]) -> Tensor {
-    Tensor(name, "I64", shape, values, width: 8)
-  }
-}
-
 private func read(
-  _ tensors: [Tensor], vocabularySize: Int = 100, maximum: Int = 99
+  _ tensors: [TokenTensor], maximum: Int = 99
 ) throws -> TokenExamples {
-  var (entries, data): ([String], [UInt8]) = ([], [])
-  for tensor in tensors {
-    entries.append(
-      "\"\(tensor.name)\":{\"dtype\":\"\(tensor.dtype)\",\"shape\":\(tensor.shape),\"data_offsets\":"
-        + "[\(data.count),\(data.count + tensor.bytes.count)]}")
-    data += tensor.bytes
-  }
-  let header = Array("{\(entries.joined(separator: ","))}".utf8)
-  let length = (0..<8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) }
-  let scratch = try Scratch()
-  var examples = TokenExamples()
-  try examples.append(
-    tokenFile: scratch.write("f.safetensors", length + header + data),
-    vocabularySize: vocabularySize, length: .init(maximum: maximum, truncates: true))
-  return examples
+  try TokenExamples.read(tensors, vocabularySize: 100, maximum: maximum)
 }
 
 @Suite struct TokenFileTests {
@@ -55,8 +25,8 @@ private func read(
 
   @Test func aMaskSaysWhatIsLearnt() throws {
     let found = try read([
-      Tensor("input_ids", "U16", [2, 4], [1, 2, 3, 4, 5, 6, 7, 8], width: 2),
-      Tensor("label_mask", "U8", [2, 4], [0, 0, 1, 0, 1, 1, 0, 1], width: 1),
+      TokenTensor("input_ids", "U16", [2, 4], [1, 2, 3, 4, 5, 6, 7, 8], width: 2),
+      TokenTensor("label_mask", "U8", [2, 4], [0, 0, 1, 0, 1, 1, 0, 1], width: 1),
     ])
     #expect(
       found.all == [
@@ -67,8 +37,9 @@ private func read(
 
   @Test func aFlatListIsCutByOffsets() throws {
     let found = try read([
-      .i64("offsets", [3], [0, 2, 5]), Tensor("input_ids", "I32", [5], [1, 2, 3, 4, 5], width: 4),
-      Tensor("labels", "I32", [5], [-100, 9, 3, -100, 8], width: 4),
+      .i64("offsets", [3], [0, 2, 5]),
+      TokenTensor("input_ids", "I32", [5], [1, 2, 3, 4, 5], width: 4),
+      TokenTensor("labels", "I32", [5], [-100, 9, 3, -100, 8], width: 4),
     ])
     #expect(
       found.all == [
@@ -88,7 +59,7 @@ private func read(
       ),
       ([.i64("labels", [1, 2], [1, 2])], "has no tensor 'input_ids'"),
       (
-        [Tensor("input_ids", "F32", [1, 1], [0], width: 4)],
+        [TokenTensor("input_ids", "F32", [1, 1], [0], width: 4)],
         "tensor 'input_ids': dtype F32, expected integers of at most 64 bits"
       ),
       (
@@ -141,8 +112,8 @@ private func read(
       ),
       ([.i64("input_ids", [0, 2], [])], "has no examples, expected at least one"),
       ([.i64("input_ids", [4, 0], [])], "has no examples, expected at least one"),
-    ] as [([Tensor], String)])
-  fileprivate func refusals(tensors: [Tensor], message: String) throws {
+    ] as [([TokenTensor], String)])
+  func refusals(tensors: [TokenTensor], message: String) throws {
     let error = #expect(throws: PeftoolError.self) { try read(tensors) }
     var known = error
     known?.path = nil

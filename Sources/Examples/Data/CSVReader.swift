@@ -18,12 +18,16 @@ package struct CSVReader {
   package static let maximumByteCount = 16 << 20
 
   private let input: DataInput
+  private let limit: Int
   private var block: (bytes: [UInt8], offset: Int) = ([], 0)
   private var position = 0
   private var line = 1
 
-  /// The records of an input from here on.
-  package init(_ input: DataInput) { self.input = input }
+  /// The records of an input from here on, each of so many bytes at most.
+  package init(_ input: DataInput, limit: Int = maximumByteCount) {
+    self.input = input
+    self.limit = limit
+  }
 
   /// The next record; nil at the end.
   ///
@@ -39,10 +43,10 @@ package struct CSVReader {
         let place = block.offset + position - 1
         start = start ?? place
         raw.append(byte)
-        guard raw.count <= Self.maximumByteCount else {
+        guard raw.count <= limit else {
           throw failure(
             .unsupported,
-            "a record of more than \(Self.maximumByteCount) bytes, expected at most so many",
+            "a record of more than \(limit) bytes, expected at most so many",
             line: startLine, at: start)
         }
         if let reason = fields.take(byte) {

@@ -12,19 +12,25 @@ package struct LineReader {
     package let offset: Int
 
     /// Whether there is nothing but white space in it.
-    package var isBlank: Bool { bytes.allSatisfy { [0x20, 0x09, 0x0D].contains($0) } }
+    package var isBlank: Bool {
+      bytes.allSatisfy { $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }
+    }
   }
 
   /// A longer line is refused: it is held in memory, and no example has so much text.
   package static let maximumByteCount = 16 << 20
 
   private let input: DataInput
+  private let limit: Int
   private var block: (bytes: [UInt8], offset: Int) = ([], 0)
   private var position = 0
   private var number = 0
 
-  /// The lines of an input from here on.
-  package init(_ input: DataInput) { self.input = input }
+  /// The lines of an input from here on, each of so many bytes at most.
+  package init(_ input: DataInput, limit: Int = maximumByteCount) {
+    self.input = input
+    self.limit = limit
+  }
 
   /// The next line; nil at the end.
   ///
@@ -41,10 +47,10 @@ package struct LineReader {
       start = start ?? block.offset + position
       let end = block.bytes[position...].firstIndex(of: UInt8(ascii: "\n"))
       bytes += block.bytes[position..<(end ?? block.bytes.count)]
-      guard bytes.count <= Self.maximumByteCount else {
+      guard bytes.count <= limit else {
         throw PeftoolError(
           .unsupported,
-          "line \(number + 1): more than \(Self.maximumByteCount) bytes, expected at most so many",
+          "line \(number + 1): more than \(limit) bytes, expected at most so many",
           path: input.path)
       }
       position = end.map { $0 + 1 } ?? block.bytes.count

@@ -1,41 +1,49 @@
 package import Files
+package import Tokenizers
 
 /// How text becomes numbers of tokens, and how a text ends.
 package struct TokenEncoder: Sendable {
-  /// The numbers of a text's tokens, with or without those that a tokenizer puts around a text.
-  package typealias Encode =
-    @Sendable (_ text: String, _ addingSpecialTokens: Bool) throws(PeftoolError) -> [Int32]
-
-  let encode: Encode
-  /// The token that ends a text, with its number.
-  let eos: (text: String, id: Int32)?
+  /// What cuts text into tokens.
+  package let tokenizer: Tokenizer
+  /// The token that ends a text; nil where none is known.
+  package let eos: String?
   /// Whether the tokenizer itself ends every text with it.
-  let endsByItself: Bool
-  /// The largest number of a token and one.
-  let vocabularySize: Int
+  private let endsByItself: Bool
 
-  /// Of a tokenizer's parts.
+  /// Of a tokenizer and the eos token that `tokenizer_config.json` names.
   ///
-  /// - Throws: what `encode` throws for an empty text.
-  package init(
-    eos: (text: String, id: Int32)?, vocabularySize: Int, encode: @escaping Encode
-  ) throws(PeftoolError) {
-    self.encode = encode
+  /// - Throws: `different` where the tokenizer has no such token, and as it does for an empty text.
+  package init(_ tokenizer: Tokenizer, eos: String?) throws(PeftoolError) {
+    self.tokenizer = tokenizer
     self.eos = eos
-    self.vocabularySize = vocabularySize
-    if let eos { endsByItself = try encode("", true).last == eos.id } else { endsByItself = false }
+    guard let eos else {
+      endsByItself = false
+      return
+    }
+    guard let id = tokenizer.id(of: eos) else {
+      throw PeftoolError(
+        .different,
+        "tokenizer_config.json names the eos_token '\(eos.printable)', which tokenizer.json has not"
+      )
+    }
+    endsByItself = try tokenizer.encode("").last == id
+  }
+
+  /// The numbers of a text's tokens, with or without those that the tokenizer puts around a text.
+  func encode(_ text: String, _ addingSpecialTokens: Bool) throws(PeftoolError) -> [Int32] {
+    try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
   }
 
   /// The numbers of a text with what the tokenizer puts around it, its end once.
   ///
   /// A text that ends with the eos token is given no second one, as TRL's `SFTTrainer` does.
-  /// - Throws: `different` where no eos token is known, and as `encode`.
+  /// - Throws: `different` where no eos token is known, and as the tokenizer.
   func ended(_ text: String) throws(PeftoolError) -> [Int32] {
     guard let eos else {
       throw PeftoolError(
         .different, "the tokenizer names no eos_token, with which each text is to end")
     }
-    return try encode(endsByItself || text.ends(with: eos.text) ? text : text + eos.text, true)
+    return try encode(endsByItself || text.ends(with: eos) ? text : text + eos, true)
   }
 }
 
