@@ -7,12 +7,14 @@ import Tokenizers
 
 private let golden: JSON? = try? JSON(opening: dataSample("expected.json"))
 
-private func expected(_ path: String...) throws -> [Labelled] {
+private func expected(_ path: String...) throws -> [Labelled?] {
   let list = try #require(golden?.value(at: path)).array(named: "list")
   func numbers(_ json: JSON, _ key: String) throws -> [Int32] {
     try json.array(at: key).map { Int32(try $0.int(named: key)) }
   }
-  return try list.map { Labelled(ids: try numbers($0, "ids"), labels: try numbers($0, "labels")) }
+  return try list.map {
+    $0 == .null ? nil : Labelled(ids: try numbers($0, "ids"), labels: try numbers($0, "labels"))
+  }
 }
 
 private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> TokenExamples {
@@ -44,6 +46,25 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     let all = try examples("chats.jsonl", exampleTokenizer(template, trainsOnPrompt: true))
     #expect(all.all.map(\.ids) == found.all.map(\.ids))
     #expect(all.all.allSatisfy { $0.ids == $0.labels })
+  }
+
+  /// Some of these have the template's tokens and others have not, some put a space before a text.
+  @Test(
+    arguments: ["gpt2", "smollm", "llama3", "qwen2", "nemo", "mistral", "llama2", "tinyllama"],
+    ["chatml", "mistral-v1"])
+  func answersAreFoundWithEveryKindOfTokenizer(name: String, template: String) throws {
+    let path = dataSample("../tokenizers/\(name).json")
+    let tokenizer = ExampleTokenizer(
+      encoder: try TokenEncoder(Tokenizer(contentsOf: path), eos: nil),
+      template: try ChatTemplate(named: template), tokens: SpecialTokens(bos: "<s>", eos: "</s>"),
+      length: .init(maximum: 1 << 20, truncates: false))
+    let right = try expected("chats", name, template)
+    // Transformers loses answers that begin with a space where offsets are trimmed.
+    let known = name != "llama3" ? 4 : template == "chatml" ? 3 : 0
+    #expect(right.count { $0 != nil } == known)
+    for (found, right) in zip(try examples("chats.jsonl", tokenizer).all, right) {
+      #expect(right == nil || found == right)
+    }
   }
 
   @Test func withoutATokenOfItsOwnATurnsEndIsFoundAllTheSame() throws {
