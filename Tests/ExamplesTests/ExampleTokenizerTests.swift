@@ -67,6 +67,32 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     }
   }
 
+  /// Encoding all before each answer again would take a time that grows with its square.
+  @Test(
+    arguments: [
+      ("mistral", "mistral-v1", true), ("llama2", "mistral-v1", true), ("llama2", "chatml", false),
+      ("tinyllama", "mistral-v1", true), ("qwen2", "chatml", true), ("qwen2", "mistral-v1", false),
+    ])
+  func aTurnThatEndsWithATokenIsFoundWithoutASearch(
+    name: String, template: String, isFound: Bool
+  ) throws {
+    #expect(TokenEncoder.maximumSearchByteCount == 64 << 20)
+    let path = dataSample("../tokenizers/\(name).json")
+    let tokenizer = ExampleTokenizer(
+      encoder: try TokenEncoder(Tokenizer(contentsOf: path), eos: nil, searchLimit: 20),
+      template: try ChatTemplate(named: template), tokens: SpecialTokens(bos: "<s>", eos: "</s>"),
+      length: .init(maximum: 1 << 20, truncates: false))
+    if isFound {
+      #expect(try examples("chats.jsonl", tokenizer).count == 4)
+    } else {
+      let error = #expect(throws: PeftoolError.self) { try examples("chats.jsonl", tokenizer) }
+      #expect(
+        error?.reason
+          == "line 1: a conversation too long to find its answers in, whose turns end with no token "
+          + "of their own; expected a tokenizer that has the chat template's tokens")
+    }
+  }
+
   @Test func withoutATokenOfItsOwnATurnsEndIsFoundAllTheSame() throws {
     // Llama 3's tokens are none of this tokenizer's: they are text like any other.
     let tokenizer = try exampleTokenizer("llama3")

@@ -1,10 +1,6 @@
 import Files
 
 extension TokenEncoder {
-  /// The most bytes that are encoded again to find where answers begin and end, where that cannot
-  /// be told piece by piece.
-  static var maximumSearchByteCount: Int { 64 << 20 }
-
   /// The numbers of a conversation's tokens, and those ranges of them that the assistant writes.
   ///
   /// The text is encoded as one, since tokens may reach over the borders of its pieces; a token that
@@ -62,7 +58,7 @@ extension TokenEncoder {
     var (before, byteCount) = ("", 0)
     func encoded(_ text: String) throws(PeftoolError) -> [Int32] {
       byteCount += text.utf8.count
-      guard byteCount <= Self.maximumSearchByteCount else {
+      guard byteCount <= searchLimit else {
         throw PeftoolError(
           .unsupported,
           "a conversation too long to find its answers in, whose turns end with no "

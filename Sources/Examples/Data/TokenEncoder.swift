@@ -9,11 +9,20 @@ package struct TokenEncoder: Sendable {
   package let eos: String?
   /// Whether the tokenizer itself ends every text with it.
   private let endsByItself: Bool
+  /// The most bytes that are encoded again to find a conversation's answers.
+  let searchLimit: Int
+
+  /// The most bytes that are encoded again to find where answers begin and end, where that cannot
+  /// be told turn by turn.
+  package static let maximumSearchByteCount = 64 << 20
 
   /// Of a tokenizer and the eos token that `tokenizer_config.json` names.
   ///
   /// - Throws: `different` where the tokenizer has no such token, and as it does for an empty text.
-  package init(_ tokenizer: Tokenizer, eos: String?) throws(PeftoolError) {
+  package init(
+    _ tokenizer: Tokenizer, eos: String?, searchLimit: Int = maximumSearchByteCount
+  ) throws(PeftoolError) {
+    self.searchLimit = searchLimit
     self.tokenizer = tokenizer
     self.eos = eos
     guard let eos else {
