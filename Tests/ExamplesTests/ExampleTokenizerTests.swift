@@ -70,7 +70,8 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
   /// Encoding all before each answer again would take a time that grows with its square.
   @Test(
     arguments: [
-      ("mistral", "mistral-v0.3", true), ("llama2", "mistral-v1", true), ("llama2", "chatml", false),
+      ("mistral", "mistral-v0.3", true), ("llama2", "mistral-v1", true),
+      ("llama2", "chatml", false),
       ("tinyllama", "mistral-v1", true), ("qwen2", "chatml", true), ("qwen2", "mistral-v1", false),
     ])
   func aTurnThatEndsWithATokenIsFoundWithoutASearch(
