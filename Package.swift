@@ -37,6 +37,8 @@ let package = Package(
       name: "COniguruma", pkgConfig: "oniguruma", providers: [.apt(["libonig-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+    // Debian's libutf8proc-dev; SwiftPM would warn of the flag that its pkg-config file has.
+    .systemLibrary(name: "CUTF8Proc"),
     .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .target(
       name: "CKernels",
@@ -65,12 +67,15 @@ let package = Package(
         "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
         "Checkpoints", "CKernels",
       ]),
+    module("Tokenizers", ["CUTF8Proc", "Files", "JSON", "Patterns"]),
+    module(
+      "Examples", ["Files", "JSON", "Tensors", "LinearAlgebra", "Checkpoints", "Tokenizers"]),
     module("Reports"),
     module(
       "Commands",
       [
         "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-        "Adapters", "Reports", argumentParser,
+        "Adapters", "Tokenizers", "Reports", argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],
@@ -94,6 +99,9 @@ let package = Package(
         "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "LinearAlgebra", "Patterns",
         "Tensors",
       ]),
+    tests("TokenizersTests", ["Files", "Fixtures", "JSON", "Patterns", "Tokenizers"]),
+    tests(
+      "ExamplesTests", ["Checkpoints", "Examples", "Files", "Fixtures", "JSON", "Tokenizers"]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",

@@ -2,7 +2,8 @@
 
 # What `swift build` needs, and OpenBLAS, which peftool loads when it is first needed.
 library_packages=(
-  libjson-c-dev libyaml-dev libonig-dev libzstd-dev libxxhash-dev pkg-config libopenblas0
+  libjson-c-dev libyaml-dev libonig-dev libzstd-dev libxxhash-dev libutf8proc-dev pkg-config
+  libopenblas0
 )
 
 # Ends the script, saying why.

@@ -2,7 +2,8 @@ import COniguruma
 package import Files
 import Synchronization
 
-/// A regular expression in Python's syntax, as PEFT's configuration files hold them.
+/// A regular expression in Python's syntax, as PEFT's configuration files hold them, or in
+/// Oniguruma's own, as a `tokenizer.json` does.
 ///
 /// Compiled and matched by Oniguruma with a cap on the pattern's length and nesting and on the
 /// steps that a match may take, as the pattern may come out of a hostile file.
@@ -11,6 +12,14 @@ package final class RegularExpression: @unchecked Sendable {
   // Written once in init; Oniguruma only reads it afterwards.
   let compiled: OnigRegex
   let pattern: String
+
+  /// How a pattern is spelt.
+  package enum Syntax: Sendable {
+    /// As for Python's `re`.
+    case python
+    /// As the `tokenizers` library takes it.
+    case oniguruma
+  }
 
   private static let maximumPatternByteCount = 4096
   private static let maximumRetryCount: UInt = 10_000
@@ -23,7 +32,7 @@ package final class RegularExpression: @unchecked Sendable {
   /// Compiles a pattern.
   ///
   /// - Throws: `damaged` where it is no regular expression or longer than 4,096 bytes.
-  package init(_ pattern: String) throws(PeftoolError) {
+  package init(_ pattern: String, syntax: Syntax = .python) throws(PeftoolError) {
     guard pattern.utf8.count <= Self.maximumPatternByteCount else {
       throw PeftoolError(
         .damaged,
@@ -42,7 +51,7 @@ package final class RegularExpression: @unchecked Sendable {
         let start = text.baseAddress
         return unsafe onig_new(
           &regex, start, start.map { unsafe $0 + text.count }, OnigOptionType(ONIG_OPTION_NONE),
-          Self.utf8, Self.pythonSyntax, &info)
+          Self.utf8, syntax == .python ? Self.pythonSyntax : Self.ownSyntax, &info)
       }
       nonisolated(unsafe) let result = unsafe regex
       return unsafe (status, result)
@@ -88,9 +97,12 @@ package final class RegularExpression: @unchecked Sendable {
     return status
   }
 
-  // Two constants of Oniguruma's that C spells as macros over its globals, which it never changes.
+  // Three constants of Oniguruma's that C spells as macros over its globals, which it never changes.
   private static var utf8: OnigEncoding { unsafe pef_onig_utf8() }
   private static var pythonSyntax: UnsafeMutablePointer<OnigSyntaxType> {
     unsafe pef_onig_python_syntax()
+  }
+  private static var ownSyntax: UnsafeMutablePointer<OnigSyntaxType> {
+    unsafe pef_onig_own_syntax()
   }
 }

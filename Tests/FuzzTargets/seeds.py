@@ -297,7 +297,26 @@ def recipes():
                 b"%YAML 1.1\n---\n")
 
 
-SEEDS = {"GGUF": gguf_files, "Packed": packed_files, "SafetensorsHeader": headers,
+def json_lines():
+    for name in ("texts", "prompts", "chats"):
+        yield (SAMPLES / f"data/{name}.jsonl").read_bytes()
+    turn = b'{"role": "assistant", "content": "<think>\\na\\n</think>\\n\\nb", "thinking": "c"}'
+    yield b'\xef\xbb\xbf\r\n{"messages": [{"role": "user", "content": "\\u0085 x"}, %s]}\n' % turn
+    yield b'{"messages": [{"role": "system", "content": ""}, %s, %s]}' % (turn, turn)
+    yield from (b'{"text": "a"}\n{"prompt": "a", "completion": ""}', b'{"text": "\xff"}', b"[[[",
+                b'{"text": null, "prompt": 3}', b'{"messages": [{"role": "tool"}]}')
+
+
+def csv_tables():
+    yield (SAMPLES / "data/prompts.csv").read_bytes()
+    yield b'\xef\xbb\xbftext,"x"\r\n"a""b","c\r\n"\r\n\r\n'
+    yield from (b"text\na\n", b'a"b', b'"a"b', b'"a',
+                b"prompt,completion\n,\n", b"text,b\n1\n", b'"a"\r', b'"a"\r\n', b"a\r", b'""',
+                b"text\n\xff\n", b"prompt,text\n")
+
+
+SEEDS = {"JSONLines": json_lines, "CSV": csv_tables, "GGUF": gguf_files,
+         "Packed": packed_files, "SafetensorsHeader": headers,
          "ShardIndex": indices, "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "Recipe": recipes, "TorchPickle": pickles,
          "TorchZip": torch_files}

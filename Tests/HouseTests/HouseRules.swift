@@ -2,9 +2,10 @@ import Testing
 
 /// The order of the modules in which imports only look back.
 private let moduleOrder = [
-  "CJSON", "CYAML", "COniguruma", "CZstd", "CXXHash", "CKernels", "CLinux", "COpenBLAS",
+  "CJSON", "CYAML", "COniguruma", "CZstd", "CUTF8Proc", "CXXHash", "CKernels", "CLinux",
+  "COpenBLAS",
   "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-  "Adapters", "Reports", "Commands", "peftool", "peftool-bench",
+  "Adapters", "Tokenizers", "Examples", "Reports", "Commands", "peftool", "peftool-bench",
 ]
 
 /// Members that a protocol asks for, which its documentation describes.

@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import JSON
+import Tokenizers
 
 /// A Hugging Face tokenizer as the metadata of a GGUF file: the mirror of `GGUFTokenizer`.
 ///

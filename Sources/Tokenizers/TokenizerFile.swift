@@ -1,28 +1,21 @@
-import Files
-import JSON
+package import Files
+package import JSON
 
-/// A `tokenizer.json` of the `tokenizers` library whose model is BPE.
+/// A `tokenizer.json` of the `tokenizers` library whose model is BPE, as it stands.
 ///
 /// Read a token at a time: vocabulary and merges make up nearly all of the text, and as a tree of
 /// JSON they would take ten times its size.
-struct TokenizerFile {
+package struct TokenizerFile: Sendable {
   /// The tokens of the model with their numbers, in the order of the file.
-  private(set) var vocabulary: [(token: String, id: Int)] = []
+  package private(set) var vocabulary: [(token: String, id: Int)] = []
   /// The merges in their order.
-  private(set) var merges: [(left: String, right: String)] = []
+  package private(set) var merges: [(left: String, right: String)] = []
   /// The tokens beside the model's.
-  private(set) var addedTokens: [AddedToken] = []
+  package private(set) var addedTokens: [AddedToken] = []
   /// The other members at the top, and those of the model.
-  private var members: [String: JSON] = [:]
-  private var modelMembers: [String: JSON] = [:]
-
-  /// A token that a text is searched for before it is cut.
-  struct AddedToken {
-    let token: String
-    let id: Int
-    /// Whether it steers the model rather than being text.
-    let isSpecial: Bool
-  }
+  private(set) var members: [String: JSON] = [:]
+  private(set) var modelMembers: [String: JSON] = [:]
+  private var hasMerges = false
 
   /// Twice what Llama 3 and Mistral Nemo have, the largest of the families.
   private static let maximumByteCount = 32 << 20
@@ -32,30 +25,37 @@ struct TokenizerFile {
     byteCount: 4 << 20, valueCount: 100_000, depth: maximumDepth)
   private static let maximumDepth = 64
   /// No model has a larger vocabulary.
-  static let maximumTokenCount = 1_000_000
+  package static let maximumTokenCount = 1_000_000
   private static let maximumAddedTokenCount = 100_000
 
   /// Reads a file.
   ///
   /// - Throws: `io`, `damaged`, and `unsupported` for another model than BPE; with the path.
-  init(opening path: String) throws(PeftoolError) {
+  package init(opening path: String) throws(PeftoolError) {
     let file = try InputFile(opening: path)
     do throws(PeftoolError) {
       guard file.byteCount <= Self.maximumByteCount else {
         throw PeftoolError(
           .unsupported, "\(file.byteCount) bytes, expected at most \(Self.maximumByteCount)")
       }
-      try read(file.bytes(0..<file.byteCount))
+      try self.init(parsing: file.bytes(0..<file.byteCount))
     } catch {
       throw error.at(path: path)
     }
   }
 
+  /// Reads the text of a file.
+  ///
+  /// - Throws: `damaged`, and `unsupported` for another model than BPE.
+  package init(parsing bytes: [UInt8]) throws(PeftoolError) {
+    try read(bytes)
+  }
+
   /// A member at the top; null where it is missing.
-  subscript(key: String) -> JSON { members[key] ?? .null }
+  package subscript(key: String) -> JSON { members[key] ?? .null }
 
   /// A member of the model; null where it is missing.
-  func model(_ key: String) -> JSON { modelMembers[key] ?? .null }
+  package func model(_ key: String) -> JSON { modelMembers[key] ?? .null }
 
   private mutating func read(_ bytes: [UInt8]) throws(PeftoolError) {
     var reader = try JSONReader(
@@ -82,13 +82,15 @@ struct TokenizerFile {
       }
     }
     try reader.finish()
-    guard !found.modelMembers.isEmpty else { throw PeftoolError(.damaged, "has no model") }
+    guard names.contains(ExactName("model")) else { throw PeftoolError(.damaged, "has no model") }
     self = found
-    guard model("type") == .string("BPE") else {
+    // GPT-2's own file does not name the kind of its model.
+    guard modelMembers["type"] == nil || model("type") == .string("BPE") else {
       throw PeftoolError(
         .unsupported, "its model is \(model("type").summary), expected \"BPE\"")
     }
     guard !vocabulary.isEmpty else { throw PeftoolError(.damaged, "its model has no vocab") }
+    guard hasMerges else { throw PeftoolError(.damaged, "its model has no merges") }
   }
 
   private mutating func readModel(
@@ -101,7 +103,9 @@ struct TokenizerFile {
         throw PeftoolError(.damaged, "\"\(key.printable)\" stands twice", offset: offset)
       }
       switch key {
-      case "vocab" where try reader.nextKind() == .object:
+      // Of a model of another kind only that kind is told.
+      case "vocab" where try reader.nextKind() != .object: try reader.skip()
+      case "vocab":
         try reader.readObject { (reader, token, offset) throws(PeftoolError) in
           guard let id = Int(try reader.readNumber()), (0..<Self.maximumTokenCount).contains(id)
           else {
@@ -117,8 +121,9 @@ struct TokenizerFile {
           found.vocabulary.append((token, id))
         }
       case "merges":
+        found.hasMerges = true
         try reader.readArray { (reader) throws(PeftoolError) in
-          found.merges.append(try Self.merge(&reader))
+          if let merge = try Self.merge(&reader) { found.merges.append(merge) }
         }
       default: found.modelMembers[key] = try Self.tree(&reader, bytes)
       }
@@ -126,13 +131,15 @@ struct TokenizerFile {
     self = found
   }
 
-  /// A merge: two strings, or as before tokenizers 0.20 one with a space between the parts.
+  /// A merge: two strings, or as before tokenizers 0.20 one with a space between the parts, where
+  /// lines of a `merges.txt` that tell its version count for nothing.
   private static func merge(
     _ reader: inout JSONReader
-  ) throws(PeftoolError) -> (left: String, right: String) {
+  ) throws(PeftoolError) -> (left: String, right: String)? {
     let offset = reader.offset
     if try reader.nextKind() == .string {
       let text = try reader.readString()
+      if text.hasPrefix("#version") { return nil }
       let parts = text.utf8.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
       guard parts.count == 2 else {
         throw PeftoolError(
@@ -157,19 +164,5 @@ struct TokenizerFile {
     let start = reader.offset
     try reader.skip(isStrict: true)
     return try JSON(parsing: Array(bytes[start..<reader.offset]), limits: smallLimits)
-  }
-}
-
-extension TokenizerFile.AddedToken {
-  fileprivate init(_ json: JSON) throws(PeftoolError) {
-    token = try json.string(at: "content")
-    id = try json.int(at: "id")
-    isSpecial = try json["special"]?.bool(named: "special") ?? false
-    guard (0..<TokenizerFile.maximumTokenCount).contains(id) else {
-      throw PeftoolError(
-        .damaged,
-        "added token \"\(token.printable)\" has the number \(id), expected 0 to "
-          + "\(TokenizerFile.maximumTokenCount - 1)")
-    }
   }
 }

@@ -1,0 +1,62 @@
+package import Files
+package import Tokenizers
+
+/// How text becomes numbers of tokens, and how a text ends.
+package struct TokenEncoder: Sendable {
+  /// What cuts text into tokens.
+  package let tokenizer: Tokenizer
+  /// The token that ends a text; nil where none is known.
+  package let eos: String?
+  /// Whether the tokenizer itself ends every text with it.
+  private let endsByItself: Bool
+  /// The most bytes that are encoded again to find a conversation's answers.
+  let searchLimit: Int
+
+  /// The most bytes that are encoded again to find where answers begin and end, where that cannot
+  /// be told turn by turn.
+  package static let maximumSearchByteCount = 64 << 20
+
+  /// Of a tokenizer and the eos token that `tokenizer_config.json` names.
+  ///
+  /// - Throws: `different` where the tokenizer has no such token, and as it does for an empty text.
+  package init(
+    _ tokenizer: Tokenizer, eos: String?, searchLimit: Int = maximumSearchByteCount
+  ) throws(PeftoolError) {
+    self.searchLimit = searchLimit
+    self.tokenizer = tokenizer
+    self.eos = eos
+    guard let eos else {
+      endsByItself = false
+      return
+    }
+    guard let id = tokenizer.id(of: eos) else {
+      throw PeftoolError(
+        .different,
+        "tokenizer_config.json names the eos_token '\(eos.printable)', which tokenizer.json has not"
+      )
+    }
+    endsByItself = try tokenizer.encode("").last == id
+  }
+
+  /// The numbers of a text's tokens, with or without those that the tokenizer puts around a text.
+  func encode(_ text: String, _ addingSpecialTokens: Bool) throws(PeftoolError) -> [Int32] {
+    try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
+  }
+
+  /// The numbers of a text with what the tokenizer puts around it, its end once.
+  ///
+  /// A text that ends with the eos token is given no second one, as TRL's `SFTTrainer` does.
+  /// - Throws: `different` where no eos token is known, and as the tokenizer.
+  func ended(_ text: String) throws(PeftoolError) -> [Int32] {
+    guard let eos else {
+      throw PeftoolError(
+        .different, "the tokenizer names no eos_token, with which each text is to end")
+    }
+    return try encode(endsByItself || text.ends(with: eos) ? text : text + eos, true)
+  }
+}
+
+/// How many of the first elements two arrays have in common.
+func commonPrefix(_ a: [Int32], _ b: [Int32]) -> Int {
+  zip(a, b).prefix { $0 == $1 }.count
+}

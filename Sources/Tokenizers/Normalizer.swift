@@ -1,0 +1,129 @@
+import Files
+import JSON
+import Patterns
+
+/// What is done to a text before it is cut (`normalizers` of the `tokenizers` library).
+indirect enum Normalizer: Sendable {
+  case sequence([Normalizer])
+  case prepend([UInt8])
+  case replace(TextPattern, by: [UInt8])
+  case unicode(NormalizationForm)
+  case lowercase
+  case strip(left: Bool, right: Bool)
+  case stripAccents
+  case byteLevel
+
+  /// - Throws: `unsupported` for a type that peftool does not know, `damaged` where a member is
+  ///   missing or of another type.
+  init(_ part: Part) throws(PeftoolError) {
+    switch part.type {
+    case "Sequence":
+      try part.hasOnly("normalizers")
+      var steps: [Normalizer] = []
+      for step in try part.parts("normalizers") { steps.append(try Normalizer(step)) }
+      self = .sequence(steps)
+    case "Prepend":
+      try part.hasOnly("prepend")
+      self = .prepend(Array(try part.string("prepend").utf8))
+    case "Replace":
+      try part.hasOnly("pattern", "content")
+      self = .replace(try part.pattern(), by: Array(try part.string("content").utf8))
+    case "NFC", "NFD", "NFKC", "NFKD":
+      try part.hasOnly()
+      self = .unicode(
+        NormalizationForm(
+          composes: part.type.hasSuffix("C"), isCompatible: part.type.hasPrefix("NFK")))
+    case "Lowercase":
+      try part.hasOnly()
+      self = .lowercase
+    case "Strip":
+      try part.hasOnly("strip_left", "strip_right")
+      self = .strip(left: try part.bool("strip_left"), right: try part.bool("strip_right"))
+    case "StripAccents":
+      try part.hasOnly()
+      self = .stripAccents
+    case "ByteLevel":
+      try part.hasOnly()
+      self = .byteLevel
+    default: throw part.unknown
+    }
+  }
+
+  /// Changes a text.
+  ///
+  /// - Throws: `unsupported` where a pattern takes too many steps.
+  func normalize(
+    _ text: inout NormalizedText, _ search: inout PatternSearch
+  ) throws(PeftoolError) {
+    switch self {
+    case .sequence(let steps):
+      for step in steps { try step.normalize(&text, &search) }
+    case .prepend(let prefix): text.prepend(prefix)
+    case .replace(let pattern, let content):
+      var matches: [Range<Int>] = []
+      try pattern.forEachMatch(in: text.bytes.span, &search) { matches.append($0) }
+      try Self.check(matches.count, content.count)
+      text.replace(matches, by: content)
+    case .unicode(let form): try form.normalize(&text)
+    case .lowercase: text.map(Self.appendLowercase)
+    case .strip(let left, let right): Self.strip(&text, left: left, right: right)
+    case .stripAccents:
+      text.map { Self.append($0, to: &$1) { !$0.isCombiningMark } }
+    case .byteLevel: text.map { ByteAlphabet.append($0, to: &$1) }
+    }
+  }
+
+  /// The most bytes that a text may become.
+  static let maximumByteCount = 1 << 30
+
+  private static func check(_ count: Int, _ byteCount: Int) throws(PeftoolError) {
+    let (product, overflows) = count.multipliedReportingOverflow(by: byteCount)
+    guard !overflows, product <= maximumByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "the normalizer makes \(count) times \(byteCount) bytes of this text, expected at most "
+          + "\(maximumByteCount)")
+    }
+  }
+
+  private static func appendLowercase(_ text: Span<UInt8>, to result: inout [UInt8]) {
+    var place = 0
+    while place < text.count {
+      let byte = text[place]
+      if byte < 0x80 {
+        result.append((UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte) ? byte | 0x20 : byte)
+        place += 1
+      } else {
+        result.append(contentsOf: text.scalar(at: place).properties.lowercaseMapping.utf8)
+        place = text.endOfCharacter(at: place)
+      }
+    }
+  }
+
+  private static func strip(_ text: inout NormalizedText, left: Bool, right: Bool) {
+    let old = text.bytes
+    let bytes = old.span
+    var (start, end) = (0, bytes.count)
+    while left, start < end, bytes.scalar(at: start).properties.isWhitespace {
+      start = bytes.endOfCharacter(at: start)
+    }
+    while right, start < end {
+      let (scalar, before) = bytes.scalar(before: end)
+      guard scalar.properties.isWhitespace else { break }
+      end = before
+    }
+    text = NormalizedText(text, start..<end)
+  }
+
+  /// Appends the characters that are to be kept.
+  private static func append(
+    _ text: Span<UInt8>, to result: inout [UInt8], where isKept: (Unicode.Scalar) -> Bool
+  ) {
+    var place = 0
+    while place < text.count {
+      let end = text.endOfCharacter(at: place)
+      if end == place + 1 || isKept(text.scalar(at: place)) { result.append(text, place..<end) }
+      place = end
+    }
+  }
+}

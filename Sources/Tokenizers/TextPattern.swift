@@ -1,0 +1,58 @@
+import Files
+import Patterns
+
+/// What `Split` and `Replace` look for: a text, or a regular expression of Oniguruma.
+enum TextPattern: Sendable {
+  case literal([UInt8])
+  case expression(RegularExpression)
+
+  /// The most bytes of a text: a search takes at most this many steps at each byte.
+  static let maximumLiteralByteCount = 1024
+
+  init(literal text: String) throws(PeftoolError) {
+    guard text.utf8.count <= Self.maximumLiteralByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "\(text.utf8.count) bytes to look for, expected at most \(Self.maximumLiteralByteCount)")
+    }
+    // A text without characters is found between any two, as an expression without any is.
+    self =
+      text.isEmpty ? .expression(try RegularExpression("", syntax: .oniguruma))
+      : .literal(Array(text.utf8))
+  }
+
+  init(expression: String) throws(PeftoolError) {
+    self = .expression(try RegularExpression(expression, syntax: .oniguruma))
+  }
+
+  /// Calls `body` with each match, from left to right; none overlaps another.
+  ///
+  /// An empty match where the last one ended does not count (`find_iter` of rust-onig).
+  /// - Throws: `unsupported` where the searches take too many steps.
+  func forEachMatch(
+    in text: Span<UInt8>, _ search: inout PatternSearch, _ body: (Range<Int>) -> Void
+  ) throws(PeftoolError) {
+    switch self {
+    case .literal(let literal):
+      var place = 0
+      while let start = text.firstPlace(of: literal.span, from: place) {
+        place = start + literal.count
+        body(start..<place)
+      }
+    case .expression(let expression):
+      var place = 0
+      var lastEnd = -1
+      while place <= text.count,
+        let match = try search.firstMatch(of: expression, in: text, from: place)
+      {
+        if match.isEmpty, match.upperBound == lastEnd {
+          place = place < text.count ? text.endOfCharacter(at: place) : place + 1
+        } else {
+          place = match.upperBound
+          lastEnd = place
+          body(match)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,223 @@
+package import Files
+import JSON
+import Patterns
+
+/// Text to the numbers of a model's tokens and back, as a `tokenizer.json` says.
+///
+/// Numbers and text are those of the `tokenizers` library 0.23; Formats/tokenizer-json.md tells
+/// what is read. A tokenizer may be used from several threads at once.
+package struct Tokenizer: Sendable {
+  private let model: BytePairEncoding
+  private let added: AddedVocabulary
+  private let normalizer: Normalizer?
+  private let preTokenizer: [PreTokenizer]
+  private let postProcessor: PostProcessor
+  let decoder: [Decoder]
+  private let caches = WordCaches()
+
+  /// Reads a `tokenizer.json`.
+  ///
+  /// - Throws: `io`; `damaged` where the file contradicts its format; `unsupported` where it has a
+  ///   part that peftool does not know; with the path.
+  package init(contentsOf path: String) throws(PeftoolError) {
+    let file = try TokenizerFile(opening: path)
+    do throws(PeftoolError) {
+      try self.init(file)
+    } catch {
+      throw error.at(path: path)
+    }
+  }
+
+  /// Reads the text of a `tokenizer.json`.
+  ///
+  /// - Throws: as `init(contentsOf:)`, without a path.
+  package init(parsing bytes: [UInt8]) throws(PeftoolError) {
+    try self.init(TokenizerFile(parsing: bytes))
+  }
+
+  private init(_ file: TokenizerFile) throws(PeftoolError) {
+    try Self.checkMembers(file)
+    let normalizer = try Self.part("normalizer", of: file).map {
+      (part) throws(PeftoolError) in try Normalizer(part)
+    }
+    var steps = try Self.part("pre_tokenizer", of: file).map {
+      (part) throws(PeftoolError) in try PreTokenizer.steps(of: part)
+    } ?? []
+    // Where the last step turns bytes into characters, the model takes the bytes themselves.
+    var isByteLevel = false
+    if case .byteCharacters = steps.last {
+      steps.removeLast()
+      isByteLevel = true
+    }
+    model = try BytePairEncoding(file, isByteLevel: isByteLevel)
+    added = try AddedVocabulary(file.addedTokens, model.tokens) { (text) throws(PeftoolError) in
+      guard let normalizer else { return text }
+      var normalized = NormalizedText(text, isFirst: true)
+      var search = try PatternSearch(textByteCount: text.count)
+      try normalizer.normalize(&normalized, &search)
+      return normalized.bytes
+    }
+    self.normalizer = normalizer
+    preTokenizer = steps
+    postProcessor = try Self.part("post_processor", of: file).map {
+      (part) throws(PeftoolError) in try PostProcessor(part)
+    } ?? PostProcessor()
+    decoder = try Self.part("decoder", of: file).map {
+      (part) throws(PeftoolError) in try Decoder.steps(of: part)
+    } ?? [.map(.spaced)]
+  }
+
+  private static func checkMembers(_ file: TokenizerFile) throws(PeftoolError) {
+    // truncation and padding are settings of the program that saved the file: transformers sets
+    // both anew at every call.
+    let known = [
+      "version", "truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder",
+    ]
+    if let other = file.members.keys.sorted().first(where: { !known.contains($0) }) {
+      throw PeftoolError(.unsupported, "\"\(other.printable)\" is nothing that peftool knows")
+    }
+    guard file.members["version"] == nil || file["version"] == .string("1.0") else {
+      throw PeftoolError(
+        .unsupported, "version is \(file["version"].summary), expected \"1.0\"")
+    }
+  }
+
+  private static func part(
+    _ key: String, of file: TokenizerFile
+  ) throws(PeftoolError) -> Part? {
+    file[key] == .null ? nil : try Part(file[key], at: key)
+  }
+
+  /// The largest number of a token and one, added tokens included.
+  package var vocabularySize: Int {
+    max(model.tokens.idLimit, Int(added.tokens.keys.max() ?? -1) + 1)
+  }
+
+  /// The number of a token, added or of the model.
+  package func id(of token: String) -> Int32? {
+    added.id(of: token) ?? model.tokens.id(of: Array(token.utf8).span)
+  }
+
+  /// The token of a number as it stands in the file; nil where no token has it.
+  package func token(_ id: Int32) -> String? {
+    added.tokens[id]?.token
+      ?? model.tokens.text(of: id).map { String(decoding: $0, as: UTF8.self) }
+  }
+
+  /// Whether a token steers the model rather than being text, and is left out by
+  /// `skippingSpecialTokens`.
+  package func isSpecial(_ id: Int32) -> Bool {
+    added.specialIDs.contains(id)
+  }
+
+  /// What decoders begin with: the token, or what the normalizer makes of an added one.
+  func decodedText(of id: Int32) -> [UInt8]? {
+    added.text(of: id) ?? model.tokens.text(of: id).map { Array($0) }
+  }
+
+  /// The numbers of a text's tokens.
+  ///
+  /// - Throws: `unsupported` where a pattern of the file takes too many steps on this text, or the
+  ///   text is too long; `damaged` where a character is no token and `unk_token` is none either.
+  package func encode(
+    _ text: String, addingSpecialTokens: Bool = true
+  ) throws(PeftoolError) -> [Int32] {
+    try encode(checked: Array(text.utf8), addingSpecialTokens)
+  }
+
+  /// The numbers of the tokens of a text that should be UTF-8.
+  ///
+  /// - Throws: as `encode(_:)`, and `damaged` with the offset of what is no UTF-8.
+  package func encode(
+    bytes: [UInt8], addingSpecialTokens: Bool = true
+  ) throws(PeftoolError) -> [Int32] {
+    do throws(UTF8.ValidationError) {
+      _ = try UTF8Span(validating: bytes.span)
+    } catch {
+      throw PeftoolError(
+        .damaged, "the text is no UTF-8", offset: error.byteOffsets.lowerBound)
+    }
+    return try encode(checked: bytes, addingSpecialTokens)
+  }
+
+  /// The text that numbers of tokens stand for.
+  ///
+  /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
+  ///   decoder takes too many steps.
+  package func decode(
+    _ ids: some Sequence<Int32>, skippingSpecialTokens: Bool = false
+  ) throws(PeftoolError) -> String {
+    var stream = TextStream(self, skippingSpecialTokens: skippingSpecialTokens)
+    var text: [UInt8] = []
+    for id in ids { try stream.push(id, to: &text) }
+    try stream.finish(to: &text)
+    return String(decoding: text, as: UTF8.self)
+  }
+}
+
+// MARK: - Encoding
+
+extension Tokenizer {
+  /// The most bytes of a text: places in a word are counted in 32 bits.
+  static let maximumTextByteCount = 1 << 30
+
+  private func encode(
+    checked text: [UInt8], _ addingSpecialTokens: Bool
+  ) throws(PeftoolError) -> [Int32] {
+    guard text.count <= Self.maximumTextByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "a text of \(text.count) bytes, expected at most \(Self.maximumTextByteCount)")
+    }
+    var ids: [Int32] = []
+    var work = Work(cache: caches.take(), search: try PatternSearch(textByteCount: text.count))
+    try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
+      if let id { return ids.append(id) }
+      let part = range.count == text.count ? text : Array(text[range])
+      let normalized = NormalizedText(part, isFirst: range.lowerBound == 0)
+      try append(normalized, to: &ids, &work)
+    }
+    caches.put(back: work.cache)
+    return postProcessor.process(ids, addingSpecialTokens: addingSpecialTokens)
+  }
+
+  /// What an encoding needs beside the tokenizer.
+  private struct Work: ~Copyable {
+    var cache: WordCache
+    var symbols = Symbols()
+    var search: PatternSearch
+
+    init(cache: WordCache, search: consuming PatternSearch) {
+      self.cache = cache
+      self.search = search
+    }
+  }
+
+  /// Appends the tokens of a part of the text that has no plain added token in it.
+  private func append(
+    _ part: NormalizedText, to ids: inout [Int32], _ work: inout Work
+  ) throws(PeftoolError) {
+    var text = part
+    try normalizer?.normalize(&text, &work.search)
+    guard text.bytes.count <= Self.maximumTextByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "the normalizer makes \(text.bytes.count) bytes of the text, expected at most "
+          + "\(Self.maximumTextByteCount)")
+    }
+    let bytes = text.bytes
+    try added.forEachPart(of: bytes.span, by: added.normalized) {
+      (range, id) throws(PeftoolError) in
+      if let id { return ids.append(id) }
+      var pieces = Pieces(NormalizedText(text, range))
+      for step in preTokenizer { try step.cut(&pieces, &work.search) }
+      for piece in pieces.ranges {
+        let word = pieces.text.bytes.span.extracting(piece)
+        if work.cache.append(word, to: &ids) { continue }
+        let start = ids.count
+        try model.append(word, to: &ids, &work.symbols)
+        work.cache.insert(word, ids[start...])
+      }
+    }
+  }
+}
