@@ -70,6 +70,18 @@ let package = Package(
     module("Tokenizers", ["CUTF8Proc", "Files", "JSON", "Patterns"]),
     module(
       "Examples", ["Files", "JSON", "Tensors", "LinearAlgebra", "Checkpoints", "Tokenizers"]),
+    module(
+      "Models",
+      [
+        "Files", "JSON", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints", "Adapters",
+        "CKernels",
+      ]),
+    module(
+      "Training",
+      [
+        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
+        "Adapters", "Examples", "Models", "CKernels",
+      ]),
     module("Reports"),
     module(
       "Commands",
@@ -102,6 +114,18 @@ let package = Package(
     tests("TokenizersTests", ["Files", "Fixtures", "JSON", "Patterns", "Tokenizers"]),
     tests(
       "ExamplesTests", ["Checkpoints", "Examples", "Files", "Fixtures", "JSON", "Tokenizers"]),
+    tests(
+      "ModelsTests",
+      [
+        "Models", "Adapters", "Checkpoints", "CKernels", "Files", "Fixtures", "JSON",
+        "LinearAlgebra", "Quantization", "Tensors",
+      ]),
+    tests(
+      "TrainingTests",
+      [
+        "Training", "Models", "Adapters", "Checkpoints", "Examples", "Files", "Fixtures", "JSON",
+        "LinearAlgebra", "Tensors",
+      ]),
     tests("ReportsTests", ["Reports"]),
     tests(
       "CommandsTests",

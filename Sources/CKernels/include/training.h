@@ -116,4 +116,19 @@ void pef_fold_heads_f32(float *y, size_t y_row, const float *x, size_t x_row, si
 void pef_rows_times_vector_f32(float *y, const float *w, size_t row, const float *x, size_t rows,
                                size_t columns);
 
+/// One step of AdamW (Loshchilov and Hutter 2019), rounded where torch 2.13 rounds on a CPU
+/// (`_single_tensor_adamw`): p *= decay; m += (1 - beta1) * (g - m) and v = beta2 * v +
+/// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square root
+/// is the nearest number, which that of torch's vectors is not always.
+struct pef_adamw {
+  float decay;      // 1 - rate * weight decay
+  float beta2;
+  float one_less_beta1, one_less_beta2;
+  float step_size;  // rate / (1 - beta1^t)
+  float root;       // sqrt(1 - beta2^t)
+  float epsilon;
+};
+void pef_adamw_f32(const struct pef_adamw *step, float *p, float *m, float *v, const float *g,
+                   size_t count);
+
 #endif
