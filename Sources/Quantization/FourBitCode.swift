@@ -97,4 +97,27 @@ package enum FourBitCode: String, CaseIterable, Sendable {
       }
     }
   }
+
+  /// The same for a tile: `rows` rows of `columns` elements, `row` elements apart in the matrix that
+  /// the codes are of, from the element `first` on.
+  package func dequantizeTile(
+    _ packed: RawSpan, absmax: Span<Float>, blockSize: Int, first: Int, row: Int, rows: Int,
+    columns: Int, into tile: inout MutableSpan<Float>
+  ) {
+    guard rows > 0, columns > 0 else { return }
+    let end = first + (rows - 1) * row + columns
+    precondition(first >= 0 && row >= columns && blockSize > 0 && blockSize % 2 == 0)
+    precondition(packed.byteCount >= Self.byteCount(of: end) && tile.count >= rows * columns)
+    precondition(absmax.count >= Self.blockCount(of: end, blockSize: blockSize))
+    // As in quantize.
+    unsafe packed.withUnsafeBytes { packed in
+      unsafe absmax.withUnsafeBufferPointer { absmax in
+        unsafe tile.withUnsafeMutableBufferPointer {
+          unsafe pef_dequantize4_tile(
+            kernel, packed.assumingMemoryBound(to: UInt8.self).baseAddress, absmax.baseAddress,
+            blockSize, first, row, rows, columns, $0.baseAddress)
+        }
+      }
+    }
+  }
 }

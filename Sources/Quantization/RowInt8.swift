@@ -42,4 +42,25 @@ package enum RowInt8 {
       }
     }
   }
+
+  /// The same for a tile: `rows` rows of `columns` elements, `row` apart, from the element `first` on
+  /// of codes whose rows' scales `absmax` has.
+  package static func dequantizeTile(
+    _ codes: RawSpan, absmax: Span<Float>, first: Int, row: Int, rows: Int, columns: Int,
+    into tile: inout MutableSpan<Float>
+  ) {
+    guard rows > 0, columns > 0 else { return }
+    precondition(first >= 0 && row >= columns && tile.count >= rows * columns)
+    precondition(codes.byteCount >= first + (rows - 1) * row + columns && absmax.count >= rows)
+    // As in quantize.
+    unsafe codes.withUnsafeBytes { codes in
+      unsafe absmax.withUnsafeBufferPointer { absmax in
+        unsafe tile.withUnsafeMutableBufferPointer {
+          unsafe pef_dequantize_int8_tile(
+            codes.assumingMemoryBound(to: Int8.self).baseAddress.map { unsafe $0 + first },
+            absmax.baseAddress, row, rows, columns, $0.baseAddress)
+        }
+      }
+    }
+  }
 }

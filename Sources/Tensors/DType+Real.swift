@@ -41,4 +41,25 @@ extension DType {
       unsafe pef_count_nonfinite(kernel, $0.baseAddress, count)
     }
   }
+
+  /// Widens a tile to f32: `rows` rows of `columns` elements of a computable dtype, `row` elements
+  /// apart in the matrix that the bytes are of, from the element `first` on.
+  package func widenTile(
+    _ bytes: RawSpan, first: Int, row: Int, rows: Int, columns: Int,
+    into tile: inout MutableSpan<Float>
+  ) {
+    guard let kernel else { preconditionFailure("no maths for \(self)") }
+    guard rows > 0, columns > 0 else { return }
+    let size = bitCount / 8
+    precondition(first >= 0 && row >= columns && tile.count >= rows * columns)
+    precondition(bytes.byteCount >= (first + (rows - 1) * row + columns) * size)
+    // The kernel reads no further than the last element, and writes the tile's.
+    unsafe bytes.withUnsafeBytes { bytes in
+      unsafe tile.withUnsafeMutableBufferPointer {
+        unsafe pef_widen_tile_f32(
+          kernel, bytes.baseAddress.map { unsafe $0 + first * size }, row, rows, columns,
+          $0.baseAddress)
+      }
+    }
+  }
 }
