@@ -144,7 +144,7 @@ package final class Llama: Sendable {
   }
 
   /// The largest sum of ranks of the layers of one input.
-  var largestRank: Int {
+  package var largestRank: Int {
     let groups =
       layers.flatMap { [$0.attentionInputs, $0.attentionOutput, $0.gates, $0.down] } + [head]
     return groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
