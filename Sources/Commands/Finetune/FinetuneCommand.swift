@@ -29,6 +29,9 @@ struct FinetuneCommand: ParsableCommand {
       checkpoints into OUT, and so does Ctrl-C after the step that is being made; --resume goes on \
       from the last one as if there had been no break.
 
+      --config has options by their names, such as learning-rate: 1e-4, and what the command line \
+      says wins.
+
       Formats/json-output.md describes what --json prints.
       """)
 
@@ -43,6 +46,17 @@ struct FinetuneCommand: ParsableCommand {
     name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "out"),
     completion: .directory)
   var output: String
+
+  @Option(
+    help: ArgumentHelp(
+      "A file of options by their names (YAML); what is given here wins.", valueName: "file"),
+    completion: .file(extensions: ["yaml", "yml"]))
+  var config: String?
+
+  @Option(
+    help: ArgumentHelp("Write a page with curves and settings.", valueName: "html"),
+    completion: .file(extensions: ["html"]))
+  var report: String?
 
   @Flag(help: "Go on from the last checkpoint in OUT.")
   var resume = false

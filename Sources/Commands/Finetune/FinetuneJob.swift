@@ -117,6 +117,7 @@ struct FinetuneJob {
   /// - Throws: `io`; `different` where the loss is not finite, or a checkpoint is of other settings.
   func run() throws(PeftoolError) -> FinetuneReport {
     let started = monotonicSeconds()
+    try reportFile?.check(beside: command.output)
     let folder = Folder.trimmed(command.output)
     if !Folder.exists(folder) {
       try systemCall("cannot create", path: folder) { unsafe mkdir(folder, 0o777) }
@@ -155,24 +156,35 @@ struct FinetuneJob {
       }
     }
     progress.finish()
-    if case .interrupted = ending {
-    } else {
-      try run.restoreBest()
-      try write(to: folder)
-    }
-    return FinetuneReport(
+    let report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
       evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
       tokensPerSecond: progress.tokensPerSecond)
+    if case .interrupted = ending { return report }
+    try run.restoreBest()
+    try write(report, to: folder)
+    try reportFile?.write(
+      report.page(
+        log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount)))
+    return report
+  }
+
+  private var reportFile: ReportFile? {
+    command.report.map { ReportFile(path: $0, isForced: command.resume) }
   }
 
   /// Puts the adapter's files into the run's folder, the configuration last.
-  private func write(to folder: String) throws(PeftoolError) {
-    var output = try StagedOutput(.directory, at: Folder.path(folder, "adapter"), force: true)
-    try adapter.write(into: &output)
-    try output.commit()
+  private func write(_ report: FinetuneReport, to folder: String) throws(PeftoolError) {
     let made = Folder.path(folder, "adapter")
-    for name in [TrainedAdapter.tensorsName, TrainedAdapter.configurationName] {
+    let card = "README.md"
+    var output = try StagedOutput(.directory, at: made, force: true)
+    try adapter.write(into: &output)
+    let text = ModelCard(
+      base: command.model, isDoRA: command.adapter.dora, facts: report.lines
+    ).text
+    try output.write(Array(text.utf8), to: card)
+    try output.commit()
+    for name in [card, TrainedAdapter.tensorsName, TrainedAdapter.configurationName] {
       let (from, to) = (Folder.path(made, name), Folder.path(folder, name))
       try systemCall("cannot rename", path: to) { unsafe Glibc.rename(from, to) }
     }

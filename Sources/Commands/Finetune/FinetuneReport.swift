@@ -18,21 +18,7 @@ struct FinetuneReport {
   /// The summary for a person.
   func text(width: Int) -> String {
     var facts = Facts()
-    facts.append("adapter", "\(plan.method) on \(plan.modules.groupedText) layers")
-    facts.append("data", plan.dataText)
-    if let first, let last {
-      facts.append(
-        "loss",
-        "\(first.loss.fixed(4)) in step \(first.number), \(last.loss.fixed(4)) in step "
-          + "\(last.number)")
-    }
-    if let before = evaluations.first, let best {
-      facts.append(
-        "evaluation",
-        "\(before.loss.fixed(4)) after step \(before.step), at best \(best.loss.fixed(4)) after "
-          + "step \(best.step)")
-    }
-    facts.append("speed", "\(tokensPerSecond.fixed(0)) tokens/s")
+    for (label, value) in lines { facts.append(label, value) }
     switch ending {
     case .done: break
     case .stoppedEarly(let step):
@@ -49,6 +35,31 @@ struct FinetuneReport {
     return facts.text(width: width)
   }
 
+  /// What was done and what came of it, for the summary, the page and the model card.
+  var lines: [(label: String, value: String)] {
+    var lines = [
+      ("adapter", "\(plan.method) on \(plan.modules.groupedText) layers"), ("data", plan.dataText),
+    ]
+    if let first, let last {
+      lines.append(
+        (
+          "loss",
+          "\(first.loss.fixed(4)) in step \(first.number), \(last.loss.fixed(4)) in step "
+            + "\(last.number)"
+        ))
+    }
+    if let before = evaluations.first, let best {
+      lines.append(
+        (
+          "evaluation",
+          "\(before.loss.fixed(4)) after step \(before.step), at best \(best.loss.fixed(4)) after "
+            + "step \(best.step)"
+        ))
+    }
+    lines.append(("speed", "\(tokensPerSecond.fixed(0)) tokens/s"))
+    return lines
+  }
+
   private var isWritten: Bool {
     if case .interrupted = ending { false } else { true }
   }
@@ -59,6 +70,36 @@ struct FinetuneReport {
     case .stoppedEarly: .string("early")
     case .interrupted: .string("interrupted")
     }
+  }
+
+  /// A page for a browser: curves of all steps in the log, and the settings.
+  func page(log: [JSON]) throws(PeftoolError) -> String {
+    var page = Page(
+      "\(plan.method): \(output)",
+      facts: [("model", plan.model)] + lines + [("time", seconds.durationText)])
+    var losses: [(x: Double, y: Double)] = []
+    var evaluated: [(x: Double, y: Double)] = []
+    var rates: [(x: Double, y: Double)] = []
+    for entry in log {
+      let step = Double(try entry.int(at: "step"))
+      if entry["eval_loss"] != nil {
+        evaluated.append((step, try entry.double(at: "eval_loss")))
+      } else {
+        losses.append((step, try entry.double(at: "loss")))
+        rates.append((step, try entry.double(at: "learning_rate")))
+      }
+    }
+    page.append(
+      "Loss",
+      markup: LineChart(
+        "step", [.init("training", losses), .init("evaluation", evaluated, isMarked: true)]
+      ).markup)
+    page.append("Learning rate", markup: LineChart("step", [.init("rate", rates)]).markup)
+    let settings = try plan.fingerprint.object(named: "settings")
+    page.append(
+      "Settings", columns: ["option", "value"],
+      rows: settings.map { [$0.key, $0.value.summary] })
+    return page.text
   }
 
   /// The summary for a program.
