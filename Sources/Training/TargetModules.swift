@@ -30,6 +30,8 @@ package enum TargetModules: Sendable {
     if !names.isEmpty, names.allSatisfy(isName) {
       self = .names(names)
     } else {
+      // By itself first, so that a message has what was given.
+      _ = try RegularExpression(text)
       self = .expression(text, try RegularExpression("(\(text))$"))
     }
   }

@@ -1,0 +1,192 @@
+import Foundation
+import Testing
+
+private let base = Repository.sample("bases/llama-f32")
+
+/// Rows of tokens that repeat themselves, which is soon learnt.
+private func writeTokens(
+  _ place: borrowing Workplace, _ name: String, rows: Int, shift: Int
+) throws {
+  let length = 12
+  let tokens = (0..<rows).flatMap { row in
+    (0..<length).map { UInt32(3 + ((row + shift) * 7 + $0 % 4) % 90) }
+  }
+  try place.write(
+    name,
+    Safetensors.file([
+      ("input_ids", "I32", [rows, length], tokens.map { Float(bitPattern: $0) })
+    ]))
+}
+
+@Suite struct FinetuneTests {
+  private func place() throws -> Workplace {
+    let place = try Workplace()
+    try writeTokens(place, "train.safetensors", rows: 10, shift: 0)
+    try writeTokens(place, "eval.safetensors", rows: 3, shift: 1)
+    return place
+  }
+
+  private func finetune(_ place: borrowing Workplace, _ arguments: String...) throws -> Run {
+    try place.run(["finetune", base, "--data", "train.safetensors"] + arguments)
+  }
+
+  @Test(arguments: [[], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"]])
+  func anAdapterIsTrained(options: [String]) throws {
+    let place = try place()
+    let run = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--learning-rate", "0.01"]
+        + ["--epochs", "20", "--json"] + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    let first = try #require(report["firstLoss"] as? Double)
+    let last = try #require(report["lastLoss"] as? Double)
+    #expect(last < 0.8 * first)
+    #expect(report["steps"] as? Int == 60)
+    let names = try FileManager.default.contentsOfDirectory(atPath: place.path("out")).sorted()
+    #expect(
+      names == ["README.md", "adapter_config.json", "adapter_model.safetensors", "log.jsonl"])
+    let log = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
+    #expect(log.split(separator: "\n").count == 60)
+    let config = try #require(
+      JSONSerialization.jsonObject(with: place.bytes("out/adapter_config.json"))
+        as? [String: Any])
+    #expect(config["use_dora"] as? Bool == options.contains("--dora"))
+    #expect(config["use_rslora"] as? Bool == options.contains("--rslora"))
+    #expect(config["r"] as? Int == 8 && config["lora_alpha"] as? Int == 16)
+    // What was trained can be merged.
+    let merge = try place.run("merge", base, "out", "-o", "merged")
+    #expect(merge.status == 0, "\(merge.errors)")
+  }
+
+  @Test func theBytesDoNotDependOnThreads() throws {
+    let place = try place()
+    for threads in ["1", "3"] {
+      let run = try finetune(place, "-o", threads, "--threads", threads, "--quiet")
+      #expect(run.status == 0 && run.errors.isEmpty)
+    }
+    let adapter = "adapter_model.safetensors"
+    #expect(try place.bytes("1/\(adapter)") == place.bytes("3/\(adapter)"))
+  }
+
+  /// Whatever step a signal meets, the run goes on as if there had been none.
+  @Test(arguments: ["INT", "KILL"], [40, 61, 130])
+  func anInterruptedRunGoesOn(signal: String, line: Int) throws {
+    let place = try place()
+    let options = ["--max-steps", "400", "--save-every", "25", "--packing", "--max-length", "24"]
+    let whole = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "whole", "--quiet"] + options)
+    #expect(whole.status == 0, "\(whole.errors)")
+    let command =
+      "peftool finetune '\(base)' --data train.safetensors -o out --quiet "
+      + options.joined(separator: " ")
+    let broken = try place.shell(
+      """
+      exec 2> errors
+      '\(Run.peftool)' \(command.dropFirst("peftool ".count)) & p=$!
+      for _ in $(seq 3000); do
+        [ "$(cat out/log.jsonl 2> /dev/null | wc -l)" -ge \(line) ] && break; sleep 0.005
+      done
+      kill -\(signal) $p; wait $p; echo $?
+      """)
+    let status = broken.text.trimmingCharacters(in: .whitespacesAndNewlines)
+    // It may have been done before the signal came.
+    #expect(["0", signal == "INT" ? "130" : "137"].contains(status), "\(broken.text)")
+    if status != "0" {
+      let run = try place.shell(command + " --resume")
+      #expect(run.status == 0, "\(run.errors)")
+    }
+    for name in ["adapter_model.safetensors", "adapter_config.json"] {
+      #expect(try place.bytes("out/\(name)") == place.bytes("whole/\(name)"))
+    }
+    let lines = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
+    #expect(lines.split(separator: "\n").count == 400)
+  }
+
+  @Test func aCheckpointOfOtherSettingsIsRefused() throws {
+    let place = try place()
+    #expect(try finetune(place, "-o", "out", "--max-steps", "4", "--save-every", "2").status == 0)
+    let run = try finetune(
+      place, "-o", "out", "--max-steps", "4", "--resume", "--learning-rate", "1")
+    #expect(run.status == 2)
+    #expect(
+      run.errors.contains("out/checkpoint-2: was made with learning_rate 0.0002, and now it is 1"))
+    let again = try finetune(place, "-o", "out")
+    #expect(again.status == 2)
+    #expect(again.errors.contains("has the checkpoint of step 2: --resume goes on from there"))
+  }
+
+  @Test func theBestEvaluationIsKept() throws {
+    let place = try place()
+    let run = try finetune(
+      place, "--eval-data", "eval.safetensors", "--eval-every", "2", "--max-steps", "40",
+      "--learning-rate", "0.05", "--early-stop", "3", "-o", "out", "--json")
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    let evaluations = try #require(report["evaluations"] as? [[String: Any]])
+    let losses = evaluations.compactMap { $0["loss"] as? Double }
+    #expect(report["ending"] as? String == "early" && losses.count < 21)
+    #expect(report["bestLoss"] as? Double == losses.min())
+    let best = try #require(report["bestStep"] as? Int)
+    #expect(
+      try place.bytes("out/adapter_model.safetensors")
+        == place.bytes("out/checkpoint-\(best)/adapter_model.safetensors"))
+  }
+
+  @Test func aFileHasTheOptionsThatAreNotGiven() throws {
+    let place = try place()
+    try place.write(
+      "c.yaml", "data: train.safetensors\nmax_steps: 3\nrank: 2\ndora: true\nseed: 5\n")
+    let run = try place.run("finetune", base, "--config", "c.yaml", "-o", "a", "--rank", "3")
+    #expect(run.status == 0, "\(run.errors)")
+    let same = try finetune(
+      place, "--max-steps", "3", "--dora", "--seed", "5", "--rank", "3", "-o", "b")
+    #expect(same.status == 0)
+    let adapter = "adapter_model.safetensors"
+    #expect(try place.bytes("a/\(adapter)") == place.bytes("b/\(adapter)"))
+    try place.write("bad.yaml", "rank: 2\nranks: 3\n")
+    let bad = try place.run("finetune", base, "--config", "bad.yaml", "-o", "c")
+    #expect(bad.status == 2)
+    #expect(bad.errors.hasPrefix("peftool: bad.yaml: line 2: ranks is no option, expected one of "))
+  }
+
+  @Test func aPlanWritesNothing() throws {
+    let place = try place()
+    let run = try finetune(place, "-o", "out", "--dry-run")
+    #expect(run.status == 0 && run.text.contains("10 examples, 120 tokens"))
+    #expect(try place.names == ["eval.safetensors", "train.safetensors"])
+  }
+
+  @Test func aPageHasTheCurves() throws {
+    let place = try place()
+    let run = try finetune(
+      place, "--eval-data", "eval.safetensors", "-o", "out", "--report", "out/report.html")
+    #expect(run.status == 0, "\(run.errors)")
+    let page = try String(decoding: place.bytes("out/report.html"), as: UTF8.self)
+    #expect(page.contains("<polyline") && page.contains("learning_rate"))
+  }
+
+  @Test(arguments: [
+    (["--data", "none.safetensors"], "none.safetensors: cannot open: No such file"),
+    (["--data", "text.jsonl"], "llama-f32/tokenizer.json: is not there: text needs the model's"),
+    (["--target-modules", "q_prj"], "has no linear layer 'q_prj' (--target-modules)"),
+    (["--target-modules", "(x"], "peftool: '(x' is no regular expression"),
+    (["--max-length", "5"], "has 12 tokens, expected at most 5 (--max-length)"),
+    (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),
+    (["--batch-size", "1000000000", "--packing"], "are free: a smaller --batch-size"),
+    (["--learning-rate", "1e30", "--epochs", "5"], "a lower --learning-rate may help"),
+    (["--resume"], "out: has no checkpoint to go on from"),
+  ])
+  func whatCannotBeDoneIsOneLine(options: [String], message: String) throws {
+    let place = try place()
+    try place.write("text.jsonl", "{\"text\": \"a\"}\n")
+    var arguments = ["finetune", base, "-o", "out", "--quiet"] + options
+    if !options.contains("--data") { arguments += ["--data", "train.safetensors"] }
+    let run = try place.run(arguments)
+    #expect(run.status == 2)
+    #expect(run.errors.hasPrefix("peftool: ") && run.errors.contains(message), "\(run.errors)")
+    #expect(run.errors.split(separator: "\n").count == 1)
+    #expect(!FileManager.default.fileExists(atPath: place.path("out/adapter_config.json")))
+  }
+}
