@@ -8,6 +8,7 @@ With --check everything is made in another place and compared with what is there
 """
 
 import argparse
+import copy
 import json
 import math
 import pathlib
@@ -238,7 +239,7 @@ ROTARY = [
 def make_rotary(folder):
     cases = []
     for config, length in ROTARY:
-        rotary = LlamaRotaryEmbedding(LlamaConfig.from_dict(dict(config)))
+        rotary = LlamaRotaryEmbedding(LlamaConfig.from_dict(copy.deepcopy(config)))
         cosines, sines = rotary(torch.zeros(1), torch.arange(length)[None])
         half = rotary.inv_freq.shape[0]
         cases.append(dict(
