@@ -145,11 +145,16 @@ package struct DecoderLayer: Sendable {
       texts: texts.ranges, into: scratch.dq, scratch.dk, scratch.dv, work)
     attention.fold(scratch.dk, into: scratch.foldedK, work)
     attention.fold(scratch.dv, into: scratch.foldedV, work)
-    // DoRA looks at what its layer has given, which was rotated after.
-    let values = headNorms == nil && Self.hasGain(attentionInputs) ? [kept.q, kept.k] : []
-    for x in [scratch.dq, scratch.foldedK] + values {
+    let size = attention.headSize
+    for x in [scratch.dq, scratch.foldedK] {
       texts.rotary.rotate(
-        x, headSize: attention.headSize, positions: texts.positions, isInverse: true, work)
+        x, headSize: size, positions: texts.positions, isInverse: true, work)
+    }
+    if headNorms == nil, Self.hasGain(attentionInputs) {
+      // DoRA looks at what its layer has given, which was rotated after.
+      for x in [kept.q, kept.k] {
+        texts.rotary.undo(x, headSize: size, positions: texts.positions, work)
+      }
     }
     let (dq, dk) = normalizeHeadsBackward(kept, scratch, work)
     inputNorm.forward(kept.x, into: scratch.h, rho: kept.rhos.input, work)
