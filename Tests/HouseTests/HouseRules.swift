@@ -5,7 +5,8 @@ private let moduleOrder = [
   "CJSON", "CYAML", "COniguruma", "CZstd", "CUTF8Proc", "CXXHash", "CKernels", "CLinux",
   "COpenBLAS",
   "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-  "Adapters", "Tokenizers", "Examples", "Reports", "Commands", "peftool", "peftool-bench",
+  "Adapters", "Tokenizers", "Examples", "Models", "Training", "Reports", "Commands", "peftool",
+  "peftool-bench",
 ]
 
 /// Members that a protocol asks for, which its documentation describes.

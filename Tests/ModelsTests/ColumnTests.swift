@@ -86,7 +86,7 @@ import Testing
     part[1, 2] = 9
     #expect(rows[2, 4] == 9)
     #expect(part.values == (1..<3).flatMap { row in (2..<5).map { rows[row, $0] } })
-    part.copy(from: [1, 2, 3, 4, 5, 6].span)
+    part.copy(from: Rows([1, 2, 3, 4, 5, 6], columns: 3))
     #expect(rows[1, 2] == 1 && rows[2, 4] == 6 && rows[1, 1] != 0)
     #expect(rows.reshaped(2, 3).values == Array(rows.values[..<6]))
   }

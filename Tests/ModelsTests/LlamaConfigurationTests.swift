@@ -85,52 +85,55 @@ private let sizes = [
     #expect(read.keyHeadCount == 4)
   }
 
-  @Test(arguments: [
-    // Mistral's window holds for all layers; null is none.
-    (["model_type": "\"mistral\"", "num_key_value_heads": "4", "sliding_window": "7"], [7, 7, 7]),
-    (
-      ["model_type": "\"mistral\"", "num_key_value_heads": "4", "sliding_window": "null"],
-      [nil, nil, nil]
-    ),
-    // Qwen's has to be switched on, and holds from a layer on or for those that are named.
-    (
-      ["model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7"],
-      [nil, nil, nil]
-    ),
-    (
-      [
-        "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7",
-        "use_sliding_window": "true", "max_window_layers": "1",
-      ], [nil, 7, 7]
-    ),
-    (
-      [
-        "model_type": "\"qwen2\"", "num_key_value_heads": "4", "use_sliding_window": "true",
-        "max_window_layers": "0",
-      ], [4096, 4096, 4096]
-    ),
-    (
-      [
-        "model_type": "\"qwen3\"", "num_key_value_heads": "4", "sliding_window": "9",
-        "use_sliding_window": "true",
-        "layer_types": #"["full_attention", "sliding_attention", "full_attention"]"#,
-      ], [nil, 9, nil]
-    ),
-    (
-      [
-        "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "null",
-        "use_sliding_window": "true", "max_window_layers": "0",
-      ], [nil, nil, nil]
-    ),
-    (
-      [
-        "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7",
-        "use_sliding_window": "true",
-      ], [nil, nil, nil]
-    ),
-    // Llama has none.
-    (["sliding_window": "7", "use_sliding_window": "true"], [nil, nil, nil]),
-  ] as [([String: String], [Int?])])
+  @Test(
+    arguments: [
+      // Mistral's window holds for all layers; null is none.
+      (
+        ["model_type": "\"mistral\"", "num_key_value_heads": "4", "sliding_window": "7"], [7, 7, 7]
+      ),
+      (
+        ["model_type": "\"mistral\"", "num_key_value_heads": "4", "sliding_window": "null"],
+        [nil, nil, nil]
+      ),
+      // Qwen's has to be switched on, and holds from a layer on or for those that are named.
+      (
+        ["model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7"],
+        [nil, nil, nil]
+      ),
+      (
+        [
+          "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7",
+          "use_sliding_window": "true", "max_window_layers": "1",
+        ], [nil, 7, 7]
+      ),
+      (
+        [
+          "model_type": "\"qwen2\"", "num_key_value_heads": "4", "use_sliding_window": "true",
+          "max_window_layers": "0",
+        ], [4096, 4096, 4096]
+      ),
+      (
+        [
+          "model_type": "\"qwen3\"", "num_key_value_heads": "4", "sliding_window": "9",
+          "use_sliding_window": "true",
+          "layer_types": #"["full_attention", "sliding_attention", "full_attention"]"#,
+        ], [nil, 9, nil]
+      ),
+      (
+        [
+          "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "null",
+          "use_sliding_window": "true", "max_window_layers": "0",
+        ], [nil, nil, nil]
+      ),
+      (
+        [
+          "model_type": "\"qwen2\"", "num_key_value_heads": "4", "sliding_window": "7",
+          "use_sliding_window": "true",
+        ], [nil, nil, nil]
+      ),
+      // Llama has none.
+      (["sliding_window": "7", "use_sliding_window": "true"], [nil, nil, nil]),
+    ] as [([String: String], [Int?])])
   func windowsAreThoseOfTheFamily(changes: [String: String], windows: [Int?]) throws {
     #expect(try configuration(changes).windows == windows)
   }
@@ -211,13 +214,14 @@ private let sizes = [
     Refusal([key: "[8]"], "\(key) is an array of 1, expected an integer").check()
   }
 
-  @Test(arguments: [
-    (["num_hidden_layers": "10000"], true), (["num_hidden_layers": "10001"], false),
-    (["num_attention_heads": "65536", "hidden_size": "131072"], true),
-    (["num_attention_heads": "65537", "hidden_size": "131074"], false),
-    (["head_dim": "65536"], true), (["head_dim": "65538"], false),
-    (["vocab_size": "1073741824"], true),
-  ] as [([String: String], Bool)])
+  @Test(
+    arguments: [
+      (["num_hidden_layers": "10000"], true), (["num_hidden_layers": "10001"], false),
+      (["num_attention_heads": "65536", "hidden_size": "131072"], true),
+      (["num_attention_heads": "65537", "hidden_size": "131074"], false),
+      (["head_dim": "65536"], true), (["head_dim": "65538"], false),
+      (["vocab_size": "1073741824"], true),
+    ] as [([String: String], Bool)])
   func limitsAreLimits(changes: [String: String], isTaken: Bool) {
     #expect(((try? configuration(changes)) != nil) == isTaken)
   }
@@ -236,7 +240,8 @@ private let sizes = [
     .init(["head_dim": "5"], "head_dim is 5, expected an even number"),
     .init(["num_attention_heads": "16"], "head_dim is 1, expected an even number"),
     .init(["num_attention_heads": "32"], "has no head_dim"),
-    .init(["hidden_act": "\"gelu\""], .unsupported, "hidden_act is \"gelu\", peftool computes silu"),
+    .init(
+      ["hidden_act": "\"gelu\""], .unsupported, "hidden_act is \"gelu\", peftool computes silu"),
     .init(["hidden_act": "1"], "hidden_act is 1, expected a string"),
     .init(["rms_norm_eps": "-1e-6"], "rms_norm_eps is -1e-06, expected 0 or more"),
     .init(["rms_norm_eps": "\"1e-6\""], "rms_norm_eps is \"1e-6\", expected a number"),

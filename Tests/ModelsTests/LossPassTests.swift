@@ -82,7 +82,7 @@ extension [Float] {
       model, team: ThreadTeam(count: 2), tokens: 9, longest: 9, keeping: .everything)
     let unlabelled = TokenBatch([([1, 2, 3], [true, false, false])])
     #expect(pass.addGradients(unlabelled, scale: 1) == [])
-    #expect(pass.addGradients(TokenBatch([]), scale: 1) == [])
+    #expect(pass.addGradients(randomBatch([]), scale: 1) == [])
     #expect(model.takeGradients().allSatisfy { $0 == 0 })
   }
 

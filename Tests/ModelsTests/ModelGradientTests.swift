@@ -46,7 +46,10 @@ private let modelTolerance = 2e-5
     let parts: [WritableKeyPath<LayerTwin, [Double]>] = [\.a, \.b, \.m]
     for (place, projection) in model.projections.enumerated() {
       for (parameter, part) in zip(projection.adapter?.parameters ?? [], parts) {
-        let places = Array(stride(from: 0, to: parameter.elementCount, by: 3))
+        // A few of many.
+        let step = max(1, parameter.elementCount / 3)
+        let places = Array(
+          stride(from: parameter.elementCount % 2, to: parameter.elementCount, by: step))
         let expected = places.map { element in
           centralDifferences(at: [twin.linears[place][keyPath: part][element]]) { value in
             var moved = twin

@@ -17,9 +17,8 @@ func randoms(_ count: Int, seed: Int) -> [Float] {
 
 /// Random rows.
 func randomRows(_ count: Int, _ columns: Int, seed: Int) -> Rows {
-  let rows = Rows(count, columns)
-  if count * columns > 0 { rows.copy(from: randoms(count * columns, seed: seed).span) }
-  return rows
+  columns == 0
+    ? Rows(count, 0) : Rows(randoms(count * columns, seed: seed), columns: columns)
 }
 
 extension Rows {

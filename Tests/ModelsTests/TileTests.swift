@@ -1,4 +1,6 @@
+import Checkpoints
 import Fixtures
+import Foundation
 import Quantization
 import Tensors
 import Testing
@@ -106,6 +108,45 @@ private let tiles: [(rows: Range<Int>, columns: Range<Int>)] = [
         }
       }
       #expect(tile == expected, "\(part)")
+    }
+  }
+
+  /// Codes of bitsandbytes' own files, against the same model coded here.
+  @Test(arguments: [("llama-nf4-double", FourBitCode.nf4, true), ("llama-fp4", .fp4, false)])
+  func codesOfBitsandbytesAreReadAndMadeAlike(
+    name: String, code: FourBitCode, isNested: Bool
+  ) throws {
+    let samples = URL(fileURLWithPath: TrainingSamples.path("")).deletingLastPathComponent()
+    let file = try Checkpoint(opening: samples.appendingPathComponent("quantized/\(name)").path)
+    let base = try Checkpoint(opening: samples.appendingPathComponent("bases/llama-bf16").path)
+    let weights = try QuantizedWeight.all(in: file)
+    #expect(!weights.isEmpty)
+    for weight in weights {
+      let read = try FrozenWeight(weight, in: file.source)
+      let plain = try FrozenWeight(#require(base[weight.codes.name]), in: base.source)
+      let made = try plain.quantized(code, blockSize: 64, isNested: isNested)
+      #expect(read.isQuantized && [read.outputs, read.inputs] == weight.shape)
+      #expect(read.values == made.values, "\(weight.codes.name)")
+    }
+  }
+
+  /// Their rows' scales are of numbers in F16: each element within half a step of a 127th.
+  @Test func eightBitCodesOfBitsandbytesAreRead() throws {
+    let samples = URL(fileURLWithPath: TrainingSamples.path("")).deletingLastPathComponent()
+    let file = try Checkpoint(opening: samples.appendingPathComponent("quantized/llama-int8").path)
+    let base = try Checkpoint(opening: samples.appendingPathComponent("bases/llama-bf16").path)
+    let weights = try QuantizedWeight.all(in: file)
+    #expect(!weights.isEmpty)
+    for weight in weights {
+      let read = try FrozenWeight(weight, in: file.source)
+      let plain = try FrozenWeight(#require(base[weight.codes.name]), in: base.source)
+      let (found, expected) = (read.values, plain.values)
+      for row in 0..<read.outputs {
+        let own = row * read.inputs..<(row + 1) * read.inputs
+        let largest = expected[own].reduce(0) { max($0, abs($1)) }
+        let worst = own.reduce(0) { max($0, abs(found[$1] - expected[$1])) }
+        #expect(worst <= largest * (0.5 / 127 + 1e-3))
+      }
     }
   }
 
