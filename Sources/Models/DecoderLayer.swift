@@ -82,7 +82,8 @@ package struct DecoderLayer: Sendable {
         ? nil
         : RawHeads(
           q: Rows(count, q), k: Rows(count, k), qRho: Rows(1, count * attention.heads),
-          kRho: Rows(1, count * attention.keyHeads), headSize: attention.headSize), o: Rows(count, q), lse: Rows(attention.heads, count), gate: Rows(count, inner),
+          kRho: Rows(1, count * attention.keyHeads), headSize: attention.headSize),
+      o: Rows(count, q), lse: Rows(attention.heads, count), gate: Rows(count, inner),
       up: Rows(count, inner),
       outputs: hasGain ? (Rows(count, hidden), Rows(count, hidden)) : nil)
   }
@@ -123,7 +124,7 @@ package struct DecoderLayer: Sendable {
 
   /// From the output's gradient, which `d` holds, the input's in its place.
   ///
-  /// - TrainableParameter needsInput: whether something below is trained; without it `d` is lost.
+  /// - Parameter needsInput: whether something below is trained; without it `d` is lost.
   func backward(
     _ kept: Kept, _ texts: Texts, _ d: Rows, needsInput: Bool, _ scratch: Scratch,
     _ work: Workspace
