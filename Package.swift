@@ -124,7 +124,7 @@ let package = Package(
       "TrainingTests",
       [
         "Training", "Models", "Adapters", "Checkpoints", "Examples", "Files", "Fixtures", "JSON",
-        "LinearAlgebra", "Tensors",
+        "LinearAlgebra", "Tensors", "CKernels",
       ]),
     tests("ReportsTests", ["Reports"]),
     tests(

@@ -113,7 +113,7 @@ PEF_CLONES void pef_cross_entropy_f32(float *restrict z, const int32_t *restrict
       for (; l < end; l++) sums[0] += z[l] = pef_exp(z[l] - top);
       total += (double)added(sums);
     }
-    losses[i] = log(total) + (double)top - logit;
+    losses[i] = log(total) + ((double)top - logit);
     if (!backward) continue;
     const float factor = (float)((double)scale / total);
     for (j = 0; j < columns; j++) z[j] *= factor;

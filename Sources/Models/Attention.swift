@@ -71,7 +71,8 @@ struct Attention: Sendable {
   }
 
   private func check(q: Rows, k: Rows, v: Rows, o: Rows, lse: Rows) {
-    precondition(q.columns == heads * headSize && o.columns == q.columns, "a column a head's element")
+    precondition(q.columns == heads * headSize, "a column a head's element")
+    precondition(o.columns == q.columns, "likewise for outputs")
     precondition(k.columns == keyHeads * headSize && v.columns == k.columns, "likewise for keys")
     precondition(k.stride == v.stride && q.stride == o.stride, "rows of one distance")
     precondition(k.count == q.count && v.count == q.count && o.count == q.count, "a row a token")

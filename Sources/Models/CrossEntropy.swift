@@ -17,12 +17,14 @@ struct CrossEntropy: Sendable {
 
   private var vocabulary: Int { head.projections[0].outputs }
 
-  /// The loss of each row of h, (N, hidden), and with a scale dh, over h.
+  /// The loss of each row of h, (N, hidden), and with a scale the gradients.
   ///
   /// - Parameters:
   ///   - labels: the token that each row should have predicted.
   ///   - scale: what the sum of the losses is multiplied by; nil for the losses alone.
   ///   - logits: room for `tokenCount` rows.
+  ///   - dh: the gradient of h, in memory of its own: an adapter of the head needs h until the end;
+  ///     nil where nothing below the head is trained.
   func losses(
     _ h: Rows, labels: [Int32], scale: Float?, logits: Rows, dh: Rows?, _ work: Workspace
   ) -> [Double] {
@@ -33,8 +35,8 @@ struct CrossEntropy: Sendable {
       let z = logits.rows(0..<tokens.count)
       head.forward(h.rows(tokens), into: [z], work)
       losses += Self.losses(z, labels: Array(labels[tokens]), scale: scale, work)
-      guard let dh else { continue }
-      head.backward(h.rows(tokens), [z], ys: [nil], into: dh.rows(tokens), work)
+      guard scale != nil else { continue }
+      head.backward(h.rows(tokens), [z], ys: [nil], into: dh?.rows(tokens), work)
     }
     return losses
   }

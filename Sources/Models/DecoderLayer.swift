@@ -82,7 +82,8 @@ package struct DecoderLayer: Sendable {
         ? nil
         : RawHeads(
           q: Rows(count, q), k: Rows(count, k), qRho: Rows(1, count * attention.heads),
-          kRho: Rows(1, count * attention.keyHeads), headSize: attention.headSize), o: Rows(count, q), lse: Rows(attention.heads, count), gate: Rows(count, inner),
+          kRho: Rows(1, count * attention.keyHeads), headSize: attention.headSize),
+      o: Rows(count, q), lse: Rows(attention.heads, count), gate: Rows(count, inner),
       up: Rows(count, inner),
       outputs: hasGain ? (Rows(count, hidden), Rows(count, hidden)) : nil)
   }
@@ -123,7 +124,7 @@ package struct DecoderLayer: Sendable {
 
   /// From the output's gradient, which `d` holds, the input's in its place.
   ///
-  /// - TrainableParameter needsInput: whether something below is trained; without it `d` is lost.
+  /// - Parameter needsInput: whether something below is trained; without it `d` is lost.
   func backward(
     _ kept: Kept, _ texts: Texts, _ d: Rows, needsInput: Bool, _ scratch: Scratch,
     _ work: Workspace
@@ -145,11 +146,16 @@ package struct DecoderLayer: Sendable {
       texts: texts.ranges, into: scratch.dq, scratch.dk, scratch.dv, work)
     attention.fold(scratch.dk, into: scratch.foldedK, work)
     attention.fold(scratch.dv, into: scratch.foldedV, work)
-    // DoRA looks at what its layer has given, which was rotated after.
-    let values = headNorms == nil && Self.hasGain(attentionInputs) ? [kept.q, kept.k] : []
-    for x in [scratch.dq, scratch.foldedK] + values {
+    let size = attention.headSize
+    for x in [scratch.dq, scratch.foldedK] {
       texts.rotary.rotate(
-        x, headSize: attention.headSize, positions: texts.positions, isInverse: true, work)
+        x, headSize: size, positions: texts.positions, isInverse: true, work)
+    }
+    if headNorms == nil, Self.hasGain(attentionInputs) {
+      // DoRA looks at what its layer has given, which was rotated after.
+      for x in [kept.q, kept.k] {
+        texts.rotary.undo(x, headSize: size, positions: texts.positions, work)
+      }
     }
     let (dq, dk) = normalizeHeadsBackward(kept, scratch, work)
     inputNorm.forward(kept.x, into: scratch.h, rho: kept.rhos.input, work)

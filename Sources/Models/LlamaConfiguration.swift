@@ -91,6 +91,9 @@ package struct LlamaConfiguration: Equatable, Sendable {
     }
     positionCount = try fields.size("max_position_embeddings")
     epsilon = try fields.double("rms_norm_eps") ?? 1e-6
+    guard epsilon >= 0 else {
+      throw PeftoolError(.damaged, "rms_norm_eps is \(epsilon), expected 0 or more")
+    }
     isTied = try fields.bool("tie_word_embeddings") ?? false
     let activation = try fields["hidden_act"]?.string(named: "hidden_act") ?? "silu"
     guard activation == "silu" else {

@@ -23,7 +23,9 @@ package final class LoRA: Sendable {
   private let memory: (a: Rows, b: Rows)
 
   /// An adapter of the given factors.
-  package init(a: TrainableParameter, b: TrainableParameter, magnitude: TrainableParameter?, scaling: Float) {
+  package init(
+    a: TrainableParameter, b: TrainableParameter, magnitude: TrainableParameter?, scaling: Float
+  ) {
     precondition(a.values.count == b.values.count, "one rank")
     self.a = a
     self.b = b

@@ -83,14 +83,15 @@ package final class LossPass: Sendable {
     let d = output.rows(0..<count)
     let places = batch.labels.indices.filter { batch.labels[$0] != nil }
     let (x, h, rho) = normalized(places)
+    let dh = scratch.dh.rows(0..<places.count)
     let losses = CrossEntropy(head: model.head).losses(
       h, labels: batch.labels.compactMap(\.self), scale: scale, logits: logits,
-      dh: scale == nil || lowestTrained == model.layers.count ? nil : h, work)
+      dh: scale == nil || lowestTrained == model.layers.count ? nil : dh, work)
     guard scale != nil, lowestTrained < model.layers.count else { return losses }
     d.clear()
     let dx = scratch.h.rows(0..<places.count)
     dx.clear()
-    model.norm.backward(h, x: x, rho: rho, addingTo: dx, work)
+    model.norm.backward(dh, x: x, rho: rho, addingTo: dx, work)
     for (row, place) in places.enumerated() {
       d.rows(place..<place + 1).copy(from: dx.rows(row..<row + 1))
     }

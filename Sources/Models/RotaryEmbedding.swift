@@ -1,5 +1,6 @@
 import CKernels
 import Glibc
+import Tensors
 
 /// Rotary positions: each pair (i, i + D/2) of a head turns by its position's angle.
 ///
@@ -9,10 +10,13 @@ package struct RotaryEmbedding: Sendable {
   /// (positions, D/2).
   private let cosines: Rows
   private let sines: Rows
+  /// What they have been multiplied by.
+  private let factor: Float
 
   /// Tables for positions 0 to `count` − 1 of a sequence that long.
   package init(_ scaling: RotaryScaling, headSize: Int, count: Int) {
     let (frequencies, factor) = scaling.frequencies(headSize: headSize, length: count)
+    self.factor = factor
     cosines = Rows(count, headSize / 2)
     sines = Rows(count, headSize / 2)
     for position in 0..<count {
@@ -20,6 +24,19 @@ package struct RotaryEmbedding: Sendable {
         let angle = Float(position) * frequency
         cosines[position, place] = cosf(angle) * factor
         sines[position, place] = sinf(angle) * factor
+      }
+    }
+  }
+
+  /// Undoes `rotate`: turns back, and takes off what both turns have multiplied by.
+  func undo(_ x: Rows, headSize: Int, positions: [Int32], _ work: Workspace) {
+    rotate(x, headSize: headSize, positions: positions, isInverse: true, work)
+    guard factor != 1 else { return }
+    work.forTokens(x.count) { _, tokens in
+      for row in tokens {
+        x.withSpan(row: row) {
+          Float.scale(&$0, at: 0, by: 1 / (factor * factor), count: $0.count)
+        }
       }
     }
   }

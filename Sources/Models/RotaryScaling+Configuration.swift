@@ -7,7 +7,9 @@ import JSON
 extension RotaryScaling {
   /// - Throws: `unsupported` for other kinds, `damaged`.
   init(_ fields: ConfigurationFields, positionCount: Int) throws(PeftoolError) {
-    let key = fields["rope_parameters"] == nil ? "rope_scaling" : "rope_parameters"
+    // Of both, transformers takes the older unless it is empty.
+    let isOlder = fields["rope_scaling"].map { $0 != .object([]) } ?? false
+    let key = isOlder || fields["rope_parameters"] == nil ? "rope_scaling" : "rope_parameters"
     let json = fields[key] ?? .object([])
     guard case .object(let members) = json else { throw json.unfit(key, "an object") }
     if members.contains(where: { if case .object = $0.value { true } else { false } }) {
@@ -21,6 +23,11 @@ extension RotaryScaling {
     if let part = try scaling.double("partial_rotary_factor"), part != 1 {
       throw PeftoolError(.unsupported, "\(key).partial_rotary_factor is \(part), expected 1")
     }
+    // A length beside the settings goes before the one among them (Phi-3 has it there).
+    let original =
+      try fields["original_max_position_embeddings"] == nil
+      ? scaling.size("original_max_position_embeddings", default: positionCount)
+      : fields.size("original_max_position_embeddings")
     let type =
       try (scaling["rope_type"] ?? scaling["type"])?.string(named: "\(key).rope_type") ?? "default"
     switch type {
@@ -33,8 +40,9 @@ extension RotaryScaling {
       kind = .llama3(
         factor: try scaling.required("factor"), low: low,
         high: try scaling.required("high_freq_factor", above: low),
-        original: try scaling.size("original_max_position_embeddings", default: positionCount))
-    case "yarn": kind = .yarn(try YaRN(scaling, positionCount: positionCount))
+        original: original)
+    case "yarn":
+      kind = .yarn(try YaRN(scaling, original: original, positionCount: positionCount))
     default:
       throw PeftoolError(
         .unsupported,
@@ -47,9 +55,9 @@ extension RotaryScaling {
 extension RotaryScaling.YaRN {
   /// - Throws: `damaged`.
   fileprivate init(
-    _ fields: ConfigurationFields, positionCount: Int
+    _ fields: ConfigurationFields, original: Int, positionCount: Int
   ) throws(PeftoolError) {
-    original = try fields.size("original_max_position_embeddings", default: positionCount)
+    self.original = original
     factor =
       fields["factor"] == nil
       ? Double(positionCount) / Double(original) : try fields.required("factor")
@@ -63,8 +71,8 @@ extension RotaryScaling.YaRN {
     // Python takes a weight of 0 for none.
     let weight = try fields.double("mscale") ?? 0
     let weightOfAll = try fields.double("mscale_all_dim") ?? 0
-    if let given = try fields.double("attention_factor") {
-      attentionFactor = given
+    if fields["attention_factor"] != nil {
+      attentionFactor = try fields.required("attention_factor")
     } else if weight != 0, weightOfAll != 0 {
       attentionFactor = scale(factor, weight) / scale(factor, weightOfAll)
     } else {

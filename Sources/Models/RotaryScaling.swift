@@ -41,7 +41,7 @@ package struct RotaryScaling: Equatable, Sendable {
 
   /// The angle of each pair for one position, (D/2), and what cosines and sines are multiplied by.
   ///
-  /// - TrainableParameter length: the positions of the text, for `dynamic`.
+  /// - Parameter length: the positions of the text, for `dynamic`.
   func frequencies(headSize: Int, length: Int) -> (frequencies: [Float], factor: Float) {
     switch kind {
     case .standard:

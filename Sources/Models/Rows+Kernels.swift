@@ -42,7 +42,8 @@ struct Panels {
 extension Rows {
   /// self = a · b, or self += a · b: (m, n) from (m, k) and (k, n).
   func multiply(_ a: Rows, _ b: Panels, adding: Bool = false) {
-    precondition(count == a.count && columns == b.columns && a.columns == b.depth, "shapes that fit")
+    precondition(count == a.count && columns == b.columns, "a product of that shape")
+    precondition(a.columns == b.depth, "factors that fit")
     unsafe pef_gemm_f32(
       pointer, stride, a.pointer, a.stride, 1, b.rows.pointer, Int(PEF_PANEL), b.rows.stride, count,
       columns, b.depth, adding ? 1 : 0)
@@ -50,7 +51,8 @@ extension Rows {
 
   /// The same with b as it lies.
   func multiply(_ a: Rows, _ b: Rows, adding: Bool = false) {
-    precondition(count == a.count && columns == b.columns && a.columns == b.count, "shapes that fit")
+    precondition(count == a.count && columns == b.columns, "a product of that shape")
+    precondition(a.columns == b.count, "factors that fit")
     unsafe pef_gemm_f32(
       pointer, stride, a.pointer, a.stride, 1, b.pointer, b.stride, Int(PEF_PANEL), count, columns,
       b.count, adding ? 1 : 0)
@@ -58,7 +60,8 @@ extension Rows {
 
   /// self = aᵀ · b, or self += aᵀ · b: (m, n) from (k, m) and (k, n).
   func multiply(transposed a: Rows, _ b: Rows, adding: Bool = false) {
-    precondition(count == a.columns && columns == b.columns && a.count == b.count, "shapes that fit")
+    precondition(count == a.columns && columns == b.columns, "a product of that shape")
+    precondition(a.count == b.count, "factors that fit")
     unsafe pef_gemm_f32(
       pointer, stride, a.pointer, 1, a.stride, b.pointer, b.stride, Int(PEF_PANEL), count, columns,
       b.count, adding ? 1 : 0)

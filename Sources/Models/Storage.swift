@@ -1,6 +1,8 @@
 import Glibc
 
-/// Memory for floats that several hold: what rows are rows of. It starts as zeros.
+/// Memory for floats that several hold: what rows are rows of.
+///
+/// It starts as zeros.
 @safe
 package final class Storage: @unchecked Sendable {
   // Threads share it; who writes where is settled by the loops that hand out the rows.

@@ -85,7 +85,8 @@ struct DecodingStage {
       if !ByteAlphabet.appendBytes(of: held.span, to: &bytes) { bytes = held }
       try emit(Self.repaired(bytes[...]))
     case .byteFallback where hasHeld:
-      if let byte = Self.byte(held) { held = [byte] } else { return try emit(held) }
+      guard let byte = Self.byte(held) else { return try emit(held) }
+      held = [byte]
       try emitBytes(emit)
     case .map(let change) where hasHeld:
       try emit(change.changed(held, isFirst: true, isLast: true))

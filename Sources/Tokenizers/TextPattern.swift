@@ -17,7 +17,8 @@ enum TextPattern: Sendable {
     }
     // A text without characters is found between any two, as an expression without any is.
     self =
-      text.isEmpty ? .expression(try RegularExpression("", syntax: .oniguruma))
+      text.isEmpty
+      ? .expression(try RegularExpression("", syntax: .oniguruma))
       : .literal(Array(text.utf8))
   }
 

@@ -40,9 +40,10 @@ package struct Tokenizer: Sendable {
     let normalizer = try Self.part("normalizer", of: file).map {
       (part) throws(PeftoolError) in try Normalizer(part)
     }
-    var steps = try Self.part("pre_tokenizer", of: file).map {
-      (part) throws(PeftoolError) in try PreTokenizer.steps(of: part)
-    } ?? []
+    var steps =
+      try Self.part("pre_tokenizer", of: file).map {
+        (part) throws(PeftoolError) in try PreTokenizer.steps(of: part)
+      } ?? []
     // Where the last step turns bytes into characters, the model takes the bytes themselves.
     var isByteLevel = false
     if case .byteCharacters = steps.last {
@@ -59,19 +60,22 @@ package struct Tokenizer: Sendable {
     }
     self.normalizer = normalizer
     preTokenizer = steps
-    postProcessor = try Self.part("post_processor", of: file).map {
-      (part) throws(PeftoolError) in try PostProcessor(part)
-    } ?? PostProcessor()
-    decoder = try Self.part("decoder", of: file).map {
-      (part) throws(PeftoolError) in try Decoder.steps(of: part)
-    } ?? [.map(.spaced)]
+    postProcessor =
+      try Self.part("post_processor", of: file).map {
+        (part) throws(PeftoolError) in try PostProcessor(part)
+      } ?? PostProcessor()
+    decoder =
+      try Self.part("decoder", of: file).map {
+        (part) throws(PeftoolError) in try Decoder.steps(of: part)
+      } ?? [.map(.spaced)]
   }
 
   private static func checkMembers(_ file: TokenizerFile) throws(PeftoolError) {
     // truncation and padding are settings of the program that saved the file: transformers sets
     // both anew at every call.
     let known = [
-      "version", "truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder",
+      "version", "truncation", "padding", "normalizer", "pre_tokenizer", "post_processor",
+      "decoder",
     ]
     if let other = file.members.keys.sorted().first(where: { !known.contains($0) }) {
       throw PeftoolError(.unsupported, "\"\(other.printable)\" is nothing that peftool knows")

@@ -315,11 +315,35 @@ def csv_tables():
                 b"text\n\xff\n", b"prompt,text\n")
 
 
+def model_configurations():
+    base = {"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+    scaled = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 64}
+    for change in (
+        {}, {"num_key_value_heads": 2, "head_dim": 2, "rms_norm_eps": 0, "attention_bias": True},
+        {"model_type": "mistral", "num_key_value_heads": None, "sliding_window": 1},
+        {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": -1},
+        {"model_type": "qwen3", "num_key_value_heads": 1, "use_sliding_window": True,
+         "layer_types": ["full_attention", "sliding_attention"]},
+        {"rope_theta": 1e-300, "rope_scaling": {"type": "linear", "factor": 1e300}},
+        {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 0.5}},
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1, **scaled}},
+        {"rope_theta": 1, "rope_scaling": {"rope_type": "yarn", **scaled, "beta_fast": 1e300}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": None, "mscale": 1, "truncate": False,
+                          "mscale_all_dim": -9.5}, "original_max_position_embeddings": 1},
+        {"rope_parameters": {"full_attention": {}}}, {"num_experts": 8}, {"logit_scale": 1.0},
+        {"hidden_size": 1 << 62}, {"vocab_size": "4"}, {"hidden_act": "gelu"}, {"head_dim": -2},
+    ):
+        yield json.dumps({**base, **change}).encode()
+    yield from small("**/bases/*/config.json")
+
+
 SEEDS = {"JSONLines": json_lines, "CSV": csv_tables, "GGUF": gguf_files,
          "Packed": packed_files, "SafetensorsHeader": headers,
          "ShardIndex": indices, "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "Recipe": recipes, "TorchPickle": pickles,
-         "TorchZip": torch_files}
+         "TorchZip": torch_files, "ModelConfiguration": model_configurations}
 
 
 def main():
