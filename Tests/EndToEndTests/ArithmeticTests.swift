@@ -177,6 +177,42 @@ private let methods: [[String]] = [
   }
 }
 
+/// `--force` of every verb that writes a folder, onto folders that hold more than it would write.
+@Suite struct ForceTests {
+  @Test(
+    arguments: [
+      ["merge", base, lora], ["quantize", base], ["convert", base],
+      ["dequantize", Repository.sample("quantized/llama-int8")], ["combine", lora],
+      ["scale", lora, "--by", "2"], ["resize", lora, "--rank", "1"],
+      ["prune", lora, "--density", "0.5"], ["convert", lora, "--to", "mlx"], ["convert", lora],
+      ["convert", lora, "--to", "dora", "--base", base],
+      ["extract", base, Repository.sample("bases/llama-f32"), "--rank", "1"],
+    ]) func keepsWhatItWouldNotWrite(arguments: [String]) throws
+  {
+    let place = try Workplace()
+    func write() throws -> Run { try place.run(arguments + ["-o", "out", "--force"]) }
+    try #require(try write().status == 0)
+    #expect(try write().status == 0)
+    let isAdapter = try place.shell("test -e out/adapter_config.json").status == 0
+    for (file, reason) in [
+      ("checkpoint-500/x", "the folder checkpoint-500"),
+      isAdapter
+        ? ("model.safetensors", "a model, model.safetensors")
+        : ("adapter_config.json", "an adapter, adapter_config.json"),
+    ] {
+      try place.write("out/\(file)", "dear")
+      let run = try write()
+      #expect(run.status == 2)
+      #expect(
+        run.errors == "peftool: out: holds \(reason), which --force would delete: "
+          + "choose another output or remove it\n")
+      #expect(try place.bytes("out/\(file)") == Data("dear".utf8))
+      #expect(try place.shell("rm -r out/\(file.split(separator: "/")[0])").status == 0)
+    }
+    #expect(try place.names == ["out"])
+  }
+}
+
 @Suite struct ArithmeticRefusalTests {
   /// A run that fails with one line which holds the texts, and leaves nothing behind.
   private func refuses(
@@ -300,7 +336,7 @@ private let methods: [[String]] = [
   @Test func anOutputOntoTheRecipe() throws {
     let place = try Workplace()
     try place.write("out/recipe.yaml", "adapters:\n  - path: \(lora)\n")
-    try place.write("out/config.json", "{}")
+    try place.write("out/adapter_config.json", "{}")
     try refuses(
       ["combine", "--recipe", "out/recipe.yaml", "-o", "out", "--force"],
       saying: "out: is or holds the input out/recipe.yaml", in: place)

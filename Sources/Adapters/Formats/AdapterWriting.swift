@@ -37,7 +37,7 @@ package struct AdapterWriting: Sendable {
     var inputFiles = others
     for input in inputs { inputFiles += try input.inputFiles }
     var output = try StagedOutput(
-      files.configuration == nil ? .file : .directory, at: path, force: isForced,
+      files.configuration == nil ? .file : .adapterFolder, at: path, force: isForced,
       apartFrom: inputFiles)
     let file = try output.createFile(files.fileName, byteCount: byteCount)
     if let configuration = files.configuration {

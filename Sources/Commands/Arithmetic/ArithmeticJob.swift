@@ -28,7 +28,7 @@ struct ArithmeticJob {
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
     // Nothing is worked out for an output that cannot be written.
     try StagedOutput.checkReplaceable(
-      Folder.trimmed(output), kind: .directory, force: writing.force)
+      Folder.trimmed(output), kind: .adapterFolder, force: writing.force)
     var others: [InputFile] = []
     if let recipe { others.append(try InputFile(opening: recipe)) }
     let (adapter, results) = try arithmetic.run(threads: threads) { progress.advance(by: $0) }

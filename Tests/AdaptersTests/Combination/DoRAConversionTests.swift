@@ -19,7 +19,7 @@ import Testing
   private func randomAdapter(
     in scratch: Scratch, using numbers: inout SplitMix64
   ) throws -> String {
-    var rank = [String: Int]()
+    var rank: [String: Int] = [:]
     for path in Self.shapes.keys.sorted() where rank.isEmpty || Bool.random(using: &numbers) {
       rank[path] = Int.random(in: 1...6, using: &numbers)
     }
