@@ -31,7 +31,8 @@ struct SavedSum: Sendable {
     var known: Set<ExactName> = []
     let places = contributions.map { contribution in
       Dictionary(
-        contribution.operand.adapter.saved.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+        contribution.operand.adapter.saved.map { ($0.name, $0) },
+        uniquingKeysWith: { first, _ in first })
     }
     for contribution in contributions {
       for saved in contribution.operand.adapter.saved

@@ -17,7 +17,8 @@ import Testing
         [
           Values("base_model.model.q.lora_A.weight", [1, 3]),
           Values("base_model.model.q.lora_B.weight", [2, 1]),
-          Values("base_model.model.head.weight", [2, 2], [1, 2, 3, 4].map { $0 / Float(place + 4) }),
+          Values(
+            "base_model.model.head.weight", [2, 2], [1, 2, 3, 4].map { $0 / Float(place + 4) }),
         ])
       return try Operand(opening: path)
     }
