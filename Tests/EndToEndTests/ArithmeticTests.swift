@@ -160,6 +160,49 @@ private let methods: [[String]] = [
     #expect((report["keptEnergy"] as? Double ?? 1) < 1)
   }
 
+  /// Rounding is left of updates that take each other away, and is not told of as if it were one.
+  @Test(
+    arguments: [
+      [lora, lora, "--weights", "1,-1"],
+      [lora, lora, taskA, "--weights", "0.1,-0.1,0", "--method", "svd", "--rank", "2"],
+      [lora, lora, lora, "--weights", "0.1,0.2,-0.3", "--method", "svd", "--energy", "0.9"],
+      [lora, lora, "--weights", "0.3,-0.3", "--method", "dare_linear_svd", "--density", "1"],
+      [lora, lora, "--weights", "0.3,-0.3", "--method", "linear"],
+      [dora, dora, "--weights", "0.7,-0.7", "--base", base],
+      [dora, dora, "--weights", "0.7,-0.7", "--base", base, "--method", "svd"],
+    ]) func aSumThatIsZeroIsTold(arguments: [String]) throws
+  {
+    let place = try Workplace()
+    let run = try place.run(["combine"] + arguments + ["-o", "out"])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.text.contains("note"))
+    #expect(run.text.contains("the sum is zero\n"))
+    #expect(!run.text.contains("kept energy"))
+    let json = try place.run(["combine"] + arguments + ["-o", "again", "--json"])
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+    #expect(report["keptEnergy"] is NSNull)
+    for module in try #require(report["modules"] as? [[String: Any]]) {
+      #expect(module["keptEnergy"] is NSNull)
+      #expect(module["norm"] as? Double == 0)
+      #expect(module["normBefore"] as? Double == 0)
+    }
+    let merged = try place.run("merge", base, "out", "-o", "merged", "--dtype", "f32")
+    #expect(merged.status == 0, "\(merged.errors)")
+    let difference = try place.run("diff", "merged", base, "--atol", "1e-6")
+    #expect(difference.text.contains("within tolerance") || difference.text.contains("identical"))
+  }
+
+  /// A difference of a millionth is no rounding in f64.
+  @Test func aSmallSumIsNotZero() throws {
+    let place = try Workplace()
+    let run = try place.run(
+      "combine", lora, lora, "--weights", "1,-0.999999", "-o", "out", "--method", "svd", "--json")
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect((try #require(report["keptEnergy"] as? Double) - 1).magnitude < 1e-6)
+  }
+
   @Test func quietPrintsNothing() throws {
     let run = try Workplace().run("resize", lora, "-o", "out", "--rank", "2", "--quiet")
     #expect(run.status == 0)

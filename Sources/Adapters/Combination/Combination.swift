@@ -244,14 +244,23 @@ package struct Combination: OperandArithmetic {
     of terms: [Term], _ magnitudes: [[Double]?], on weight: BaseWeight,
     form: LowRankAdapter.Module, rankBefore: Int, bias: [Double]?
   ) throws(PeftoolError) -> CombinedModule {
-    let sum = try DoRASum.combine(
-      terms, magnitudes: magnitudes,
-      base: BaseProjection(of: weight, onto: Matrix(stacking: terms.map(\.a))))
+    let projection = try BaseProjection(of: weight, onto: Matrix(stacking: terms.map(\.a)))
+    let sum = try DoRASum.combine(terms, magnitudes: magnitudes, base: projection)
     let isLoRA = settings.form == .lora
+    let isRowsZero = Cancellation.leavesNothing(of: terms, inFactors: sum.factors)
+    let isPairZero = try Cancellation.leavesNothing(of: terms, in: sum.pair)
+    let isZero = isRowsZero && isPairZero
     guard isLoRA || settings.method == .svd || settings.rank != nil else {
       return try CombinedModule(
-        form.layer, Truncation(keeping: sum.pair), rankBefore: rankBefore, bias: bias,
-        magnitude: sum.magnitude)
+        form.layer, isZero ? Truncation(keepingZero: sum.pair) : Truncation(keeping: sum.pair),
+        rankBefore: rankBefore, bias: bias, magnitude: sum.magnitude)
+    }
+    guard !isZero else {
+      return try CombinedModule(
+        form.layer,
+        Truncation(keepingZero: .nothing(rows: sum.pair.b.rows, columns: sum.pair.a.columns)),
+        rankBefore: rankBefore, bias: bias,
+        magnitude: isLoRA ? nil : projection.squaredNorms.map { $0.squareRoot() })
     }
     // W' − W = diag(c − 1)·W + diag(c)·B·A.
     let base = try weight.values()
@@ -280,9 +289,11 @@ package struct Combination: OperandArithmetic {
     }
     let largest = RankChoice.fixed(terms.map(\.rank).max() ?? 1)
     if method.isDense {
-      return try Truncation(
-        of: DenseMethods.combine(terms, method, settings, numbers),
-        to: settings.rank ?? largest, settings.decomposition)
+      let sum = DenseMethods.combine(terms, method, settings, numbers)
+      guard !Cancellation.leavesNothing(of: terms, in: sum) else {
+        return Truncation(keepingZero: .nothing(rows: sum.rows, columns: sum.columns))
+      }
+      return try Truncation(of: sum, to: settings.rank ?? largest, settings.decomposition)
     }
     let pair: Pair =
       switch method {
@@ -292,12 +303,13 @@ package struct Combination: OperandArithmetic {
       case _ where method.isApart: ApartMethods.combine(terms, method, settings, numbers)
       default: Concatenation.combine(terms)
       }
-    guard pair.rank > 0 else {
-      return Truncation(keeping: .nothing(rows: pair.b.rows, columns: pair.a.columns))
+    let isZero = try Cancellation.leavesNothing(of: terms, in: pair)
+    let rank = settings.rank ?? (method == .svd ? largest : nil)
+    guard pair.rank > 0, !isZero || rank == nil else {
+      return Truncation(keepingZero: .nothing(rows: pair.b.rows, columns: pair.a.columns))
     }
-    guard let rank = settings.rank ?? (method == .svd ? largest : nil) else {
-      return Truncation(keeping: pair)
-    }
+    guard !isZero else { return Truncation(keepingZero: pair) }
+    guard let rank else { return Truncation(keeping: pair) }
     return try Truncation(of: pair, to: rank)
   }
 }

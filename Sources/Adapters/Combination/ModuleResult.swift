@@ -26,13 +26,16 @@ package struct ModuleResult: Sendable {
     package let total: Int
   }
 
-  /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
-  /// and below 0 where the result is further away than nothing would be.
-  package var keptEnergy: Double { Self.keptEnergy(of: [self]) }
+  /// Whether there was nothing, or nothing but rounding.
+  package var wasZero: Bool { !(energyBefore > 0) }
 
-  /// The share that modules keep together.
-  package static func keptEnergy(of results: [ModuleResult]) -> Double {
+  /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
+  /// below 0 where the result is further away than nothing would be, and nil where there was nothing.
+  package var keptEnergy: Double? { Self.keptEnergy(of: [self]) }
+
+  /// The share that modules keep together; nil where there was nothing in any.
+  package static func keptEnergy(of results: [ModuleResult]) -> Double? {
     let before = results.reduce(0) { $0 + $1.energyBefore }
-    return before > 0 ? 1 - results.reduce(0) { $0 + $1.lostEnergy } / before : 1
+    return before > 0 ? 1 - results.reduce(0) { $0 + $1.lostEnergy } / before : nil
   }
 }

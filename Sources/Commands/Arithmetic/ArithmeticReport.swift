@@ -19,7 +19,7 @@ struct ArithmeticReport {
 extension ArithmeticReport {
   private var kept: [ModuleResult] { results.filter { $0.rank > 0 } }
   private var dropped: [ModuleResult] { results.filter { $0.rank == 0 } }
-  private var keptEnergy: Double { ModuleResult.keptEnergy(of: results) }
+  private var keptEnergy: Double? { ModuleResult.keptEnergy(of: results) }
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -29,20 +29,35 @@ extension ArithmeticReport {
     facts.append("modules", modulesText)
     facts.append("rank", rankText)
     facts.append("entries", entriesText)
-    // Less than this is rounding.
-    if let worst = results.min(by: { $0.keptEnergy < $1.keptEnergy }),
-      worst.keptEnergy < 1 - 1e-9
-    {
-      facts.append(
-        "kept energy",
-        "\(keptEnergy.percentText) of all, the least in \(worst.path.printable): "
-          + worst.keptEnergy.percentText)
-    }
+    facts.append("kept energy", keptEnergyText)
     facts.append("bytes", bytesText)
-    for note in notes { facts.append("note", note) }
+    for note in allNotes { facts.append("note", note) }
     facts.append(
       "written", "\(output.printable): \(byteCount.byteText) in \(seconds.durationText)")
     return facts.text(width: width)
+  }
+
+  /// The notes, and where there was nothing.
+  private var allNotes: [String] {
+    let zeros = results.filter(\.wasZero)
+    guard let first = zeros.first, inputs.allSatisfy({ $0.role == "adapter" }) else { return notes }
+    let what = inputs.count > 1 ? "the sum is zero" : "the change is zero"
+    return notes + [
+      zeros.count == results.count
+        ? what
+        : "\(what) in \(zeros.count.groupedText) of \(results.count.groupedText) modules: "
+          + first.path.printable + (zeros.count > 1 ? " and others" : "")
+    ]
+  }
+
+  /// What is kept of all, and the least; nil where that is all but for rounding.
+  private var keptEnergyText: String? {
+    let shares = results.compactMap { result in result.keptEnergy.map { (result.path, $0) } }
+    guard let worst = shares.min(by: { $0.1 < $1.1 }), worst.1 < 1 - 1e-9, let keptEnergy else {
+      return nil
+    }
+    return "\(keptEnergy.percentText) of all, the least in \(worst.0.printable): "
+      + worst.1.percentText
   }
 
   private var modulesText: String {
@@ -82,7 +97,7 @@ extension ArithmeticReport {
       .init("keptEnergy", .number(keptEnergy)),
       .init("inputBytes", .number(inputByteCount)),
       .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
-      .init("notes", .array(notes.map(JSON.string))),
+      .init("notes", .array(allNotes.map(JSON.string))),
     ])
   }
 }

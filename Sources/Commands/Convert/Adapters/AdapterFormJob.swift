@@ -56,7 +56,7 @@ struct AdapterFormJob: ConvertJob {
       facts: [
         ("adapter", "as \(adapter.method)"), ("modules", results.count.groupedText),
         ("rank", results.map(\.rank).countsText { "\($0)" } ?? "none"),
-        ("kept energy", kept.percentText),
+        ("kept energy", kept?.percentText ?? "none, as the change is zero"),
       ],
       members: [
         .init("to", .string(form.rawValue)), .init("keptEnergy", .number(kept)),
