@@ -67,14 +67,15 @@ struct CombinedModule: Sendable {
   /// - Throws: as above.
   init(
     _ layer: Layer, _ truncation: Truncation, rankBefore: Int, bias: [Double]?,
-    magnitude: [Double]? = nil
+    magnitude: [Double]? = nil, weightNorm: Double? = nil
   ) throws(PeftoolError) {
     let (energy, whole) = (truncation.energy, truncation.wholeEnergy)
     try self.init(
       layer, truncation.pair, bias: bias, magnitude: magnitude,
       ModuleResult(
         path: layer.path, rankBefore: rankBefore, rank: truncation.pair.rank,
-        energyBefore: whole, energy: energy, lostEnergy: whole - energy, entries: nil))
+        energyBefore: whole, energy: energy, lostEnergy: whole - energy, entries: nil,
+        weightNorm: weightNorm))
   }
 }
 

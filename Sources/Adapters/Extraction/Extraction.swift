@@ -73,10 +73,14 @@ package struct Extraction: AdapterArithmetic {
           + "\(module.tuned.stored.dtype.rawValue) in the other: what rounding has changed counts, too"
       )
     }
-    if let first = plan.excluded.first {
+    for (what, modules) in [
+      ("left out by --exclude", plan.excluded),
+      ("of --save and --exclude both, and so not saved", plan.excludedOfSaved),
+    ] {
+      guard let first = modules.first else { continue }
       notes.append(
-        "left out by --exclude: \(first.printable)"
-          + (plan.excluded.count > 1 ? " and \(plan.excluded.count - 1) more" : ""))
+        "\(what): \(first.printable)"
+          + (modules.count > 1 ? " and \(modules.count - 1) more" : ""))
     }
     return notes
   }
@@ -125,13 +129,13 @@ package struct Extraction: AdapterArithmetic {
       let bias = try module.biasChange()
       let isBiasChanged = bias?.contains { $0 != 0 } ?? false
       guard isChanged || isBiasChanged else { return nil }
-      let cut = try Truncation(
-        of: module.tuned.storedChange(from: module.base), to: options.rank, options.decomposition)
+      let (change, weightNorm) = try module.tuned.storedChange(from: module.base)
+      let cut = try Truncation(of: change, to: options.rank, options.decomposition)
       // The same numbers in another dtype are no change.
       guard cut.wholeEnergy > 0 || isBiasChanged else { return nil }
       return try CombinedModule(
         module.layer, module.base.isTransposed ? cut.transposed() : cut,
-        rankBefore: module.fullRank, bias: bias)
+        rankBefore: module.fullRank, bias: bias, weightNorm: weightNorm)
     }
     guard isChanged else { return nil }
     let change = try module.tuned.change(from: module.base)
@@ -141,7 +145,7 @@ package struct Extraction: AdapterArithmetic {
       change: change, of: weight, to: options.rank, options.decomposition)
     return try CombinedModule(
       module.layer, update.truncation(of: change), rankBefore: module.fullRank, bias: nil,
-      magnitude: update.magnitude(of: weight))
+      magnitude: update.magnitude(of: weight), weightNorm: weight.squaredNorm.squareRoot())
   }
 
   /// Puts together what has changed.

@@ -27,6 +27,7 @@ extension ArithmeticReport {
     for input in inputs { facts.append(input.role, input.text) }
     facts.append("method", "\(method.name): \(method.summary)")
     facts.append("modules", modulesText)
+    facts.append("change", changeText)
     facts.append("rank", rankText)
     facts.append("entries", entriesText)
     facts.append("kept energy", keptEnergyText)
@@ -48,6 +49,15 @@ extension ArithmeticReport {
         : "\(what) in \(zeros.count.groupedText) of \(results.count.groupedText) modules: "
           + first.path.printable + (zeros.count > 1 ? " and others" : "")
     ]
+  }
+
+  /// How large the changes are beside their weights; nil where these were not looked at.
+  private var changeText: String? {
+    let shares = results.compactMap { result in result.share.map { (result.path, $0) } }
+    guard let share = ModuleResult.share(of: results), let most = shares.max(by: { $0.1 < $1.1 })
+    else { return nil }
+    return "\(share.percentText) of the weights' norm, the most in \(most.0.printable): "
+      + most.1.percentText
   }
 
   /// What is kept of all, and the least; nil where that is all but for rounding.
@@ -94,6 +104,7 @@ extension ArithmeticReport {
       .init("inputs", .array(inputs.map(\.json))),
       .init("method", .string(method.name)),
       .init("modules", .array(results.map(\.json))),
+      .init("share", .number(ModuleResult.share(of: results))),
       .init("keptEnergy", .number(keptEnergy)),
       .init("inputBytes", .number(inputByteCount)),
       .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
@@ -108,7 +119,8 @@ extension ModuleResult {
     .object([
       .init("path", .string(path)), .init("rankBefore", .number(rankBefore)),
       .init("rank", .number(rank)), .init("normBefore", .number(energyBefore.squareRoot())),
-      .init("norm", .number(energy.squareRoot())), .init("keptEnergy", .number(keptEnergy)),
+      .init("norm", .number(energy.squareRoot())), .init("weightNorm", .number(weightNorm)),
+      .init("share", .number(share)), .init("keptEnergy", .number(keptEnergy)),
       .init("entries", entries.map { .number($0.total) } ?? .null),
       .init("keptEntries", entries.map { .number($0.kept) } ?? .null),
     ])
