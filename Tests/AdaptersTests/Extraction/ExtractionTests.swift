@@ -54,7 +54,8 @@ import Testing
       names.map { Values("\($0).weight", [2, 2], [1, 2, 3, 5]) }, options)
     #expect(
       extraction.notes == [
-        "left out by --exclude: up and 1 more", "of --save and --exclude both, and so not saved: up",
+        "left out by --exclude: up and 1 more",
+        "of --save and --exclude both, and so not saved: up",
       ])
     let adapter = try extraction.run(threads: 1) { _ in }.adapter
     #expect(adapter.modules.map(\.path) == ["v"])
