@@ -203,6 +203,38 @@ private let methods: [[String]] = [
     #expect((try #require(report["keptEnergy"] as? Double) - 1).magnitude < 1e-6)
   }
 
+  @Test func anAdapterOfWeightZeroIsToldOf() throws {
+    let place = try Workplace()
+    let arguments = ["combine", taskA, lora, taskC, "--weights", "0,0.5,2"]
+    let run = try place.run(arguments + ["-o", "out"])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.unfoldedText.contains("task-a (weight 0) "))
+    #expect(run.unfoldedText.contains("task-a: weight 0: left out "))
+    #expect(!run.unfoldedText.contains("lora: weight 0"))
+    for flags in [["-o", "again"], ["--dry-run"]] {
+      let json = try place.run(arguments + flags + ["--json"])
+      let report = try #require(
+        try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+      let inputs = try #require(report["inputs"] as? [[String: Any]])
+      #expect(inputs.map { $0["path"] as? String } == [taskA, lora, taskC])
+      #expect(inputs.map { $0["weight"] as? Double } == [0, 0.5, 2])
+      #expect(report["notes"] as? [String] == ["\(taskA): weight 0: left out"])
+      guard flags == ["--dry-run"] else { continue }
+      for module in try #require(report["modules"] as? [[String: Any]]) {
+        for key in ["weights", "densities", "ranks"] {
+          let list = try #require(module[key] as? [Any])
+          #expect(list.count == 3 && list[0] is NSNull)
+        }
+      }
+    }
+    #expect(try place.run("combine", lora, taskC, "--weights", "0.5,2", "-o", "two").status == 0)
+    #expect(try place.shell("cmp {out,two}/adapter_model.safetensors").status == 0)
+    // It is an input all the same.
+    let onto = try place.run(
+      ["combine", "two", lora, "--weights", "0,1", "-o", "two", "--force"])
+    #expect(onto.errors.hasPrefix("peftool: two: is or holds the input two"))
+  }
+
   @Test func quietPrintsNothing() throws {
     let run = try Workplace().run("resize", lora, "-o", "out", "--rank", "2", "--quiet")
     #expect(run.status == 0)

@@ -1,4 +1,4 @@
-import Checkpoints
+package import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
@@ -17,6 +17,12 @@ import Tensors
 package struct Combination: OperandArithmetic {
   /// The adapters with weights that are not 0; nil for a weight that differs by module.
   package let operands: [(operand: Operand, weight: Double?)]
+  /// All adapters that were given, also those whose weight is 0.
+  package let inputs: [ArithmeticInput]
+  /// The tensors of all of them, and the base's.
+  package let sources: [any TensorSource]
+  /// For each of `operands` its place among `inputs`.
+  let inputPlaces: [Int]
   /// The model that the adapters are for, where one was given.
   package let base: BaseModel?
   /// How they are combined.
@@ -69,12 +75,18 @@ package struct Combination: OperandArithmetic {
       .filter { seen.insert(ExactName($0)).inserted }
     let positions = try LayerPositions(of: paths, layerCount: layerCount)
     var used: [Contribution] = []
+    var inputs: [ArithmeticInput] = []
+    var inputPlaces: [Int] = []
     for (place, operand) in operands.enumerated() {
       let contribution = Contribution(
         operand: operand, weight: weights[place], density: densities?[place] ?? 1,
         positions: positions)
       try contribution.checkFilters(paths)
-      if contribution.isUsed { used.append(contribution) }
+      inputs.append(
+        ArithmeticInput(role: "adapter", path: operand.path, weight: contribution.commonWeight))
+      guard contribution.isUsed else { continue }
+      used.append(contribution)
+      inputPlaces.append(place)
     }
     guard let first = used.first else {
       throw PeftoolError(
@@ -89,6 +101,7 @@ package struct Combination: OperandArithmetic {
     var modules = try Self.modules(of: used, settings)
     let dora = used.first { $0.operand.adapter.usesDoRA }?.operand.path
     var notes = Self.notes(used.map(\.operand))
+    notes += inputs.filter { $0.weight == 0 }.map { "\($0.path.printable): weight 0: left out" }
     if let path = dora ?? (settings.form == .dora ? first.operand.path : nil) {
       guard settings.method == .cat || settings.method == .svd else {
         throw PeftoolError(
@@ -112,6 +125,10 @@ package struct Combination: OperandArithmetic {
     }
     savedSums = try SavedSum.all(of: used, base: base)
     self.operands = used.map { ($0.operand, $0.commonWeight) }
+    self.inputs = inputs
+    self.inputPlaces = inputPlaces
+    sources =
+      operands.flatMap(\.adapter.sources) + [base?.checkpoint.source].compactMap(\.self)
     self.base = base
     self.settings = settings
     self.layerCount = positions.layerCount
