@@ -6,7 +6,7 @@ extension StagedOutput {
   /// A file replaces a file. A folder of a model replaces one that holds a model, and a folder of an
   /// adapter one that holds an adapter, without folders in them; both replace an empty one.
   /// - Throws: `io`.
-  package static func checkReplaceable(
+  static func checkReplaceable(
     _ path: String, kind: Kind, force: Bool
   ) throws(PeftoolError) {
     var found = try FileKind(at: path)

@@ -32,12 +32,7 @@ package struct StagedOutput: ~Copyable {
     self.path = Folder.trimmed(path)
     self.kind = kind
     isForced = force
-    try Self.refuseInputs(inputs, at: path)
-    // These cannot be renamed to, and a temporary beside `.` would lie in it.
-    guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
-      throw PeftoolError(.io, "is no name for an output", path: path)
-    }
-    try Self.checkReplaceable(self.path, kind: kind, force: force)
+    try Self.check(kind, at: path, force: force, apartFrom: inputs)
     try Self.sweep(beside: self.path)
     let parent = Folder.parent(of: self.path)
     let folder = try systemCall("cannot open", path: parent) {
@@ -123,6 +118,22 @@ package struct StagedOutput: ~Copyable {
       if kind != .file { try Folder.remove(path) }
     }
     try systemCall("cannot rename", path: path) { unsafe Glibc.rename(temporary, path) }
+  }
+
+  /// Finds what would go wrong with a name, and claims nothing.
+  ///
+  /// - Throws: as `init`, but for folders that cannot be written to.
+  package static func check(
+    _ kind: Kind, at path: String, force: Bool, apartFrom inputs: [InputFile] = []
+  ) throws(PeftoolError) {
+    try refuseInputs(inputs, at: path)
+    // These cannot be renamed to, and a temporary beside `.` would lie in it.
+    guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
+      throw PeftoolError(.io, "is no name for an output", path: path)
+    }
+    try checkReplaceable(Folder.trimmed(path), kind: kind, force: force)
+    // Whether there is a folder for it.
+    _ = try Folder.names(in: Folder.parent(of: path))
   }
 
   /// Refuses an output that is an input, or a folder that holds one.

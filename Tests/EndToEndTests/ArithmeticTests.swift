@@ -235,6 +235,47 @@ private let methods: [[String]] = [
     #expect(onto.errors.hasPrefix("peftool: two: is or holds the input two"))
   }
 
+  /// A dry run ends as the run would.
+  @Test(
+    arguments: [
+      ("old", []), ("model", ["--force"]), ("no/out", []), ("dir/..", []), ("in", ["--force"]),
+    ]) func aDryRunChecksTheOutput(output: String, flags: [String]) throws
+  {
+    let place = try Workplace()
+    try place.write("old/adapter_config.json", "{}")
+    try place.write("model/config.json", "{}")
+    try place.write("dir/x", "")
+    try FileManager.default.copyItem(atPath: lora, toPath: place.path("in"))
+    let arguments = ["combine", "in", taskC, "-o", output] + flags
+    let runs = try [arguments, arguments + ["--dry-run"]].map { try place.run($0) }
+    #expect(runs.allSatisfy { $0.status == 2 && $0.text == "" })
+    #expect(runs[0].errors == runs[1].errors)
+    #expect(try place.names == ["dir", "in", "model", "old"])
+    #expect(try place.run("combine", "in", taskC, "-o", "old", "--force", "--dry-run").status == 0)
+    #expect(try place.bytes("old/adapter_config.json") == Data("{}".utf8))
+  }
+
+  @Test func aDryRunTakesDoRA() throws {
+    let place = try Workplace()
+    let arguments = [
+      "combine", lora, dora, taskDoRA, "--base", base, "--weights", "0.5,-0.3,0.2", "-o", "out",
+      "--json",
+    ]
+    let dry = try place.run(arguments + ["--dry-run"])
+    #expect(dry.status == 0, "\(dry.errors)")
+    let plan = try #require(
+      try JSONSerialization.jsonObject(with: dry.output) as? [String: Any])
+    #expect(try place.names == [])
+    #expect(try place.run(arguments).status == 0)
+    #expect(plan["isKnown"] as? Bool == true)
+    let counts = try place.run(["inspect", "out", "--json"]).output
+    let inspection = try #require(
+      try JSONSerialization.jsonObject(with: counts) as? [String: Any])
+    let tensors = try #require(inspection["tensors"] as? [[String: Any]])
+    let count = tensors.reduce(0) { $0 + ($1["shape"] as? [Int] ?? []).reduce(4, *) }
+    #expect(plan["bytes"] as? Int == count)
+  }
+
   @Test func quietPrintsNothing() throws {
     let run = try Workplace().run("resize", lora, "-o", "out", "--rank", "2", "--quiet")
     #expect(run.status == 0)

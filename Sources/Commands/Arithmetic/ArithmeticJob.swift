@@ -16,6 +16,19 @@ struct ArithmeticJob {
   /// The path of the recipe, which no output may replace.
   var recipe: String?
 
+  /// Finds what would go wrong with the output's name; gives what it is to be apart from.
+  ///
+  /// - Throws: as `StagedOutput.check`, and what is wrong with the recipe.
+  @discardableResult
+  func checkOutput(force: Bool) throws(PeftoolError) -> [InputFile] {
+    var others: [InputFile] = []
+    if let recipe { others.append(try InputFile(opening: recipe)) }
+    var inputs = others
+    for source in arithmetic.sources { inputs += try source.inputFiles }
+    try StagedOutput.check(.adapterFolder, at: output, force: force, apartFrom: inputs)
+    return others
+  }
+
   /// Makes the adapter, and writes a folder of PEFT's.
   ///
   /// - Throws: as `AdapterArithmetic.run` and `AdapterWriting.run`.
@@ -27,10 +40,7 @@ struct ArithmeticJob {
     let progress = ProgressLine(
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
     // Nothing is worked out for an output that cannot be written.
-    try StagedOutput.checkReplaceable(
-      Folder.trimmed(output), kind: .adapterFolder, force: writing.force)
-    var others: [InputFile] = []
-    if let recipe { others.append(try InputFile(opening: recipe)) }
+    let others = try checkOutput(force: writing.force)
     let (adapter, results) = try arithmetic.run(threads: threads) { progress.advance(by: $0) }
     progress.finish()
     let files = try AdapterWriting(

@@ -44,7 +44,7 @@ struct AdapterFormJob: ConvertJob {
   func run(
     force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> ConvertSummary {
-    try StagedOutput.checkReplaceable(Folder.trimmed(path), kind: .adapterFolder, force: force)
+    try StagedOutput.check(.adapterFolder, at: path, force: force)
     let threads = threads ?? availableProcessorCount
     let (adapter, results) = try arithmetic.run(threads: threads, progress: progress)
     let files = try AdapterWriting(
