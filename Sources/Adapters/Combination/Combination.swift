@@ -101,6 +101,7 @@ package struct Combination: OperandArithmetic {
     var modules = try Self.modules(of: used, settings)
     let dora = used.first { $0.operand.adapter.usesDoRA }?.operand.path
     var notes = Self.notes(used.map(\.operand))
+    notes += used.compactMap { $0.operand.note(onBase: base) }
     notes += inputs.filter { $0.weight == 0 }.map { "\($0.path.printable): weight 0: left out" }
     if let path = dora ?? (settings.form == .dora ? first.operand.path : nil) {
       guard settings.method == .cat || settings.method == .svd else {

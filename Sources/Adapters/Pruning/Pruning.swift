@@ -38,7 +38,7 @@ package struct Pruning: OperandArithmetic {
     _ operand: Operand, base: BaseModel?, _ settings: PruningSettings
   ) throws(PeftoolError) {
     let adapter = operand.adapter
-    var notes = adapter.notes
+    var notes = adapter.notes + [operand.note(onBase: base)].compactMap(\.self)
     var weights: [BaseWeight] = []
     if let base, adapter.usesDoRA {
       let names = ModuleNames(base)
