@@ -276,6 +276,27 @@ private let methods: [[String]] = [
     #expect(plan["bytes"] as? Int == count)
   }
 
+  @Test(
+    arguments: [
+      (["scale", lora, "--by", "-0.5"], "scale", "the whole change times -0.5"),
+      (["resize", lora, "--rank", "2"], "resize", "the nearest of rank 2 at most"),
+      (
+        ["resize", lora, "--energy", "0.9"], "resize",
+        "the nearest that keeps 90 % of each module's energy"
+      ),
+      (["resize", lora, "--effective"], "resize", "the nearest of each module's effective rank"),
+    ]) func methodsAreToldByTheirOwnNames(
+    arguments: [String], name: String, summary: String
+  ) throws {
+    let place = try Workplace()
+    let run = try place.run(arguments + ["-o", "out"])
+    #expect(run.unfoldedText.contains("\(name): \(summary) "), "\(run.text)")
+    let json = try place.run(arguments + ["-o", "again", "--json"])
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+    #expect(report["method"] as? String == name)
+  }
+
   @Test func quietPrintsNothing() throws {
     let run = try Workplace().run("resize", lora, "-o", "out", "--rank", "2", "--quiet")
     #expect(run.status == 0)

@@ -59,7 +59,8 @@ struct ResizeCommand: ParsableCommand {
     let base = try BaseModel(at: base)
     let combination = try Combination(
       [Operand(opening: adapter, base: base)], weights: [1], base: base, settings)
-    let job = ArithmeticJob(combination: combination, output: output)
+    let job = ArithmeticJob(
+      arithmetic: combination, method: ("resize", "the nearest \(rank.summary)"), output: output)
     try writing.report(job.run(writing, label: "resizing"))
   }
 }
