@@ -5,12 +5,13 @@ import Testing
 @testable import Adapters
 
 @Suite struct BaseNameTests {
-  @Test(arguments: [
-    ("meta-llama/Llama-3.2-1B", "Llama-3.2-1B"), ("/models/Llama-3.2-1B/", "Llama-3.2-1B"),
-    ("gpt2", "gpt2"), (".", nil), ("..", nil), ("", nil), ("/", nil),
-    ("/c/models--meta-llama--Llama-3.2-1B/snapshots/4e20de3", "Llama-3.2-1B"),
-    ("/c/models--gpt2/snapshots/607a30d", "gpt2"), ("/c/other/snapshots/607a30d", nil),
-  ] as [(String, String?)])
+  @Test(
+    arguments: [
+      ("meta-llama/Llama-3.2-1B", "Llama-3.2-1B"), ("/models/Llama-3.2-1B/", "Llama-3.2-1B"),
+      ("gpt2", "gpt2"), (".", nil), ("..", nil), ("", nil), ("/", nil),
+      ("/c/models--meta-llama--Llama-3.2-1B/snapshots/4e20de3", "Llama-3.2-1B"),
+      ("/c/models--gpt2/snapshots/607a30d", "gpt2"), ("/c/other/snapshots/607a30d", nil),
+    ] as [(String, String?)])
   func theLastPartIsTheName(path: String, name: String?) {
     #expect(BaseName(path)?.text == name)
   }

@@ -286,8 +286,9 @@ private let methods: [[String]] = [
       ),
       (["resize", lora, "--effective"], "resize", "the nearest of each module's effective rank"),
     ]) func methodsAreToldByTheirOwnNames(
-    arguments: [String], name: String, summary: String
-  ) throws {
+      arguments: [String], name: String, summary: String
+    ) throws
+  {
     let place = try Workplace()
     let run = try place.run(arguments + ["-o", "out"])
     #expect(run.unfoldedText.contains("\(name): \(summary) "), "\(run.text)")
@@ -295,6 +296,62 @@ private let methods: [[String]] = [
     let report = try #require(
       try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
     #expect(report["method"] as? String == name)
+  }
+
+  /// 1.00390625 lies between 1 and 1.0078125 of BF16, and is not F32's nearest to what is computed.
+  @Test(
+    arguments: [
+      ["combine", taskA], ["scale", taskA, "--by", "0.3"], ["resize", taskA, "--rank", "2"],
+      ["prune", taskA, "--density", "0.5"], ["prune", taskA, "--min-share", "0.1"],
+      ["scale", dora, "--by", "0.3", "--base", base],
+      ["extract", base, Repository.sample("bases/llama-f32"), "--rank", "2"],
+      ["convert", lora, "--to", "dora", "--base", base],
+    ], ["bf16", "f16", "f32"])
+  func resultsAreOfTheDTypeThatIsAskedFor(arguments: [String], dtype: String) throws {
+    let place = try Workplace()
+    let run = try place.run(arguments + ["-o", "out", "--dtype", dtype])
+    #expect(run.status == 0, "\(run.errors)")
+    if arguments[0] != "convert" {
+      #expect(run.text.contains("dtype"))
+      #expect(run.text.contains(dtype.uppercased()))
+    }
+    let inspection = try place.run("inspect", "out", "--json")
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: inspection.output) as? [String: Any])
+    let tensors = try #require(report["tensors"] as? [[String: Any]])
+    #expect(Set(tensors.compactMap { $0["dtype"] as? String }) == [dtype.uppercased()])
+    // As what is computed in F32, but for the rounding.
+    try #require(try place.run(arguments + ["-o", "wide", "--dtype", "f32"]).status == 0)
+    let tolerance = ["bf16": "0.005", "f16": "0.0006", "f32": "0"][dtype] ?? ""
+    let difference = try place.run(
+      "diff", "out", "wide", "--factors", "--rtol", tolerance, "--atol", "6e-8")
+    #expect(difference.status == 0, "\(difference.text)")
+  }
+
+  @Test func aNumberThatF16DoesNotHold() throws {
+    let place = try Workplace()
+    try makeAdapter("a", in: place, b: Array(repeating: 1e4, count: 6))
+    for arguments in [["scale", "a", "--by", "10"], ["prune", "a", "--min-norm", "1"]] {
+      let isScaled = arguments[0] == "scale"
+      let run = try place.run(arguments + ["-o", "out", "--dtype", "f16"])
+      #expect(run.status == (isScaled ? 2 : 0))
+      if isScaled { #expect(run.errors.contains("too large for F16")) }
+    }
+    let usage = try place.run("scale", "a", "--by", "1", "-o", "x", "--dtype", "f64")
+    #expect(usage.status == 64)
+    #expect(usage.errors.contains("'f64' is none of f32, bf16, f16"))
+  }
+
+  /// What BF16 becomes is said once.
+  @Test func theReportTellsOfDTypes() throws {
+    let place = try Workplace()
+    try #require(
+      try place.run("scale", lora, "--by", "2", "-o", "half", "--dtype", "bf16").status == 0)
+    let wide = try place.run("combine", "half", "half", "-o", "wide").unfoldedText
+    #expect(wide.contains("dtype    F32, before BF16; --dtype bf16 writes half the bytes "))
+    #expect(wide.components(separatedBy: "BF16").count == 2)
+    let same = try place.run("prune", "half", "--min-share", "0.1", "-o", "same").unfoldedText
+    #expect(same.contains("dtype    BF16 "))
   }
 
   @Test func quietPrintsNothing() throws {

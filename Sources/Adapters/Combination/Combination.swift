@@ -2,13 +2,13 @@ package import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Tensors
+package import Tensors
 
 /// Adapters made one: by module a sum of their updates, or what a method makes of them.
 ///
 /// A weight multiplies an adapter's whole change, W' − W; one of 0 takes the adapter out. A module
 /// that an adapter lacks is an update of zero. Arithmetic is f64, of methods on whole updates f32;
-/// the result is F32 with a scaling of 1. Of PEFT's `add_weighted_adapter` these differ: rsLoRA's
+/// the result has a scaling of 1. Of PEFT's `add_weighted_adapter` these differ: rsLoRA's
 /// scaling is part of the factors, `lora_bias` is carried, and ranks differ by module.
 ///
 /// Peak memory: the result, and for each thread a module's factors a few times; of methods on whole
@@ -205,25 +205,25 @@ package struct Combination: OperandArithmetic {
 
   /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
   package func run(
-    threads: Int, progress: @Sendable (Int) -> Void
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     let combinedModules = try mapBlocks(count: modules.count, threads: threads) {
       (place) throws(PeftoolError) in
-      let module = try combine(place)
+      let module = try CombinedModule(combine(place), as: dtype)
       progress(modules[place].byteCount)
       return module
     }
     var adapter = try LowRankAdapter(
       of: combinedModules, from: operands.flatMap(\.operand.adapter.sources))
     var tensors = ComputedTensors(of: sources)
-    adapter.saved = savedSums.map { $0.saved(in: &tensors) }
+    adapter.saved = savedSums.map { $0.saved(in: &tensors, as: dtype) }
     adapter.ensuresWeightTying = operands.contains { $0.operand.adapter.ensuresWeightTying }
     adapter.baseName = operands[0].operand.adapter.baseName
     adapter.task = operands[0].operand.adapter.task
     return (adapter, combinedModules.map(\.result))
   }
 
-  private func combine(_ place: Int) throws(PeftoolError) -> CombinedModule {
+  private func combine(_ place: Int) throws(PeftoolError) -> ComputedModule {
     let module = modules[place]
     var terms: [Term] = []
     for (place, update) in module.updates.enumerated() {
@@ -244,7 +244,7 @@ package struct Combination: OperandArithmetic {
       if let update { magnitudes.append(try update.magnitude?.values()) }
     }
     guard let weight = module.weight else {
-      return try CombinedModule(
+      return try ComputedModule(
         module.form.layer, combination(of: terms, place), rankBefore: rankBefore,
         bias: bias, magnitude: magnitudes.first ?? nil)
     }
@@ -261,7 +261,7 @@ package struct Combination: OperandArithmetic {
   private func sum(
     of terms: [Term], _ magnitudes: [[Double]?], on weight: BaseWeight,
     form: LowRankAdapter.Module, rankBefore: Int, bias: [Double]?
-  ) throws(PeftoolError) -> CombinedModule {
+  ) throws(PeftoolError) -> ComputedModule {
     let projection = try BaseProjection(of: weight, onto: Matrix(stacking: terms.map(\.a)))
     let sum = try DoRASum.combine(terms, magnitudes: magnitudes, base: projection)
     let isLoRA = settings.form == .lora
@@ -269,12 +269,12 @@ package struct Combination: OperandArithmetic {
     let isPairZero = try Cancellation.leavesNothing(of: terms, in: sum.pair)
     let isZero = isRowsZero && isPairZero
     guard isLoRA || settings.method == .svd || settings.rank != nil else {
-      return try CombinedModule(
+      return ComputedModule(
         form.layer, isZero ? Truncation(keepingZero: sum.pair) : Truncation(keeping: sum.pair),
         rankBefore: rankBefore, bias: bias, magnitude: sum.magnitude)
     }
     guard !isZero else {
-      return try CombinedModule(
+      return ComputedModule(
         form.layer,
         Truncation(keepingZero: .nothing(rows: sum.pair.b.rows, columns: sum.pair.a.columns)),
         rankBefore: rankBefore, bias: bias,
@@ -287,13 +287,13 @@ package struct Combination: OperandArithmetic {
     change.add(base, scaling: sum.factors.map { Float($0 - 1) })
     let rank = settings.rank ?? .fixed(terms.map(\.rank).max() ?? 1)
     guard !isLoRA else {
-      return try CombinedModule(
+      return try ComputedModule(
         form.layer, Truncation(of: change, to: rank, settings.decomposition),
         rankBefore: rankBefore, bias: bias)
     }
     let found = try DoRAExtraction(
       change: change, of: base, to: rank, startingWith: sum.factors, settings.decomposition)
-    return try CombinedModule(
+    return ComputedModule(
       form.layer, found.truncation(of: change), rankBefore: rankBefore, bias: bias,
       magnitude: found.magnitude(of: base))
   }

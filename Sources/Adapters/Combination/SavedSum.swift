@@ -7,7 +7,7 @@ import Tensors
 ///
 /// An adapter that does not save it leaves W there. One alone with a weight of 1 is S itself, in its own
 /// dtype; of several W counts 1 − Σw times, and is not needed where that is 0 but for rounding. Sums
-/// are f64, rounded once to f32. Memory: the values of all of them, when it is read.
+/// are f64, rounded once. Memory: the values of all of them, when it is read.
 struct SavedSum: Sendable {
   let path: String
   let parameter: String
@@ -92,17 +92,20 @@ struct SavedSum: Sendable {
   }
 
   /// The values that the result saves.
-  func saved(in tensors: inout ComputedTensors) -> LowRankAdapter.Saved {
+  func saved(in tensors: inout ComputedTensors, as dtype: DType) -> LowRankAdapter.Saved {
     var tensor = parts[0].tensor
     if parts.count > 1 || base != nil {
-      let info = tensors.append("\(path).\(parameter)", shape: tensor.shape, computing: values)
+      let info = tensors.append("\(path).\(parameter)", shape: tensor.shape) {
+        () throws(PeftoolError) in
+        try sum().rounded(to: dtype)
+      }
       tensor = AdapterTensor(info, in: tensors)
     }
     return LowRankAdapter.Saved(
       path: path, parameter: parameter, tensor: tensor, isBias: isBias)
   }
 
-  private func values() throws(PeftoolError) -> [Float] {
+  private func sum() throws(PeftoolError) -> [Double] {
     var sum = [Double](repeating: 0, count: parts[0].tensor.shape.reduce(1, *))
     func add(_ values: [Double], times weight: Double) {
       var span = sum.mutableSpan
@@ -110,7 +113,7 @@ struct SavedSum: Sendable {
     }
     if let base { add(try base.stored.values(Double.self), times: base.weight) }
     for part in parts { add(try part.tensor.values(), times: part.weight) }
-    return sum.map(Float.init)
+    return sum
   }
 }
 

@@ -3,6 +3,7 @@ import Checkpoints
 import Files
 import LinearAlgebra
 import Reports
+import Tensors
 
 /// What the verbs of arithmetic have in common: adapters go in, one comes out, and a report tells
 /// what became of each module.
@@ -41,10 +42,13 @@ struct ArithmeticJob {
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
     // Nothing is worked out for an output that cannot be written.
     let others = try checkOutput(force: writing.force)
-    let (adapter, results) = try arithmetic.run(threads: threads) { progress.advance(by: $0) }
+    let (adapter, results) = try arithmetic.run(
+      as: writing.dtype ?? .f32, threads: threads
+    ) { progress.advance(by: $0) }
     progress.finish()
     let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)))
+      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil))
+        .cast(to: writing.dtype))
     try files.run(
       to: output, inputs: arithmetic.sources, beside: others, isForced: writing.force,
       threads: threads,
@@ -52,7 +56,8 @@ struct ArithmeticJob {
     return ArithmeticReport(
       output: output, inputs: arithmetic.inputs,
       method: method, results: results, inputByteCount: arithmetic.inputByteCount,
-      byteCount: files.byteCount, seconds: monotonicSeconds() - start,
+      byteCount: files.byteCount, dtypes: files.dtypes,
+      dtypesBefore: arithmetic.adapterDTypes, seconds: monotonicSeconds() - start,
       notes: arithmetic.notes + adapter.notes + files.notes)
   }
 }

@@ -2,6 +2,7 @@ import Adapters
 import Files
 import JSON
 import Reports
+import Tensors
 
 /// What a verb of arithmetic has done.
 struct ArithmeticReport {
@@ -12,6 +13,9 @@ struct ArithmeticReport {
   /// The bytes of the adapters' files of tensors, and of the new one.
   let inputByteCount: Int
   let byteCount: Int
+  /// The dtypes of the new adapter's tensors, and of those that were read.
+  let dtypes: Set<DType>
+  let dtypesBefore: Set<DType>
   let seconds: Double
   let notes: [String]
 }
@@ -31,6 +35,7 @@ extension ArithmeticReport {
     facts.append("rank", rankText)
     facts.append("entries", entriesText)
     facts.append("kept energy", keptEnergyText)
+    facts.append("dtype", dtypeText)
     facts.append("bytes", bytesText)
     for note in allNotes { facts.append("note", note) }
     facts.append(
@@ -92,6 +97,19 @@ extension ArithmeticReport {
     return "\(kept.groupedText) of \(entries.reduce(0) { $0 + $1.total }.groupedText) kept"
   }
 
+  /// The dtypes, and where those that were read were others, what these were.
+  private var dtypeText: String {
+    let names: (Set<DType>) -> String = { $0.map(\.rawValue).sorted().joined(separator: ", ") }
+    guard !dtypesBefore.isEmpty, dtypes != dtypesBefore else { return names(dtypes) }
+    var text = "\(names(dtypes)), before \(names(dtypesBefore))"
+    if dtypes == [.f32], dtypesBefore.count == 1, let before = dtypesBefore.first,
+      before == .bf16 || before == .f16
+    {
+      text += "; --dtype \(before.rawValue.lowercased()) writes half the bytes"
+    }
+    return text
+  }
+
   private var bytesText: String {
     let share = inputByteCount > 0 ? Double(byteCount) / Double(inputByteCount) : 1
     return "\(inputByteCount.byteText) before, \(byteCount.byteText) now: \(share.percentText)"
@@ -106,6 +124,7 @@ extension ArithmeticReport {
       .init("modules", .array(results.map(\.json))),
       .init("share", .number(ModuleResult.share(of: results))),
       .init("keptEnergy", .number(keptEnergy)),
+      .init("dtypes", .array(dtypes.map(\.rawValue).sorted().map(JSON.string))),
       .init("inputBytes", .number(inputByteCount)),
       .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
       .init("notes", .array(allNotes.map(JSON.string))),

@@ -18,7 +18,7 @@ struct ResizeCommand: ParsableCommand {
 
       --sv-ratio, --sv-fro and --sv-cumulative are those of kohya's resize_lora.py, which keeps one \
       singular value more than its rule asks for; peftool does not. A rank above the adapter's \
-      changes nothing. The result is F32; peftool convert --dtype bf16 halves it.
+      changes nothing.
 
       Of a DoRA adapter the nearest of a rank is found with --base: low-rank part and magnitudes \
       together. Without it the low-rank part alone is cut, which keeps less.

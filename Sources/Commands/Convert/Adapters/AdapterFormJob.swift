@@ -3,12 +3,15 @@ import Files
 import JSON
 import LinearAlgebra
 import Reports
+import Tensors
 
 /// An adapter of one method made one of another: LoRA, or DoRA.
 struct AdapterFormJob: ConvertJob {
   private let arithmetic: Combination
   private let form: CombinationSettings.Form
   private let path: String
+  /// What numbers are rounded to; nil for F32.
+  private let dtype: DType?
 
   /// Plans it.
   ///
@@ -16,7 +19,7 @@ struct AdapterFormJob: ConvertJob {
   ///   a rank is missing.
   init(
     _ input: String, to path: String, _ form: CombinationSettings.Form, base: String?,
-    rank: RankChoice?, isExact: Bool
+    rank: RankChoice?, isExact: Bool, dtype: DType?
   ) throws(PeftoolError) {
     try OpenBLAS.prepare()
     let base = try BaseModel(at: base)
@@ -37,6 +40,7 @@ struct AdapterFormJob: ConvertJob {
     arithmetic = try Combination([operand], weights: [1], base: base, settings)
     self.form = form
     self.path = path
+    self.dtype = dtype
   }
 
   var byteCount: Int { arithmetic.byteCount }
@@ -46,9 +50,10 @@ struct AdapterFormJob: ConvertJob {
   ) throws(PeftoolError) -> ConvertSummary {
     try StagedOutput.check(.adapterFolder, at: path, force: force)
     let threads = threads ?? availableProcessorCount
-    let (adapter, results) = try arithmetic.run(threads: threads, progress: progress)
+    let (adapter, results) = try arithmetic.run(
+      as: dtype ?? .f32, threads: threads, progress: progress)
     let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)))
+      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)).cast(to: dtype))
     try files.run(
       to: path, inputs: arithmetic.sources, isForced: force, threads: threads, progress: { _ in })
     let kept = ModuleResult.keptEnergy(of: results)
