@@ -133,27 +133,34 @@ struct AdapterTensor: Sendable {
         bytes += repeatElement(0, count: count * columns * (dtype.bitCount / 8))
         rows += count
       case .cast(let new):
-        bytes = try convert(bytes, dtype, to: new, count: rows * columns)
+        bytes = try convert(
+          bytes, dtype, to: new, count: rows * columns,
+          orRefuse: "has a number that is too large for \(new.rawValue)")
         dtype = new
       }
     }
     return bytes
   }
 
+  /// The bytes in another dtype, each number rounded once; `change` has them in f64 before.
+  ///
+  /// - Throws: `different` with the reason where one is too large.
   private func convert(
-    _ bytes: [UInt8], _ dtype: DType, to new: DType, count: Int
+    _ bytes: [UInt8], _ dtype: DType, to new: DType, count: Int,
+    orRefuse reason: @autoclosure () -> String,
+    _ change: (inout MutableSpan<Double>) -> Void = { _ in }
   ) throws(PeftoolError) -> [UInt8] {
     var values = [Double](repeating: 0, count: count)
     var span = values.mutableSpan
     // Any bit pattern is an element.
     unsafe Double.widen(bytes.span.bytes, dtype, into: &span, count: count)
+    change(&span)
     var result = [UInt8](repeating: 0, count: count * new.bitCount / 8)
     var writable = result.mutableSpan
     var raw = unsafe writable.mutableBytes
     Double.narrow(values.span, new, into: &raw, count: count)
     guard unsafe new.nonfiniteCount(result.span.bytes, count: count) == 0 else {
-      throw stored.at(
-        PeftoolError(.different, "has a number that is too large for \(new.rawValue)"))
+      throw stored.at(PeftoolError(.different, reason()))
     }
     return result
   }
@@ -161,25 +168,15 @@ struct AdapterTensor: Sendable {
   private func multiply(
     _ bytes: [UInt8], _ dtype: DType, by factors: [Double], columns: Int
   ) throws(PeftoolError) -> [UInt8] {
-    let count = factors.count * columns
-    var values = [Double](repeating: 0, count: count)
-    var span = values.mutableSpan
-    // Any bit pattern is an element.
-    unsafe Double.widen(bytes.span.bytes, dtype, into: &span, count: count)
-    for (row, factor) in factors.enumerated() {
-      Double.scale(&span, at: row * columns, by: factor, count: columns)
+    try convert(
+      bytes, dtype, to: .f32, count: factors.count * columns,
+      orRefuse:
+        "times \(factors.max { $0.magnitude < $1.magnitude } ?? 1) is too large for F32"
+    ) { span in
+      for (row, factor) in factors.enumerated() {
+        Double.scale(&span, at: row * columns, by: factor, count: columns)
+      }
     }
-    var product = [UInt8](repeating: 0, count: count * 4)
-    var writable = product.mutableSpan
-    var raw = unsafe writable.mutableBytes
-    Double.narrow(values.span, .f32, into: &raw, count: count)
-    guard unsafe DType.f32.nonfiniteCount(product.span.bytes, count: count) == 0 else {
-      throw stored.at(
-        PeftoolError(
-          .different,
-          "times \(factors.max { $0.magnitude < $1.magnitude } ?? 1) is too large for F32"))
-    }
-    return product
   }
 
   /// Refuses values that are not finite.
