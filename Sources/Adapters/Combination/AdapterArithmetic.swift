@@ -30,15 +30,6 @@ package protocol AdapterArithmetic: Sendable {
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult])
 }
 
-extension AdapterArithmetic {
-  /// The same in F32.
-  package func run(
-    threads: Int, progress: @Sendable (Int) -> Void
-  ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    try run(as: .f32, threads: threads, progress: progress)
-  }
-}
-
 /// A path that arithmetic reads.
 package struct ArithmeticInput: Sendable {
   /// What it is: `adapter`, `base` or `tuned`.

@@ -17,42 +17,35 @@ struct ArithmeticJob {
   /// The path of the recipe, which no output may replace.
   var recipe: String?
 
-  /// Finds what would go wrong with the output's name; gives what it is to be apart from.
+  /// The files that are read besides the tensors'.
+  private var others: [InputFile] {
+    get throws(PeftoolError) {
+      guard let recipe else { return [] }
+      return [try InputFile(opening: recipe)]
+    }
+  }
+
+  /// Finds what would go wrong with the output's name.
   ///
   /// - Throws: as `StagedOutput.check`, and what is wrong with the recipe.
-  @discardableResult
-  func checkOutput(force: Bool) throws(PeftoolError) -> [InputFile] {
-    var others: [InputFile] = []
-    if let recipe { others.append(try InputFile(opening: recipe)) }
-    var inputs = others
-    for source in arithmetic.sources { inputs += try source.inputFiles }
-    try StagedOutput.check(.adapterFolder, at: output, force: force, apartFrom: inputs)
-    return others
+  func checkOutput(force: Bool) throws(PeftoolError) {
+    try arithmetic.checkOutput(output, apartFrom: others, force: force)
   }
 
   /// Makes the adapter, and writes a folder of PEFT's.
   ///
-  /// - Throws: as `AdapterArithmetic.run` and `AdapterWriting.run`.
+  /// - Throws: as `AdapterArithmetic.write`.
   func run(
     _ writing: AdapterWritingOptions, label: String
   ) throws(PeftoolError) -> ArithmeticReport {
     let start = monotonicSeconds()
-    let threads = writing.threads ?? availableProcessorCount
     let progress = ProgressLine(
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
-    // Nothing is worked out for an output that cannot be written.
-    let others = try checkOutput(force: writing.force)
-    let (adapter, results) = try arithmetic.run(
-      as: writing.dtype ?? .f32, threads: threads
+    let (adapter, results, files) = try arithmetic.write(
+      to: output, apartFrom: others, as: writing.dtype, force: writing.force,
+      threads: writing.threads
     ) { progress.advance(by: $0) }
     progress.finish()
-    let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil))
-        .cast(to: writing.dtype))
-    try files.run(
-      to: output, inputs: arithmetic.sources, beside: others, isForced: writing.force,
-      threads: threads,
-      progress: { _ in })
     return ArithmeticReport(
       output: output, inputs: arithmetic.inputs,
       method: method, results: results, inputByteCount: arithmetic.inputByteCount,

@@ -80,7 +80,7 @@ import Testing
     let model = try BaseModel(Checkpoint(opening: base))
     let conversion = try Combination(
       [Operand(opening: lora, base: model)], weights: [1], base: model, settings)
-    let adapter = try conversion.run(threads: 1) { _ in }.adapter
+    let adapter = try conversion.run(as: .f32, threads: 1) { _ in }.adapter
     #expect(adapter.usesDoRA)
     let dora = scratch.path("dora")
     try AdapterWriting(AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)))

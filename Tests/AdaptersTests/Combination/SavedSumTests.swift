@@ -1,5 +1,6 @@
 import Files
 import Fixtures
+import Tensors
 import Testing
 
 @testable import Adapters
@@ -32,7 +33,7 @@ import Testing
     #expect(weights.reduce(0, +) != 1)
     let combination = try Combination(
       operands, weights: weights.map { Parameter($0) }, CombinationSettings())
-    let adapter = try combination.run(threads: 1) { _ in }.adapter
+    let adapter = try combination.run(as: .f32, threads: 1) { _ in }.adapter
     let saved = try #require(adapter.saved.first)
     #expect(adapter.saved.count == 1)
     let mean = (4..<14).reduce(0.0) { $0 + 0.1 / Double($1) }

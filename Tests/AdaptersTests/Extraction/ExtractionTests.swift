@@ -2,6 +2,7 @@ import Checkpoints
 import Files
 import Fixtures
 import Patterns
+import Tensors
 import Testing
 
 @testable import Adapters
@@ -36,7 +37,7 @@ import Testing
         Values("q.weight", [2, 2], [3, 2, 0, 4]), Values("up.weight", [1, 2], [1, 10]),
         Values("same.weight", [1, 2], [1, 1]),
       ], options)
-    let results = try extraction.run(threads: 1) { _ in }.results
+    let results = try extraction.run(as: .f32, threads: 1) { _ in }.results
     #expect(results.map(\.path) == ["q", "up"])
     #expect(results.map(\.weightNorm) == [5, 10])
     #expect(results.map(\.share) == [0.4, 0.1])
@@ -57,7 +58,7 @@ import Testing
         "left out by --exclude: up and 1 more",
         "of --save and --exclude both, and so not saved: up",
       ])
-    let adapter = try extraction.run(threads: 1) { _ in }.adapter
+    let adapter = try extraction.run(as: .f32, threads: 1) { _ in }.adapter
     #expect(adapter.modules.map(\.path) == ["v"])
     #expect(adapter.saved.map(\.path) == ["q"])
   }
@@ -76,7 +77,7 @@ import Testing
     }
     var options = Extraction.Options()
     options.excluded = [try Glob("head")]
-    let adapter = try extraction(base, tuned, options).run(threads: 1) { _ in }.adapter
+    let adapter = try extraction(base, tuned, options).run(as: .f32, threads: 1) { _ in }.adapter
     #expect(adapter.modules.map(\.path) == ["q"])
   }
 }

@@ -48,14 +48,8 @@ struct AdapterFormJob: ConvertJob {
   func run(
     force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> ConvertSummary {
-    try StagedOutput.check(.adapterFolder, at: path, force: force)
-    let threads = threads ?? availableProcessorCount
-    let (adapter, results) = try arithmetic.run(
-      as: dtype ?? .f32, threads: threads, progress: progress)
-    let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)).cast(to: dtype))
-    try files.run(
-      to: path, inputs: arithmetic.sources, isForced: force, threads: threads, progress: { _ in })
+    let (adapter, results, files) = try arithmetic.write(
+      to: path, as: dtype, force: force, threads: threads, progress: progress)
     let kept = ModuleResult.keptEnergy(of: results)
     return ConvertSummary(
       facts: [
