@@ -53,7 +53,8 @@ package struct ModelOutput: Sendable {
       try output.commit()
       return result
     case .directory(let path):
-      var output = try StagedOutput(.directory, at: path, force: force, apartFrom: files)
+      var output = try StagedOutput(
+        .init(folderOf: layout.files.map(\.name)), at: path, force: force, apartFrom: files)
       let outputFiles = try output.createFiles(of: layout)
       try companions(&output)
       let result = try tensors(outputFiles)

@@ -6,7 +6,11 @@ struct RunOptions: ParsableArguments {
     help: ArgumentHelp("The number of threads; the bytes do not depend on it.", valueName: "n"))
   var threads: Int?
 
-  @Flag(help: "Replace OUT where it is there already.")
+  @Flag(
+    help: """
+      Replace OUT where it is there already: a file, an empty folder, or one that holds the same, \
+      a model or an adapter, and no folders.
+      """)
   var force = false
 
   @Flag(help: "No progress and no summary.")

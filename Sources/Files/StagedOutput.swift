@@ -9,7 +9,7 @@ import Glibc
 /// Where the final name is a link, the link is replaced and not what it leads to.
 package struct StagedOutput: ~Copyable {
   /// What the output is.
-  package enum Kind: Sendable { case file, directory }
+  package enum Kind: Sendable { case file, modelFolder, adapterFolder }
 
   /// The final path.
   package let path: String
@@ -32,12 +32,7 @@ package struct StagedOutput: ~Copyable {
     self.path = Folder.trimmed(path)
     self.kind = kind
     isForced = force
-    try Self.refuseInputs(inputs, at: path)
-    // These cannot be renamed to, and a temporary beside `.` would lie in it.
-    guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
-      throw PeftoolError(.io, "is no name for an output", path: path)
-    }
-    try Self.checkReplaceable(self.path, kind: kind, force: force)
+    try Self.check(kind, at: path, force: force, apartFrom: inputs)
     try Self.sweep(beside: self.path)
     let parent = Folder.parent(of: self.path)
     let folder = try systemCall("cannot open", path: parent) {
@@ -96,7 +91,7 @@ package struct StagedOutput: ~Copyable {
   ///   may not outlast a power failure, or whose predecessor could not be removed.
   package consuming func commit() throws(PeftoolError) {
     for file in files { try file.sync() }
-    if kind == .directory {
+    if kind != .file {
       try systemCall("cannot write to the disk", path: path) { fsync(lock) }
     }
     try Interruption.holdOff { () throws(PeftoolError) in try rename() }
@@ -114,18 +109,31 @@ package struct StagedOutput: ~Copyable {
       throw .system("cannot rename", path: path)
     }
     if Folder.exists(path) {
-      guard isForced else { throw Self.exists(path) }
+      // It may have got more than it had when this began.
+      try Self.checkReplaceable(path, kind: kind, force: isForced)
       if uninterrupted({ unsafe pef_rename_exchange(temporary, path) }) == 0 { return }
       guard unknown.contains(errno) else { throw .system("cannot rename", path: path) }
       // Over a file a plain rename is one step all the same; a folder must first go, so that a
       // reader may find nothing for a moment.
-      if kind == .directory { try Folder.remove(path) }
+      if kind != .file { try Folder.remove(path) }
     }
     try systemCall("cannot rename", path: path) { unsafe Glibc.rename(temporary, path) }
   }
 
-  private static func exists(_ path: String) -> PeftoolError {
-    PeftoolError(.io, "exists already; --force replaces it", path: path)
+  /// Finds what would go wrong with a name, and claims nothing.
+  ///
+  /// - Throws: as `init`, but for folders that cannot be written to.
+  package static func check(
+    _ kind: Kind, at path: String, force: Bool, apartFrom inputs: [InputFile] = []
+  ) throws(PeftoolError) {
+    try refuseInputs(inputs, at: path)
+    // These cannot be renamed to, and a temporary beside `.` would lie in it.
+    guard !["", ".", "..", "/"].contains(Folder.name(of: path)) else {
+      throw PeftoolError(.io, "is no name for an output", path: path)
+    }
+    try checkReplaceable(Folder.trimmed(path), kind: kind, force: force)
+    // Whether there is a folder for it.
+    _ = try Folder.names(in: Folder.parent(of: path))
   }
 
   /// Refuses an output that is an input, or a folder that holds one.
@@ -136,35 +144,6 @@ package struct StagedOutput: ~Copyable {
       throw PeftoolError(
         .unsupported, "is or holds the input \(input.path.printable): name another output",
         path: path)
-    }
-  }
-
-  /// Refuses what is there without `force`, and with it whatever does not look like an output.
-  ///
-  /// - Throws: `io`.
-  package static func checkReplaceable(
-    _ path: String, kind: Kind, force: Bool
-  ) throws(PeftoolError) {
-    var found = try FileKind(at: path)
-    // A link that leads nowhere is in the way, too.
-    if found == nil { found = try FileKind(at: path, followingLinks: false) }
-    guard let found else { return }
-    guard force else { throw exists(path) }
-    switch (kind, found) {
-    case (.file, .regular): return
-    case (.directory, .directory):
-      let names = try Folder.names(in: path)
-      guard
-        names.isEmpty
-          || names.contains(where: { $0 == "config.json" || $0.hasSuffix(".safetensors") })
-      else {
-        throw PeftoolError(
-          .io, "holds no model; --force replaces only a model folder", path: path)
-      }
-    case (.file, _):
-      throw PeftoolError(.io, "is no regular file; --force replaces only a file", path: path)
-    case (.directory, _):
-      throw PeftoolError(.io, "is no folder; --force replaces a folder with a folder", path: path)
     }
   }
 
@@ -207,7 +186,7 @@ package struct StagedOutput: ~Copyable {
   private static func create(
     _ kind: Kind, _ temporary: String, for path: String
   ) throws(PeftoolError) -> Int32? {
-    if kind == .directory, uninterrupted({ unsafe mkdir(temporary, 0o777) }) != 0 {
+    if kind != .file, uninterrupted({ unsafe mkdir(temporary, 0o777) }) != 0 {
       guard errno == EEXIST else { throw .system("cannot create", path: path) }
       return nil
     }

@@ -6,8 +6,9 @@ package import Files
 /// this Krylov space grows until the largest values of QᵀM no longer do, and the decomposition is
 /// that of Q·QᵀM, cut to the rank. The matrix is passed over twice for a block and never held.
 /// Precision: that of its products. Values come out low rather than high; where they have converged by
-/// less than the tolerance, as each block's gain is a small part of the one before. Sources: Halko, Martinsson, Tropp (2011) for the sample; Musco, Musco (2015),
-/// algorithm 2, for the Krylov space, which values that hardly decay, as noise has them, ask for.
+/// less than the tolerance, as each block's gain is a small part of the one before. Sources: Halko,
+/// Martinsson, Tropp (2011) for the sample; Musco, Musco (2015), algorithm 2, for the Krylov space,
+/// which values that hardly decay, as noise has them, ask for.
 ///
 /// Memory: for k blocks of w columns (rows + columns)·k·w elements three times.
 package struct RandomizedSVD<Scalar: BLASScalar>: Sendable {
@@ -114,15 +115,6 @@ package struct RandomizedSVD<Scalar: BLASScalar>: Sendable {
     self.svd = svd
     self.projectedValues = projectedValues
     self.isConverged = isConverged
-  }
-
-  /// ‖M − U·diag(σ)·Vᵀ‖_F, what the cut decomposition leaves out, from the caller's ‖M‖²_F.
-  ///
-  /// Exact but for rounding, as ‖M‖² = ‖QᵀM‖² + ‖M − Q·QᵀM‖²; but a difference: in Float it
-  /// says nothing below some 1e-3 of ‖M‖_F, in Double below 1e-7.
-  package func truncationNorm(squaredNorm: Double) -> Double {
-    let kept = svd.singularValues.reduce(0) { $0 + Double($1) * Double($1) }
-    return max(0, squaredNorm - kept).squareRoot()
   }
 
   /// Whether the first values are the same as before to the tolerance.

@@ -58,8 +58,9 @@ package struct HeatMap {
 
   private var svg: String {
     var kinds: [(container: String, kind: String)] = []
-    for (place, _, _) in cells
-    where !kinds.contains(where: { $0.container == place.container && $0.kind == place.kind }) {
+    var rows: [String: Int] = [:]
+    for (place, _, _) in cells where rows[place.rowName] == nil {
+      rows[place.rowName] = kinds.count
       kinds.append((place.container, place.kind))
     }
     // Of a model with several lists of layers the list has to be told, too.
@@ -81,10 +82,8 @@ package struct HeatMap {
       let x = Self.labelWidth + layer * Self.cellSize + 10
       parts.append("<text x=\"\(x)\" y=\"\(Self.top - 8)\" text-anchor=\"middle\">\(layer)</text>")
     }
-    let rows = Dictionary(
-      uniqueKeysWithValues: kinds.enumerated().map { ("\($1.container)\0\($1.kind)", $0) })
     for (place, layer, cell) in cells {
-      guard let row = rows["\(place.container)\0\(place.kind)"] else { continue }
+      guard let row = rows[place.rowName] else { continue }
       let x = Self.labelWidth + layer * Self.cellSize
       let y = Self.top + row * Self.cellSize
       parts.append(
@@ -119,6 +118,11 @@ package struct HeatMap {
     let lightness = share.map { dark == .least ? $0 : 1 - $0 } ?? 1
     return Color.mix((128, 0, 38), (255, 237, 160), lightness)
   }
+}
+
+extension ModulePlace {
+  /// What all modules of a row have in common.
+  fileprivate var rowName: String { "\(container)\0\(kind)" }
 }
 
 /// Colors of pictures.

@@ -78,6 +78,45 @@ private let dora = Repository.sample("adapters/dora")
     #expect(run.unfoldedText.contains("methods differ"))
   }
 
+  private static let base = Repository.sample("bases/llama-bf16")
+
+  @Test func wholeChangesOfDoRAAreCompared() throws {
+    let place = try Workplace()
+    try #require(
+      try place.run("convert", lora, "--to", "dora", "--base", Self.base, "-o", "same").status == 0)
+    try #require(
+      try place.run("scale", dora, "--by", "0.5", "--base", Self.base, "-o", "half").status == 0)
+    let same = try place.run("diff", lora, "same", "--base", Self.base)
+    #expect(same.status == 0, "\(same.text)")
+    #expect(same.text.contains("within tolerance: 14 of 14 changes differ, by "))
+    #expect(try place.run("diff", lora, "same").status == 1)
+    #expect(
+      try place.run("diff", dora, dora, "--base", Self.base).text == "identical: 14 changes\n")
+    let run = try place.run("diff", dora, "half", "--base", Self.base, "--json")
+    #expect(run.status == 1)
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect(report["comparison"] as? String == "changes")
+    for module in try #require(report["modules"] as? [[String: Any]]) {
+      #expect((try #require(module["normRatio"] as? Double) - 2).magnitude < 1e-5)
+      #expect((try #require(module["relative"] as? Double) - 1).magnitude < 1e-5)
+      #expect(module["magnitude"] is NSNull)
+    }
+  }
+
+  @Test func aBaseThatIsOfNoUseIsRefused() throws {
+    let place = try Workplace()
+    for (arguments, status, text) in [
+      ([Self.base, Self.base, "--base", Self.base], 2, "--base is for two adapters of low-rank"),
+      ([dora, dora, "--base", Repository.sample("bases/gpt2-f32")], 2, "has no module"),
+      ([dora, dora, "--base", Self.base, "--factors"], 64, "--base is for whole changes"),
+    ] as [([String], Int32, String)] {
+      let run = try place.run(["diff"] + arguments)
+      #expect(run.status == status)
+      #expect(run.errors.contains(text), "\(run.errors)")
+    }
+  }
+
   @Test func kindsAndShapesAreToldApart() throws {
     let place = try Workplace()
     let edit = try Safetensors.file([

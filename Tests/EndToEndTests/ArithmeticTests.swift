@@ -160,6 +160,200 @@ private let methods: [[String]] = [
     #expect((report["keptEnergy"] as? Double ?? 1) < 1)
   }
 
+  /// Rounding is left of updates that take each other away, and is not told of as if it were one.
+  @Test(
+    arguments: [
+      [lora, lora, "--weights", "1,-1"],
+      [lora, lora, taskA, "--weights", "0.1,-0.1,0", "--method", "svd", "--rank", "2"],
+      [lora, lora, lora, "--weights", "0.1,0.2,-0.3", "--method", "svd", "--energy", "0.9"],
+      [lora, lora, "--weights", "0.3,-0.3", "--method", "dare_linear_svd", "--density", "1"],
+      [lora, lora, "--weights", "0.3,-0.3", "--method", "linear"],
+      [dora, dora, "--weights", "0.7,-0.7", "--base", base],
+      [dora, dora, "--weights", "0.7,-0.7", "--base", base, "--method", "svd"],
+    ]) func aSumThatIsZeroIsTold(arguments: [String]) throws
+  {
+    let place = try Workplace()
+    let run = try place.run(["combine"] + arguments + ["-o", "out"])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.text.contains("note"))
+    #expect(run.text.contains("the sum is zero\n"))
+    #expect(!run.text.contains("kept energy"))
+    let json = try place.run(["combine"] + arguments + ["-o", "again", "--json"])
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+    #expect(report["keptEnergy"] is NSNull)
+    for module in try #require(report["modules"] as? [[String: Any]]) {
+      #expect(module["keptEnergy"] is NSNull)
+      #expect(module["norm"] as? Double == 0)
+      #expect(module["normBefore"] as? Double == 0)
+    }
+    let merged = try place.run("merge", base, "out", "-o", "merged", "--dtype", "f32")
+    #expect(merged.status == 0, "\(merged.errors)")
+    let difference = try place.run("diff", "merged", base, "--atol", "1e-6")
+    #expect(difference.text.contains("within tolerance") || difference.text.contains("identical"))
+  }
+
+  /// A difference of a millionth is no rounding in f64.
+  @Test func aSmallSumIsNotZero() throws {
+    let place = try Workplace()
+    let run = try place.run(
+      "combine", lora, lora, "--weights", "1,-0.999999", "-o", "out", "--method", "svd", "--json")
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect((try #require(report["keptEnergy"] as? Double) - 1).magnitude < 1e-6)
+  }
+
+  @Test func anAdapterOfWeightZeroIsToldOf() throws {
+    let place = try Workplace()
+    let arguments = ["combine", taskA, lora, taskC, "--weights", "0,0.5,2"]
+    let run = try place.run(arguments + ["-o", "out"])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.unfoldedText.contains("task-a (weight 0) "))
+    #expect(run.unfoldedText.contains("task-a: weight 0: left out "))
+    #expect(!run.unfoldedText.contains("lora: weight 0"))
+    for flags in [["-o", "again"], ["--dry-run"]] {
+      let json = try place.run(arguments + flags + ["--json"])
+      let report = try #require(
+        try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+      let inputs = try #require(report["inputs"] as? [[String: Any]])
+      #expect(inputs.map { $0["path"] as? String } == [taskA, lora, taskC])
+      #expect(inputs.map { $0["weight"] as? Double } == [0, 0.5, 2])
+      #expect(report["notes"] as? [String] == ["\(taskA): weight 0: left out"])
+      guard flags == ["--dry-run"] else { continue }
+      for module in try #require(report["modules"] as? [[String: Any]]) {
+        for key in ["weights", "densities", "ranks"] {
+          let list = try #require(module[key] as? [Any])
+          #expect(list.count == 3 && list[0] is NSNull)
+        }
+      }
+    }
+    #expect(try place.run("combine", lora, taskC, "--weights", "0.5,2", "-o", "two").status == 0)
+    #expect(try place.shell("cmp {out,two}/adapter_model.safetensors").status == 0)
+    // It is an input all the same.
+    let onto = try place.run(
+      ["combine", "two", lora, "--weights", "0,1", "-o", "two", "--force"])
+    #expect(onto.errors.hasPrefix("peftool: two: is or holds the input two"))
+  }
+
+  /// A dry run ends as the run would.
+  @Test(
+    arguments: [
+      ("old", []), ("model", ["--force"]), ("no/out", []), ("dir/..", []), ("in", ["--force"]),
+    ]) func aDryRunChecksTheOutput(output: String, flags: [String]) throws
+  {
+    let place = try Workplace()
+    try place.write("old/adapter_config.json", "{}")
+    try place.write("model/config.json", "{}")
+    try place.write("dir/x", "")
+    try FileManager.default.copyItem(atPath: lora, toPath: place.path("in"))
+    let arguments = ["combine", "in", taskC, "-o", output] + flags
+    let runs = try [arguments, arguments + ["--dry-run"]].map { try place.run($0) }
+    #expect(runs.allSatisfy { $0.status == 2 && $0.text == "" })
+    #expect(runs[0].errors == runs[1].errors)
+    #expect(try place.names == ["dir", "in", "model", "old"])
+    #expect(try place.run("combine", "in", taskC, "-o", "old", "--force", "--dry-run").status == 0)
+    #expect(try place.bytes("old/adapter_config.json") == Data("{}".utf8))
+  }
+
+  @Test func aDryRunTakesDoRA() throws {
+    let place = try Workplace()
+    let arguments = [
+      "combine", lora, dora, taskDoRA, "--base", base, "--weights", "0.5,-0.3,0.2", "-o", "out",
+      "--json",
+    ]
+    let dry = try place.run(arguments + ["--dry-run"])
+    #expect(dry.status == 0, "\(dry.errors)")
+    let plan = try #require(
+      try JSONSerialization.jsonObject(with: dry.output) as? [String: Any])
+    #expect(try place.names == [])
+    #expect(try place.run(arguments).status == 0)
+    #expect(plan["isKnown"] as? Bool == true)
+    let counts = try place.run(["inspect", "out", "--json"]).output
+    let inspection = try #require(
+      try JSONSerialization.jsonObject(with: counts) as? [String: Any])
+    let tensors = try #require(inspection["tensors"] as? [[String: Any]])
+    let count = tensors.reduce(0) { $0 + ($1["shape"] as? [Int] ?? []).reduce(4, *) }
+    #expect(plan["bytes"] as? Int == count)
+  }
+
+  @Test(
+    arguments: [
+      (["scale", lora, "--by", "-0.5"], "scale", "the whole change times -0.5"),
+      (["resize", lora, "--rank", "2"], "resize", "the nearest of rank 2 at most"),
+      (
+        ["resize", lora, "--energy", "0.9"], "resize",
+        "the nearest that keeps 90 % of each module's energy"
+      ),
+      (["resize", lora, "--effective"], "resize", "the nearest of each module's effective rank"),
+    ]) func methodsAreToldByTheirOwnNames(
+      arguments: [String], name: String, summary: String
+    ) throws
+  {
+    let place = try Workplace()
+    let run = try place.run(arguments + ["-o", "out"])
+    #expect(run.unfoldedText.contains("\(name): \(summary) "), "\(run.text)")
+    let json = try place.run(arguments + ["-o", "again", "--json"])
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: json.output) as? [String: Any])
+    #expect(report["method"] as? String == name)
+  }
+
+  /// 1.00390625 lies between 1 and 1.0078125 of BF16, and is not F32's nearest to what is computed.
+  @Test(
+    arguments: [
+      ["combine", taskA], ["scale", taskA, "--by", "0.3"], ["resize", taskA, "--rank", "2"],
+      ["prune", taskA, "--density", "0.5"], ["prune", taskA, "--min-share", "0.1"],
+      ["scale", dora, "--by", "0.3", "--base", base],
+      ["extract", base, Repository.sample("bases/llama-f32"), "--rank", "2"],
+      ["convert", lora, "--to", "dora", "--base", base],
+    ], ["bf16", "f16", "f32"])
+  func resultsAreOfTheDTypeThatIsAskedFor(arguments: [String], dtype: String) throws {
+    let place = try Workplace()
+    let run = try place.run(arguments + ["-o", "out", "--dtype", dtype])
+    #expect(run.status == 0, "\(run.errors)")
+    if arguments[0] != "convert" {
+      #expect(run.text.contains("dtype"))
+      #expect(run.text.contains(dtype.uppercased()))
+    }
+    let inspection = try place.run("inspect", "out", "--json")
+    let report = try #require(
+      try JSONSerialization.jsonObject(with: inspection.output) as? [String: Any])
+    let tensors = try #require(report["tensors"] as? [[String: Any]])
+    #expect(Set(tensors.compactMap { $0["dtype"] as? String }) == [dtype.uppercased()])
+    // As what is computed in F32, but for the rounding.
+    try #require(try place.run(arguments + ["-o", "wide", "--dtype", "f32"]).status == 0)
+    let tolerance = ["bf16": "0.005", "f16": "0.0006", "f32": "0"][dtype] ?? ""
+    let difference = try place.run(
+      "diff", "out", "wide", "--factors", "--rtol", tolerance, "--atol", "6e-8")
+    #expect(difference.status == 0, "\(difference.text)")
+  }
+
+  @Test func aNumberThatF16DoesNotHold() throws {
+    let place = try Workplace()
+    try makeAdapter("a", in: place, b: Array(repeating: 1e4, count: 6))
+    for arguments in [["scale", "a", "--by", "10"], ["prune", "a", "--min-norm", "1"]] {
+      let isScaled = arguments[0] == "scale"
+      let run = try place.run(arguments + ["-o", "out", "--dtype", "f16"])
+      #expect(run.status == (isScaled ? 2 : 0))
+      if isScaled { #expect(run.errors.contains("too large for F16")) }
+    }
+    let usage = try place.run("scale", "a", "--by", "1", "-o", "x", "--dtype", "f64")
+    #expect(usage.status == 64)
+    #expect(usage.errors.contains("'f64' is none of f32, bf16, f16"))
+  }
+
+  /// What BF16 becomes is said once.
+  @Test func theReportTellsOfDTypes() throws {
+    let place = try Workplace()
+    try #require(
+      try place.run("scale", lora, "--by", "2", "-o", "half", "--dtype", "bf16").status == 0)
+    let wide = try place.run("combine", "half", "half", "-o", "wide").unfoldedText
+    #expect(wide.contains("dtype    F32, before BF16; --dtype bf16 writes half the bytes "))
+    #expect(wide.components(separatedBy: "BF16").count == 2)
+    let same = try place.run("prune", "half", "--min-share", "0.1", "-o", "same").unfoldedText
+    #expect(same.contains("dtype    BF16 "))
+  }
+
   @Test func quietPrintsNothing() throws {
     let run = try Workplace().run("resize", lora, "-o", "out", "--rank", "2", "--quiet")
     #expect(run.status == 0)
@@ -174,6 +368,42 @@ private let methods: [[String]] = [
     #expect(refusal.status == 2)
     #expect(refusal.errors == "peftool: out: exists already; --force replaces it\n")
     #expect(try place.run("prune", lora, "-o", "out", "--density", "0.4", "--force").status == 0)
+  }
+}
+
+/// `--force` of every verb that writes a folder, onto folders that hold more than it would write.
+@Suite struct ForceTests {
+  @Test(
+    arguments: [
+      ["merge", base, lora], ["quantize", base], ["convert", base],
+      ["dequantize", Repository.sample("quantized/llama-int8")], ["combine", lora],
+      ["scale", lora, "--by", "2"], ["resize", lora, "--rank", "1"],
+      ["prune", lora, "--density", "0.5"], ["convert", lora, "--to", "mlx"], ["convert", lora],
+      ["convert", lora, "--to", "dora", "--base", base],
+      ["extract", base, Repository.sample("bases/llama-f32"), "--rank", "1"],
+    ]) func keepsWhatItWouldNotWrite(arguments: [String]) throws
+  {
+    let place = try Workplace()
+    func write() throws -> Run { try place.run(arguments + ["-o", "out", "--force"]) }
+    try #require(try write().status == 0)
+    #expect(try write().status == 0)
+    let isAdapter = try place.shell("test -e out/adapter_config.json").status == 0
+    for (file, reason) in [
+      ("checkpoint-500/x", "the folder checkpoint-500"),
+      isAdapter
+        ? ("model.safetensors", "a model, model.safetensors")
+        : ("adapter_config.json", "an adapter, adapter_config.json"),
+    ] {
+      try place.write("out/\(file)", "dear")
+      let run = try write()
+      #expect(run.status == 2)
+      #expect(
+        run.errors == "peftool: out: holds \(reason), which --force would delete: "
+          + "choose another output or remove it\n")
+      #expect(try place.bytes("out/\(file)") == Data("dear".utf8))
+      #expect(try place.shell("rm -r out/\(file.split(separator: "/")[0])").status == 0)
+    }
+    #expect(try place.names == ["out"])
   }
 }
 
@@ -300,7 +530,7 @@ private let methods: [[String]] = [
   @Test func anOutputOntoTheRecipe() throws {
     let place = try Workplace()
     try place.write("out/recipe.yaml", "adapters:\n  - path: \(lora)\n")
-    try place.write("out/config.json", "{}")
+    try place.write("out/adapter_config.json", "{}")
     try refuses(
       ["combine", "--recipe", "out/recipe.yaml", "-o", "out", "--force"],
       saying: "out: is or holds the input out/recipe.yaml", in: place)

@@ -90,14 +90,8 @@ private let adapters =
     #expect(run.text.contains("\nto write  out: "))
     #expect(
       run.unfoldedText.contains(
-        """
-
-        modules  model.layers.0.self_attn.{q_proj,v_proj}
-        weights  0.5, 0.5
-        ranks    4, 3
-        rank     7
-
-        """))
+        " modules  model.layers.0.self_attn.{q_proj,v_proj} weights  0.5, 0.5 ranks    4, 3 "
+          + "rank     7 "))
     #expect(run.text.contains("weights  2, 2\n"))
   }
 }

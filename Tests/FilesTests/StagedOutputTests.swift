@@ -20,7 +20,7 @@ import Testing
   }
 
   private func commitFolder(_ content: String, force: Bool = false) throws {
-    var output = try StagedOutput(.directory, at: path, force: force)
+    var output = try StagedOutput(.modelFolder, at: path, force: force)
     for name in ["config.json", "model.safetensors"] {
       let file = try output.createFile(name, byteCount: content.utf8.count)
       try file.write(Array(content.utf8).span.bytes, at: 0)
@@ -41,7 +41,7 @@ import Testing
   }
 
   @Test func aFolderIsThereOnlyAfterTheCommit() throws {
-    var output = try StagedOutput(.directory, at: path + "/", force: false)
+    var output = try StagedOutput(.modelFolder, at: path + "/", force: false)
     let file = try output.createFile("a.json", byteCount: 0)
     #expect(file.path == "\(path)/a.json")
     _ = try output.createFile("b", byteCount: 2)
@@ -53,7 +53,7 @@ import Testing
     #expect(try scratch.bytes("out/b") == [0, 0])
   }
 
-  @Test(arguments: [StagedOutput.Kind.file, .directory])
+  @Test(arguments: [StagedOutput.Kind.file, .modelFolder])
   func withoutACommitNothingIsLeft(kind: StagedOutput.Kind) throws {
     do {
       var output = try StagedOutput(kind, at: path, force: false)
@@ -63,7 +63,7 @@ import Testing
     #expect(try scratch.names() == [])
   }
 
-  @Test(arguments: [StagedOutput.Kind.file, .directory])
+  @Test(arguments: [StagedOutput.Kind.file, .modelFolder])
   func whatIsThereIsKeptWithoutForce(kind: StagedOutput.Kind) throws {
     try scratch.write("out", "old")
     #expect(throws: PeftoolError(.io, "exists already; --force replaces it", path: path)) {
@@ -82,7 +82,7 @@ import Testing
 
   @Test func forceReplacesAModelFolderWithAllThatIsInIt() throws {
     try commitFolder("old")
-    try scratch.write("out/below/deeper/file", "old")
+    try scratch.write("out/README.md", "old")
     try scratch.link("out/link", to: "/")
     try commitFolder("new", force: true)
     #expect(try scratch.names() == ["out"])
@@ -93,8 +93,7 @@ import Testing
   @Test func forceReplacesAFolderWithANameThatIsNoUTF8() throws {
     try commitFolder("old")
     try scratch.makeFile(named: Array("caf".utf8) + [0xE9], in: "out")
-    try scratch.makeFolder("out/below")
-    try scratch.makeFile(named: [0xFF], in: "out/below")
+    try scratch.makeFile(named: [0xFF], in: "out")
     try commitFolder("new", force: true)
     #expect(try scratch.names() == ["out"])
     #expect(try scratch.names(in: "out") == ["config.json", "model.safetensors"])
@@ -133,13 +132,61 @@ import Testing
     #expect(try FileKind(at: path, followingLinks: false) == .regular)
   }
 
-  @Test func forceKeepsAFolderThatIsNoModel() throws {
-    try scratch.write("out/thesis.txt", "dear")
-    #expect(
-      throws: PeftoolError(
-        .io, "holds no model; --force replaces only a model folder", path: path)
-    ) { _ = try StagedOutput(.directory, at: path, force: true) }
-    #expect(try scratch.text("out/thesis.txt") == "dear")
+  /// What a folder may hold, and what of it `--force` would delete: of a model's folder, and of an
+  /// adapter's.
+  @Test(
+    arguments: [
+      (["thesis.txt"], "thesis.txt", "thesis.txt"),
+      (["config.json", "model.safetensors", "README.md"], nil, "a model, model.safetensors"),
+      (["config.json"], nil, "config.json"), (["model-q4_0.gguf"], nil, "a model, model-q4_0.gguf"),
+      (["pytorch_model.bin"], nil, "a model, pytorch_model.bin"),
+      (["adapter_config.json", "README.md"], "an adapter, adapter_config.json", nil),
+      (["adapter_model.bin"], "an adapter, adapter_model.bin", nil),
+      (["0000100_adapters.safetensors"], "an adapter, 0000100_adapters.safetensors", nil),
+      (
+        ["adapter_config.json", "model.safetensors"], "an adapter, adapter_config.json",
+        "a model, model.safetensors"
+      ),
+      (["config.json", ".git/config"], "the folder .git", "the folder .git"),
+      (
+        ["adapter_config.json", "checkpoint-500/adapter_model.safetensors"],
+        "the folder checkpoint-500", "the folder checkpoint-500"
+      ),
+    ] as [([String], String?, String?)])
+  func forceReplacesAFolderOnlyByItsLike(
+    names: [String], ofModel: String?, ofAdapter: String?
+  ) throws {
+    for name in names { try scratch.write("out/\(name)", "dear") }
+    for (kind, reason) in [
+      (StagedOutput.Kind.modelFolder, ofModel), (.adapterFolder, ofAdapter),
+    ] {
+      guard let reason else {
+        _ = try StagedOutput(kind, at: path, force: true)
+        continue
+      }
+      #expect(
+        throws: PeftoolError(
+          .io,
+          "holds \(reason), which --force would delete: choose another output or remove it",
+          path: path)
+      ) { _ = try StagedOutput(kind, at: path, force: true) }
+    }
+    for name in names { #expect(try scratch.text("out/\(name)") == "dear") }
+  }
+
+  @Test func whatComesIntoTheFolderMeanwhileIsKept() throws {
+    try commitFolder("old")
+    let output = try StagedOutput(.modelFolder, at: path, force: true)
+    try scratch.write("out/checkpoint-500/model.safetensors", "dear")
+    var failure: PeftoolError?
+    do throws(PeftoolError) {
+      try output.commit()
+    } catch {
+      failure = error
+    }
+    #expect(failure?.reason.hasPrefix("holds the folder checkpoint-500") == true)
+    #expect(try scratch.names() == ["out"])
+    #expect(try scratch.text("out/checkpoint-500/model.safetensors") == "dear")
   }
 
   @Test func forceReplacesLikeWithLike() throws {
@@ -153,7 +200,7 @@ import Testing
     #expect(
       throws: PeftoolError(
         .io, "is no folder; --force replaces a folder with a folder", path: file)
-    ) { _ = try StagedOutput(.directory, at: file, force: true) }
+    ) { _ = try StagedOutput(.modelFolder, at: file, force: true) }
     #expect(try scratch.names() == ["file", "out"])
   }
 
@@ -175,7 +222,7 @@ import Testing
     let path = name.hasPrefix("model") ? scratch.path(name) : name
     for force in [false, true] {
       #expect(throws: PeftoolError(.io, "is no name for an output", path: path)) {
-        _ = try StagedOutput(.directory, at: path, force: force)
+        _ = try StagedOutput(.modelFolder, at: path, force: force)
       }
     }
     #expect(try scratch.names(in: "model") == ["config.json"])
@@ -234,8 +281,8 @@ import Testing
   }
 
   @Test func twoRunsToOneNameDoNotDisturbEachOther() throws {
-    var first = try StagedOutput(.directory, at: path, force: true)
-    var second = try StagedOutput(.directory, at: path, force: true)
+    var first = try StagedOutput(.modelFolder, at: path, force: true)
+    var second = try StagedOutput(.modelFolder, at: path, force: true)
     for text in ["1", "2"] {
       let file =
         try text == "1"
@@ -252,7 +299,7 @@ import Testing
 
   @Test func aFileThatCannotBeCreatedLeavesNothing() throws {
     do {
-      var output = try StagedOutput(.directory, at: path, force: false)
+      var output = try StagedOutput(.modelFolder, at: path, force: false)
       #expect(
         throws: PeftoolError(
           .io, "cannot create: No such file or directory", path: "\(path)/no/file")

@@ -70,13 +70,15 @@ private final class CountedMatrix: LinearOperator {
     #expect(Matrices.distance(svd.vt, direct.vt) < 1e-12)
   }
 
-  @Test func residualsAreThoseOfTheirDefinitions() throws {
+  /// ‖M − U·diag(σ)·Vᵀ‖² is ‖M‖² − Σσ²: the values are those of the vectors beside them.
+  @Test func valuesTellWhatTheCutLeavesOut() throws {
     let matrix = Matrices.random(50, 40)
     let squaredNorm = Matrices.squaredNorm(matrix)
     let found = try RandomizedSVD(of: matrix, rank: 6, .init(seed: 3))
     var rest = Matrices.rebuilt(found.svd)
     for place in rest.elements.indices { rest.elements[place] -= matrix.elements[place] }
-    let truncation = found.truncationNorm(squaredNorm: squaredNorm)
+    let kept = found.svd.singularValues.reduce(0) { $0 + $1 * $1 }
+    let truncation = (squaredNorm - kept).squareRoot()
     #expect((truncation - Matrices.squaredNorm(rest).squareRoot()).magnitude < 1e-12)
   }
 

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import Reports
@@ -20,6 +21,14 @@ import Testing
       #expect(
         markup.matches(of: cell).contains { $0.1 == "\(x)" && $0.2 == "\(y)" && $0.3 == label })
     }
+  }
+
+  /// Comparing each kind with all before it would take minutes.
+  @Test(.timeLimit(.minutes(5))) func manyKindsHaveARowEach() {
+    let count = 20_000
+    let markup = map((0..<count).map { ("m.layers.0.kind\($0)", Double($0)) })
+    #expect(markup.components(separatedBy: "<title>").count == count + 1)
+    #expect(markup.contains("height=\"\(40 + count * 22 + 56)\""))
   }
 
   @Test(arguments: [HeatMap.Dark.most, .least])

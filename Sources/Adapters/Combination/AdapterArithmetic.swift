@@ -1,5 +1,6 @@
 package import Checkpoints
 package import Files
+package import Tensors
 
 /// What makes one adapter of one or of several, or of two models.
 package protocol AdapterArithmetic: Sendable {
@@ -14,13 +15,18 @@ package protocol AdapterArithmetic: Sendable {
   /// The bytes of the tensors that are read.
   var byteCount: Int { get }
 
+  /// The dtypes of the adapters that are read, where adapters are.
+  var adapterDTypes: Set<DType> { get }
+
   /// Makes the adapter; of each module that was read there is a result.
   ///
-  /// - Parameter progress: is told of bytes read, from any thread.
+  /// - Parameters:
+  ///   - dtype: F32, BF16 or F16: what computed numbers are rounded to, once, to nearest even.
+  ///   - progress: is told of bytes read, from any thread.
   /// - Throws: `io`, `damaged` where a value is not finite, `different` where a result is too large
-  ///   for F32, `unsupported` where a decomposition does not converge or nothing is left.
+  ///   for the dtype, `unsupported` where a decomposition does not converge or nothing is left.
   func run(
-    threads: Int, progress: @Sendable (Int) -> Void
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult])
 }
 
@@ -45,6 +51,11 @@ package protocol OperandArithmetic: AdapterArithmetic {
 }
 
 extension OperandArithmetic {
+  /// The dtypes of the adapters' pairs.
+  package var adapterDTypes: Set<DType> {
+    Set(operands.flatMap(\.operand.adapter.modules).flatMap(\.parts).map(\.dtype))
+  }
+
   /// The adapters.
   package var inputs: [ArithmeticInput] {
     operands.map { ArithmeticInput(role: "adapter", path: $0.operand.path, weight: $0.weight) }

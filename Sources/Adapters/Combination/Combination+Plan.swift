@@ -5,11 +5,11 @@ extension Combination {
   package struct PlannedModule: Equatable, Sendable {
     /// The module's path.
     package let path: String
-    /// For each operand the weight; nil where the module is no part of it, or its weight is 0.
+    /// For each input the weight; nil where the module is no part of it, or its weight is 0.
     package let weights: [Double?]
-    /// For each operand the density; nil as for weights, and for methods that drop nothing.
+    /// For each input the density; nil as for weights, and for methods that drop nothing.
     package let densities: [Double?]
-    /// For each operand the rank of its update; nil as for weights.
+    /// For each input the rank of its update; nil as for weights.
     package let ranks: [Int?]
     /// The rank of the result, or the largest that it can have.
     package let rank: Int
@@ -29,14 +29,20 @@ extension Combination {
       let vectorCount =
         (haveBias && form.kind != .embedding ? 1 : 0) + (module.weight != nil ? 1 : 0)
       return PlannedModule(
-        path: form.path, weights: zip(isPart, module.weights).map { $0 ? $1 : nil },
-        densities: zip(isPart, module.densities).map {
-          $0 && settings.method.hasDensity ? $1 : nil
-        },
-        ranks: module.updates.map { $0?.rank }, rank: rank, isRankKnown: isKnown,
+        path: form.path, weights: byInput(zip(isPart, module.weights).map { $0 ? $1 : nil }),
+        densities: byInput(
+          zip(isPart, module.densities).map { $0 && settings.method.hasDensity ? $1 : nil }),
+        ranks: byInput(module.updates.map { $0?.rank }), rank: rank, isRankKnown: isKnown,
         byteCount: (rank * (form.inputCount + form.outputCount) + vectorCount * form.outputCount)
           * MemoryLayout<Float>.size)
     }
+  }
+
+  /// What operands have, by inputs; nil for those that are left out.
+  private func byInput<Value>(_ values: [Value?]) -> [Value?] {
+    var list = [Value?](repeating: nil, count: inputs.count)
+    for (place, value) in zip(inputPlaces, values) { list[place] = value }
+    return list
   }
 
   /// The rank of a module's result, and whether it is that for sure.

@@ -1,14 +1,14 @@
-import Checkpoints
+package import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Tensors
+package import Tensors
 
 /// Adapters made one: by module a sum of their updates, or what a method makes of them.
 ///
 /// A weight multiplies an adapter's whole change, W' − W; one of 0 takes the adapter out. A module
 /// that an adapter lacks is an update of zero. Arithmetic is f64, of methods on whole updates f32;
-/// the result is F32 with a scaling of 1. Of PEFT's `add_weighted_adapter` these differ: rsLoRA's
+/// the result has a scaling of 1. Of PEFT's `add_weighted_adapter` these differ: rsLoRA's
 /// scaling is part of the factors, `lora_bias` is carried, and ranks differ by module.
 ///
 /// Peak memory: the result, and for each thread a module's factors a few times; of methods on whole
@@ -17,6 +17,12 @@ import Tensors
 package struct Combination: OperandArithmetic {
   /// The adapters with weights that are not 0; nil for a weight that differs by module.
   package let operands: [(operand: Operand, weight: Double?)]
+  /// All adapters that were given, also those whose weight is 0.
+  package let inputs: [ArithmeticInput]
+  /// The tensors of all of them, and the base's.
+  package let sources: [any TensorSource]
+  /// For each of `operands` its place among `inputs`.
+  let inputPlaces: [Int]
   /// The model that the adapters are for, where one was given.
   package let base: BaseModel?
   /// How they are combined.
@@ -69,12 +75,18 @@ package struct Combination: OperandArithmetic {
       .filter { seen.insert(ExactName($0)).inserted }
     let positions = try LayerPositions(of: paths, layerCount: layerCount)
     var used: [Contribution] = []
+    var inputs: [ArithmeticInput] = []
+    var inputPlaces: [Int] = []
     for (place, operand) in operands.enumerated() {
       let contribution = Contribution(
         operand: operand, weight: weights[place], density: densities?[place] ?? 1,
         positions: positions)
       try contribution.checkFilters(paths)
-      if contribution.isUsed { used.append(contribution) }
+      inputs.append(
+        ArithmeticInput(role: "adapter", path: operand.path, weight: contribution.commonWeight))
+      guard contribution.isUsed else { continue }
+      used.append(contribution)
+      inputPlaces.append(place)
     }
     guard let first = used.first else {
       throw PeftoolError(
@@ -89,6 +101,8 @@ package struct Combination: OperandArithmetic {
     var modules = try Self.modules(of: used, settings)
     let dora = used.first { $0.operand.adapter.usesDoRA }?.operand.path
     var notes = Self.notes(used.map(\.operand))
+    notes += used.compactMap { $0.operand.note(onBase: base) }
+    notes += inputs.filter { $0.weight == 0 }.map { "\($0.path.printable): weight 0: left out" }
     if let path = dora ?? (settings.form == .dora ? first.operand.path : nil) {
       guard settings.method == .cat || settings.method == .svd else {
         throw PeftoolError(
@@ -112,6 +126,10 @@ package struct Combination: OperandArithmetic {
     }
     savedSums = try SavedSum.all(of: used, base: base)
     self.operands = used.map { ($0.operand, $0.commonWeight) }
+    self.inputs = inputs
+    self.inputPlaces = inputPlaces
+    sources =
+      operands.flatMap(\.adapter.sources) + [base?.checkpoint.source].compactMap(\.self)
     self.base = base
     self.settings = settings
     self.layerCount = positions.layerCount
@@ -187,25 +205,25 @@ package struct Combination: OperandArithmetic {
 
   /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
   package func run(
-    threads: Int, progress: @Sendable (Int) -> Void
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     let combinedModules = try mapBlocks(count: modules.count, threads: threads) {
       (place) throws(PeftoolError) in
-      let module = try combine(place)
+      let module = try CombinedModule(combine(place), as: dtype)
       progress(modules[place].byteCount)
       return module
     }
     var adapter = try LowRankAdapter(
       of: combinedModules, from: operands.flatMap(\.operand.adapter.sources))
     var tensors = ComputedTensors(of: sources)
-    adapter.saved = savedSums.map { $0.saved(in: &tensors) }
+    adapter.saved = savedSums.map { $0.saved(in: &tensors, as: dtype) }
     adapter.ensuresWeightTying = operands.contains { $0.operand.adapter.ensuresWeightTying }
     adapter.baseName = operands[0].operand.adapter.baseName
     adapter.task = operands[0].operand.adapter.task
     return (adapter, combinedModules.map(\.result))
   }
 
-  private func combine(_ place: Int) throws(PeftoolError) -> CombinedModule {
+  private func combine(_ place: Int) throws(PeftoolError) -> ComputedModule {
     let module = modules[place]
     var terms: [Term] = []
     for (place, update) in module.updates.enumerated() {
@@ -226,7 +244,7 @@ package struct Combination: OperandArithmetic {
       if let update { magnitudes.append(try update.magnitude?.values()) }
     }
     guard let weight = module.weight else {
-      return try CombinedModule(
+      return try ComputedModule(
         module.form.layer, combination(of: terms, place), rankBefore: rankBefore,
         bias: bias, magnitude: magnitudes.first ?? nil)
     }
@@ -243,15 +261,24 @@ package struct Combination: OperandArithmetic {
   private func sum(
     of terms: [Term], _ magnitudes: [[Double]?], on weight: BaseWeight,
     form: LowRankAdapter.Module, rankBefore: Int, bias: [Double]?
-  ) throws(PeftoolError) -> CombinedModule {
-    let sum = try DoRASum.combine(
-      terms, magnitudes: magnitudes,
-      base: BaseProjection(of: weight, onto: Matrix(stacking: terms.map(\.a))))
+  ) throws(PeftoolError) -> ComputedModule {
+    let projection = try BaseProjection(of: weight, onto: Matrix(stacking: terms.map(\.a)))
+    let sum = try DoRASum.combine(terms, magnitudes: magnitudes, base: projection)
     let isLoRA = settings.form == .lora
+    let isRowsZero = Cancellation.leavesNothing(of: terms, inFactors: sum.factors)
+    let isPairZero = try Cancellation.leavesNothing(of: terms, in: sum.pair)
+    let isZero = isRowsZero && isPairZero
     guard isLoRA || settings.method == .svd || settings.rank != nil else {
-      return try CombinedModule(
-        form.layer, Truncation(keeping: sum.pair), rankBefore: rankBefore, bias: bias,
-        magnitude: sum.magnitude)
+      return ComputedModule(
+        form.layer, isZero ? Truncation(keepingZero: sum.pair) : Truncation(keeping: sum.pair),
+        rankBefore: rankBefore, bias: bias, magnitude: sum.magnitude)
+    }
+    guard !isZero else {
+      return ComputedModule(
+        form.layer,
+        Truncation(keepingZero: .nothing(rows: sum.pair.b.rows, columns: sum.pair.a.columns)),
+        rankBefore: rankBefore, bias: bias,
+        magnitude: isLoRA ? nil : projection.squaredNorms.map { $0.squareRoot() })
     }
     // W' − W = diag(c − 1)·W + diag(c)·B·A.
     let base = try weight.values()
@@ -260,13 +287,13 @@ package struct Combination: OperandArithmetic {
     change.add(base, scaling: sum.factors.map { Float($0 - 1) })
     let rank = settings.rank ?? .fixed(terms.map(\.rank).max() ?? 1)
     guard !isLoRA else {
-      return try CombinedModule(
+      return try ComputedModule(
         form.layer, Truncation(of: change, to: rank, settings.decomposition),
         rankBefore: rankBefore, bias: bias)
     }
     let found = try DoRAExtraction(
       change: change, of: base, to: rank, startingWith: sum.factors, settings.decomposition)
-    return try CombinedModule(
+    return ComputedModule(
       form.layer, found.truncation(of: change), rankBefore: rankBefore, bias: bias,
       magnitude: found.magnitude(of: base))
   }
@@ -280,9 +307,11 @@ package struct Combination: OperandArithmetic {
     }
     let largest = RankChoice.fixed(terms.map(\.rank).max() ?? 1)
     if method.isDense {
-      return try Truncation(
-        of: DenseMethods.combine(terms, method, settings, numbers),
-        to: settings.rank ?? largest, settings.decomposition)
+      let sum = DenseMethods.combine(terms, method, settings, numbers)
+      guard !Cancellation.leavesNothing(of: terms, in: sum) else {
+        return Truncation(keepingZero: .nothing(rows: sum.rows, columns: sum.columns))
+      }
+      return try Truncation(of: sum, to: settings.rank ?? largest, settings.decomposition)
     }
     let pair: Pair =
       switch method {
@@ -292,12 +321,13 @@ package struct Combination: OperandArithmetic {
       case _ where method.isApart: ApartMethods.combine(terms, method, settings, numbers)
       default: Concatenation.combine(terms)
       }
-    guard pair.rank > 0 else {
-      return Truncation(keeping: .nothing(rows: pair.b.rows, columns: pair.a.columns))
+    let isZero = try Cancellation.leavesNothing(of: terms, in: pair)
+    let rank = settings.rank ?? (method == .svd ? largest : nil)
+    guard pair.rank > 0, !isZero || rank == nil else {
+      return Truncation(keepingZero: .nothing(rows: pair.b.rows, columns: pair.a.columns))
     }
-    guard let rank = settings.rank ?? (method == .svd ? largest : nil) else {
-      return Truncation(keeping: pair)
-    }
+    guard !isZero else { return Truncation(keepingZero: pair) }
+    guard let rank else { return Truncation(keeping: pair) }
     return try Truncation(of: pair, to: rank)
   }
 }

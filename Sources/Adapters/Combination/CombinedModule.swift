@@ -20,7 +20,42 @@ extension LowRankAdapter.Module {
   }
 }
 
-/// A module's combined update, in the shapes and the F32 that PEFT has.
+/// A module's update as it was computed, in f64.
+struct ComputedModule: Sendable {
+  let layer: Layer
+  let pair: Pair
+  let bias: [Double]?
+  /// DoRA's m.
+  let magnitude: [Double]?
+  let result: ModuleResult
+
+  init(
+    _ layer: Layer, _ pair: Pair, bias: [Double]?, magnitude: [Double]? = nil,
+    _ result: ModuleResult
+  ) {
+    self.layer = layer
+    self.pair = pair
+    self.bias = bias
+    self.magnitude = magnitude
+    self.result = result
+  }
+
+  /// An update that was cut.
+  init(
+    _ layer: Layer, _ truncation: Truncation, rankBefore: Int, bias: [Double]?,
+    magnitude: [Double]? = nil, weightNorm: Double? = nil
+  ) {
+    let (energy, whole) = (truncation.energy, truncation.wholeEnergy)
+    self.init(
+      layer, truncation.pair, bias: bias, magnitude: magnitude,
+      ModuleResult(
+        path: layer.path, rankBefore: rankBefore, rank: truncation.pair.rank,
+        energyBefore: whole, energy: energy, lostEnergy: whole - energy, entries: nil,
+        weightNorm: weightNorm))
+  }
+}
+
+/// A module's update in the shapes that PEFT has, with numbers of one dtype.
 struct CombinedModule: Sendable {
   private(set) var path: String
   private(set) var kind: LowRankAdapter.Kind
@@ -35,46 +70,44 @@ struct CombinedModule: Sendable {
   let magnitude: [Float]?
   let result: ModuleResult
 
-  /// Rounds an update once.
+  /// Rounds an update once, to a dtype whose every number F32 holds.
   ///
-  /// - Throws: `different` where a number is too large for F32.
-  init(
-    _ layer: Layer, _ pair: Pair, bias: [Double]?, magnitude: [Double]? = nil,
-    _ result: ModuleResult
-  ) throws(PeftoolError) {
+  /// - Throws: `different` where a number is too large for it.
+  init(_ module: ComputedModule, as dtype: DType) throws(PeftoolError) {
+    let (layer, pair) = (module.layer, module.pair)
     path = layer.path
     kind = layer.kind
     aShape = [pair.rank] + layer.inputShape
     bShape =
       [layer.outputCount, pair.rank]
       + Array(repeating: 1, count: max(0, layer.inputShape.count - 1))
-    a = pair.a.elements.map(Float.init)
-    b = pair.b.elements.map(Float.init)
-    self.bias = bias?.map(Float.init)
-    self.magnitude = magnitude?.map(Float.init)
-    self.result = result
-    let isFinite = [a, b, self.bias ?? [], self.magnitude ?? []].allSatisfy {
-      $0.allSatisfy(\.isFinite)
-    }
+    a = pair.a.elements.rounded(to: dtype)
+    b = pair.b.elements.rounded(to: dtype)
+    bias = module.bias?.rounded(to: dtype)
+    magnitude = module.magnitude?.rounded(to: dtype)
+    result = module.result
+    let isFinite = [a, b, bias ?? [], magnitude ?? []].allSatisfy { $0.allSatisfy(\.isFinite) }
     guard isFinite else {
       throw PeftoolError(
-        .different, "\(layer.path.printable) would have numbers that are too large for F32")
+        .different,
+        "\(layer.path.printable) would have numbers that are too large for \(dtype.rawValue)")
     }
   }
+}
 
-  /// Rounds an update that was cut.
-  ///
-  /// - Throws: as above.
-  init(
-    _ layer: Layer, _ truncation: Truncation, rankBefore: Int, bias: [Double]?,
-    magnitude: [Double]? = nil
-  ) throws(PeftoolError) {
-    let (energy, whole) = (truncation.energy, truncation.wholeEnergy)
-    try self.init(
-      layer, truncation.pair, bias: bias, magnitude: magnitude,
-      ModuleResult(
-        path: layer.path, rankBefore: rankBefore, rank: truncation.pair.rank,
-        energyBefore: whole, energy: energy, lostEnergy: whole - energy, entries: nil))
+extension [Double] {
+  /// The nearest numbers of a dtype, of equally near ones the even; F32 has to hold them all.
+  func rounded(to dtype: DType) -> [Float] {
+    guard dtype != .f32 else { return map(Float.init) }
+    var bytes = [UInt8](repeating: 0, count: count * dtype.bitCount / 8)
+    var span = bytes.mutableSpan
+    // Any bit pattern is an element.
+    var raw = unsafe span.mutableBytes
+    Double.narrow(self.span, dtype, into: &raw, count: count)
+    var values = [Float](repeating: 0, count: count)
+    var floats = values.mutableSpan
+    unsafe Float.widen(bytes.span.bytes, dtype, into: &floats, count: count)
+    return values
   }
 }
 

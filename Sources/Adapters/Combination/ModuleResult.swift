@@ -17,6 +17,8 @@ package struct ModuleResult: Sendable {
   package let lostEnergy: Double
   /// The entries that a density has kept, and of how many; nil without a density.
   package let entries: Entries?
+  /// ‖W‖ of the weight that was changed; nil where it was not looked at.
+  package var weightNorm: Double?
 
   /// A number of entries out of all.
   package struct Entries: Equatable, Sendable {
@@ -26,13 +28,28 @@ package struct ModuleResult: Sendable {
     package let total: Int
   }
 
-  /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
-  /// and below 0 where the result is further away than nothing would be.
-  package var keptEnergy: Double { Self.keptEnergy(of: [self]) }
+  /// Whether there was nothing, or nothing but rounding.
+  package var wasZero: Bool { !(energyBefore > 0) }
 
-  /// The share that modules keep together.
-  package static func keptEnergy(of results: [ModuleResult]) -> Double {
+  /// What there was as a share of the weight, ‖change‖ / ‖W‖; nil where the weight was not looked at
+  /// or is zero.
+  package var share: Double? { Self.share(of: [self]) }
+
+  /// The same of all changes and all their weights together.
+  package static func share(of results: [ModuleResult]) -> Double? {
+    let norms = results.compactMap(\.weightNorm)
+    let whole = norms.squaredNorm.squareRoot()
+    guard norms.count == results.count, whole > 0 else { return nil }
+    return results.reduce(0) { $0 + $1.energyBefore }.squareRoot() / whole
+  }
+
+  /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
+  /// below 0 where the result is further away than nothing would be, and nil where there was nothing.
+  package var keptEnergy: Double? { Self.keptEnergy(of: [self]) }
+
+  /// The share that modules keep together; nil where there was nothing in any.
+  package static func keptEnergy(of results: [ModuleResult]) -> Double? {
     let before = results.reduce(0) { $0 + $1.energyBefore }
-    return before > 0 ? 1 - results.reduce(0) { $0 + $1.lostEnergy } / before : 1
+    return before > 0 ? 1 - results.reduce(0) { $0 + $1.lostEnergy } / before : nil
   }
 }

@@ -6,8 +6,8 @@ import Tensors
 /// What becomes of a parameter that adapters save whole: W + Σ w·(S − W).
 ///
 /// An adapter that does not save it leaves W there. One alone with a weight of 1 is S itself, in its own
-/// dtype; of several W counts 1 − Σw times, and is not needed where that is 0. Sums are f64, rounded
-/// once to f32. Memory: the values of all of them, when it is read.
+/// dtype; of several W counts 1 − Σw times, and is not needed where that is 0 but for rounding. Sums
+/// are f64, rounded once. Memory: the values of all of them, when it is read.
 struct SavedSum: Sendable {
   let path: String
   let parameter: String
@@ -15,6 +15,9 @@ struct SavedSum: Sendable {
   private let parts: [(tensor: AdapterTensor, weight: Double)]
   /// W, and how often it counts.
   private let base: (stored: StoredTensor, weight: Double)?
+
+  /// How far weights that sum to 1 may be from it, as 0.1 ten times is.
+  private static let rounding = 1e-12
 
   /// Plans the sums of all parameters that contributions save.
   ///
@@ -26,13 +29,17 @@ struct SavedSum: Sendable {
     let names = base.map { ModuleNames($0) }
     var sums: [SavedSum] = []
     var known: Set<ExactName> = []
+    let places = contributions.map { contribution in
+      Dictionary(
+        contribution.operand.adapter.saved.map { ($0.name, $0) },
+        uniquingKeysWith: { first, _ in first })
+    }
     for contribution in contributions {
       for saved in contribution.operand.adapter.saved
       where known.insert(saved.name).inserted {
         var parts: [(tensor: AdapterTensor, weight: Double)] = []
-        for other in contributions {
-          guard let same = other.operand.adapter.saved.first(where: { $0.name == saved.name })
-          else { continue }
+        for (other, named) in zip(contributions, places) {
+          guard let same = named[saved.name] else { continue }
           guard same.tensor.shape == saved.tensor.shape else {
             throw same.tensor.stored.at(
               PeftoolError(
@@ -59,7 +66,8 @@ struct SavedSum: Sendable {
     isBias = saved.isBias
     self.parts = parts
     let rest = 1 - parts.reduce(0) { $0 + $1.weight }
-    guard rest != 0 else {
+    let size = parts.reduce(1) { $0 + $1.weight.magnitude }
+    guard rest.magnitude > Self.rounding * size else {
       self.base = nil
       return
     }
@@ -84,17 +92,20 @@ struct SavedSum: Sendable {
   }
 
   /// The values that the result saves.
-  func saved(in tensors: inout ComputedTensors) -> LowRankAdapter.Saved {
+  func saved(in tensors: inout ComputedTensors, as dtype: DType) -> LowRankAdapter.Saved {
     var tensor = parts[0].tensor
     if parts.count > 1 || base != nil {
-      let info = tensors.append("\(path).\(parameter)", shape: tensor.shape, computing: values)
+      let info = tensors.append("\(path).\(parameter)", shape: tensor.shape) {
+        () throws(PeftoolError) in
+        try sum().rounded(to: dtype)
+      }
       tensor = AdapterTensor(info, in: tensors)
     }
     return LowRankAdapter.Saved(
       path: path, parameter: parameter, tensor: tensor, isBias: isBias)
   }
 
-  private func values() throws(PeftoolError) -> [Float] {
+  private func sum() throws(PeftoolError) -> [Double] {
     var sum = [Double](repeating: 0, count: parts[0].tensor.shape.reduce(1, *))
     func add(_ values: [Double], times weight: Double) {
       var span = sum.mutableSpan
@@ -102,7 +113,7 @@ struct SavedSum: Sendable {
     }
     if let base { add(try base.stored.values(Double.self), times: base.weight) }
     for part in parts { add(try part.tensor.values(), times: part.weight) }
-    return sum.map(Float.init)
+    return sum
   }
 }
 

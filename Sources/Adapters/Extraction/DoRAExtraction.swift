@@ -37,22 +37,22 @@ struct DoRAExtraction: Sendable {
     startingWith factors: [Double]? = nil, _ decomposition: Decomposition
   ) throws(PeftoolError) {
     let problem = Problem(change: change, weight: weight, known: factors)
+    let first = try problem.first(choice, decomposition)
     guard case .energy = choice else {
-      self = try problem.nearest(choice, decomposition)
+      self = try problem.nearest(from: first, decomposition)
       return
     }
     // With c found less may be of low rank than with the first.
-    let first = try problem.first(choice, decomposition)
     var (low, rank) = (0, 1)
     while rank < min(first.pair.rank, Self.maximumSearchedRank) {
-      var found = try problem.nearest(.fixed(rank), decomposition)
+      var found = try problem.nearest(ofRank: rank, decomposition)
       guard problem.allows(found.squaredError, choice) else {
         (low, rank) = (rank, 2 * rank)
         continue
       }
       while rank - low > 1 {
         let middle = (low + rank) / 2
-        let smaller = try problem.nearest(.fixed(middle), decomposition)
+        let smaller = try problem.nearest(ofRank: middle, decomposition)
         if problem.allows(smaller.squaredError, choice) {
           (rank, found) = (middle, smaller)
         } else {
@@ -62,7 +62,7 @@ struct DoRAExtraction: Sendable {
       self = found
       return
     }
-    self = try problem.nearest(choice, decomposition)
+    self = try problem.nearest(from: first, decomposition)
   }
 
   private static let maximumSearchedRank = 33
@@ -144,11 +144,17 @@ private struct Problem {
       pair: pair, factors: factors, squaredError: squaredError(pair, factors))
   }
 
-  /// The nearest update that one of the starts leads to.
+  /// The nearest update of a rank that one of the starts leads to.
   func nearest(
-    _ choice: RankChoice, _ decomposition: Decomposition
+    ofRank rank: Int, _ decomposition: Decomposition
   ) throws(PeftoolError) -> DoRAExtraction {
-    let first = try first(choice, decomposition)
+    try nearest(from: first(.fixed(rank), decomposition), decomposition)
+  }
+
+  /// The nearest update that a first approximation leads to, or that of LoRA of its rank.
+  func nearest(
+    from first: DoRAExtraction, _ decomposition: Decomposition
+  ) throws(PeftoolError) -> DoRAExtraction {
     let ones = [Double](repeating: 1, count: change.rows)
     let lora = try update(ones, .fixed(first.pair.rank), decomposition)
     let start = lora.squaredError < first.squaredError ? lora : first

@@ -3,7 +3,7 @@ package import Files
 import JSON
 import LinearAlgebra
 package import Patterns
-import Tensors
+package import Tensors
 
 /// An adapter out of a model that was trained as a whole: by module the nearest LoRA or DoRA update
 /// of a rank to W' − W.
@@ -11,7 +11,7 @@ import Tensors
 /// Embeddings and convolutions have pairs, too. What cannot be decomposed, such as norms, is saved
 /// whole where it has changed (`modules_to_save`); biases are `lora_bias` where every module with a
 /// pair has one, and else saved whole (`bias: "lora_only"`). What has not changed is left out.
-/// Differences are taken in f64 and rounded once to f32; factors are F32 with a scaling of 1.
+/// Differences are taken in f64 and rounded once to f32; factors have a scaling of 1.
 ///
 /// Peak memory: the result; for each thread the change of a module's weight in f32, of DoRA the
 /// weight, too, and what their decomposition takes; weights of more than 33 million elements are taken
@@ -73,13 +73,20 @@ package struct Extraction: AdapterArithmetic {
           + "\(module.tuned.stored.dtype.rawValue) in the other: what rounding has changed counts, too"
       )
     }
-    if let first = plan.excluded.first {
+    for (what, modules) in [
+      ("left out by --exclude", plan.excluded),
+      ("of --save and --exclude both, and so not saved", plan.excludedOfSaved),
+    ] {
+      guard let first = modules.first else { continue }
       notes.append(
-        "left out by --exclude: \(first.printable)"
-          + (plan.excluded.count > 1 ? " and \(plan.excluded.count - 1) more" : ""))
+        "\(what): \(first.printable)"
+          + (modules.count > 1 ? " and \(modules.count - 1) more" : ""))
     }
     return notes
   }
+
+  /// None: no adapter is read.
+  package var adapterDTypes: Set<DType> { [] }
 
   /// The bytes of the weights that get pairs, of both models.
   package var byteCount: Int { plan.modules.reduce(0) { $0 + $1.byteCount } }
@@ -90,7 +97,7 @@ package struct Extraction: AdapterArithmetic {
   /// - Throws: `different` where nothing has changed that can be decomposed; `io`, `damaged` where a
   ///   value is not finite, `unsupported` where a decomposition does not converge.
   package func run(
-    threads: Int, progress: @Sendable (Int) -> Void
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     // The largest first, so that no thread has one left at the end; those that are very large, as
     // embeddings are, one at a time.
@@ -104,7 +111,10 @@ package struct Extraction: AdapterArithmetic {
     ] {
       let found = try mapBlocks(count: places.count, threads: threads) {
         (turn) throws(PeftoolError) in
-        let module = try decompose(plan.modules[places[turn]])
+        let module = try decompose(plan.modules[places[turn]]).map {
+          (module) throws(PeftoolError) in
+          try CombinedModule(module, as: dtype)
+        }
         progress(plan.modules[places[turn]].byteCount)
         return module
       }
@@ -119,19 +129,19 @@ package struct Extraction: AdapterArithmetic {
   /// The update of a module; nil where neither weight nor bias has changed.
   private func decompose(
     _ module: ExtractionPlan.Module
-  ) throws(PeftoolError) -> CombinedModule? {
+  ) throws(PeftoolError) -> ComputedModule? {
     let isChanged = try !module.tuned.stored.isSame(as: module.base.stored)
     guard options.isDoRA else {
       let bias = try module.biasChange()
       let isBiasChanged = bias?.contains { $0 != 0 } ?? false
       guard isChanged || isBiasChanged else { return nil }
-      let cut = try Truncation(
-        of: module.tuned.storedChange(from: module.base), to: options.rank, options.decomposition)
+      let (change, weightNorm) = try module.tuned.storedChange(from: module.base)
+      let cut = try Truncation(of: change, to: options.rank, options.decomposition)
       // The same numbers in another dtype are no change.
       guard cut.wholeEnergy > 0 || isBiasChanged else { return nil }
-      return try CombinedModule(
+      return ComputedModule(
         module.layer, module.base.isTransposed ? cut.transposed() : cut,
-        rankBefore: module.fullRank, bias: bias)
+        rankBefore: module.fullRank, bias: bias, weightNorm: weightNorm)
     }
     guard isChanged else { return nil }
     let change = try module.tuned.change(from: module.base)
@@ -139,9 +149,9 @@ package struct Extraction: AdapterArithmetic {
     let weight = try module.base.values()
     let update = try DoRAExtraction(
       change: change, of: weight, to: options.rank, options.decomposition)
-    return try CombinedModule(
+    return ComputedModule(
       module.layer, update.truncation(of: change), rankBefore: module.fullRank, bias: nil,
-      magnitude: update.magnitude(of: weight))
+      magnitude: update.magnitude(of: weight), weightNorm: weight.squaredNorm.squareRoot())
   }
 
   /// Puts together what has changed.

@@ -42,6 +42,8 @@ struct ExtractionPlan: Sendable {
   private(set) var wholes: [Whole] = []
   /// The modules that stay out.
   private(set) var excluded: [String] = []
+  /// Those of them that were to be saved, too.
+  private(set) var excludedOfSaved: [String] = []
   private var wholePlaces: [ExactName: Int] = [:]
 
   /// Pairs two models.
@@ -60,14 +62,18 @@ struct ExtractionPlan: Sendable {
         || pair.base.info.name == base.inputEmbedding?.stored.info.name
           && !BaseModel.isOutputEmbedding(pair.module)
       let isTied = hasTiedEnds && pair.name == base.inputEmbedding?.name
-      switch globs.fate(of: pair.module) {
-      case .excluded:
-        if excluded.last != pair.module { excluded.append(pair.module) }
+      let fate = globs.fate(of: pair.module)
+      if case .excluded(let isSaved) = fate {
+        if excluded.last != pair.module {
+          excluded.append(pair.module)
+          if isSaved { excludedOfSaved.append(pair.module) }
+        }
         continue
-      case .saved:
+      }
+      try pair.checkShape()
+      if case .saved = fate {
         save(pair, isTied: isTied)
         continue
-      case .decomposed: break
       }
       // A magnitude for each column of one end would be one for each row of the other.
       guard let kind = pair.kind(isEmbedding: isEmbedding), !(options.isDoRA && isTied) else {
@@ -141,7 +147,7 @@ struct ExtractionPlan: Sendable {
 
 /// The globs of a choice, and which of them have matched.
 private struct UsedGlobs {
-  enum Fate { case excluded, saved, decomposed }
+  enum Fate { case excluded(isSaved: Bool), saved, decomposed }
 
   private var excluded: [(glob: Glob, isUsed: Bool)]
   private var saved: [(glob: Glob, isUsed: Bool)]
@@ -152,16 +158,16 @@ private struct UsedGlobs {
   }
 
   mutating func fate(of module: String) -> Fate {
-    var fate = Fate.decomposed
+    var (isSaved, isExcluded) = (false, false)
     for place in saved.indices where saved[place].glob.matches(module) {
       saved[place].isUsed = true
-      fate = .saved
+      isSaved = true
     }
     for place in excluded.indices where excluded[place].glob.matches(module) {
       excluded[place].isUsed = true
-      fate = .excluded
+      isExcluded = true
     }
-    return fate
+    return isExcluded ? .excluded(isSaved: isSaved) : isSaved ? .saved : .decomposed
   }
 
   func check() throws(PeftoolError) {

@@ -15,6 +15,19 @@ struct TensorPairs: Sendable {
     let base: StoredTensor
     let tuned: StoredTensor
 
+    /// Refuses a parameter that has changed its shape.
+    ///
+    /// - Throws: `different`.
+    func checkShape() throws(PeftoolError) {
+      guard base.shape == tuned.shape else {
+        throw tuned.at(
+          PeftoolError(
+            .different,
+            "has shape \(tuned.shape.shapeText), in \(base.path.printable) \(base.shape.shapeText): "
+              + "no adapter makes one of the other; --exclude leaves its module out"))
+      }
+    }
+
     /// Routers, which are parameters in classes of their own, and the heads that PEFT saves whole
     /// by itself.
     private static let wholeNames = ["gate", "router", "classifier", "score", "qa_outputs"]
@@ -40,7 +53,8 @@ struct TensorPairs: Sendable {
 
   /// Pairs the tensors by name; where the models begin their names otherwise, as transformers does.
   ///
-  /// - Throws: `different` where one is missing or has another shape.
+  /// Shapes may differ: that is looked at when it is known what is left out.
+  /// - Throws: `different` where one is missing.
   init(base: BaseModel, tuned: BaseModel) throws(PeftoolError) {
     let tunedNames = ModuleNames(tuned)
     var found: Set<ExactName> = []
@@ -70,13 +84,6 @@ struct TensorPairs: Sendable {
   private mutating func append(
     _ name: String, _ base: StoredTensor, _ tuned: StoredTensor
   ) throws(PeftoolError) {
-    guard base.shape == tuned.shape else {
-      throw tuned.at(
-        PeftoolError(
-          .different,
-          "has shape \(tuned.shape.shapeText), in \(base.path.printable) \(base.shape.shapeText): no "
-            + "adapter makes one of the other"))
-    }
     let (module, parameter) = name.moduleAndParameter
     guard !module.isEmpty else {
       throw tuned.at(

@@ -16,26 +16,33 @@ extension BaseWeight {
   ///
   /// Memory: the result, once more where it lies turned around, and a block.
   /// - Throws: `io`, `damaged` where one is not finite.
-  func values() throws(PeftoolError) -> Matrix<Float> { oriented(try stored(minus: nil)) }
+  func values() throws(PeftoolError) -> Matrix<Float> { oriented(try stored(minus: nil).values) }
 
   /// What has to be added to another weight of the same shape to get this one, (out, in); taken in
   /// f64 and rounded once to f32.
   ///
   /// Memory and errors: as `values`.
   func change(from other: BaseWeight) throws(PeftoolError) -> Matrix<Float> {
-    oriented(try stored(minus: other.stored))
+    oriented(try stored(minus: other.stored).values)
   }
 
-  /// The same as it lies in the file: without a second copy where that is turned around.
-  func storedChange(from other: BaseWeight) throws(PeftoolError) -> Matrix<Float> {
-    try stored(minus: other.stored)
+  /// The same as it lies in the file, without a second copy where that is turned around; and the norm
+  /// of the other weight.
+  func storedChange(
+    from other: BaseWeight
+  ) throws(PeftoolError) -> (change: Matrix<Float>, otherNorm: Double) {
+    let (values, squaredOther) = try stored(minus: other.stored)
+    return (values, squaredOther.squareRoot())
   }
 
   private func oriented(_ matrix: Matrix<Float>) -> Matrix<Float> {
     isTransposed ? matrix.transposed() : matrix
   }
 
-  private func stored(minus other: StoredTensor?) throws(PeftoolError) -> Matrix<Float> {
+  private func stored(
+    minus other: StoredTensor?
+  ) throws(PeftoolError) -> (values: Matrix<Float>, squaredOther: Double) {
+    var squaredOther = 0.0
     let (rows, columns) = (stored.rowCount, stored.columnCount)
     var elements: [Float] = []
     elements.reserveCapacity(rows * columns)
@@ -45,6 +52,7 @@ extension BaseWeight {
       var block = try stored.values(rows: range)
       if let other {
         let others = try other.values(rows: range)
+        squaredOther += Double.sumOfSquares(others.span, at: 0, count: others.count)
         var span = block.mutableSpan
         Double.addScaled(others.span, by: -1, to: &span, count: others.count)
       }
@@ -53,7 +61,7 @@ extension BaseWeight {
           Matrix<Double>(rows: range.count, columns: columns, elements: block)
         ).elements
     }
-    return Matrix(rows: rows, columns: columns, elements: elements)
+    return (Matrix(rows: rows, columns: columns, elements: elements), squaredOther)
   }
 }
 

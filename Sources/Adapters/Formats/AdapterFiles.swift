@@ -1,6 +1,6 @@
 import Files
 import JSON
-import Tensors
+package import Tensors
 
 /// An adapter as it will be written: a file of tensors, and for a folder its configuration.
 package struct AdapterFiles: Sendable {
@@ -39,7 +39,7 @@ package struct AdapterFiles: Sendable {
     let indent: Int
   }
 
-  let items: [Item]
+  private(set) var items: [Item]
   /// The `__metadata__` of the tensors' file.
   let metadata: [(key: String, value: String)]?
   /// The file's name in its folder; nil where the output is the file itself.
@@ -66,6 +66,19 @@ package struct AdapterFiles: Sendable {
     self.metadata = metadata
     fileName = nil
     configuration = nil
+  }
+}
+
+extension AdapterFiles {
+  /// With all tensors in one dtype, each number rounded once from what it is; nil leaves them.
+  package func cast(to dtype: DType?) -> AdapterFiles {
+    guard let dtype else { return self }
+    var copy = self
+    copy.items = items.map { item in
+      guard case .tensor(let tensor) = item.content else { return item }
+      return Item(item.name, tensor.cast(to: dtype))
+    }
+    return copy
   }
 }
 

@@ -21,6 +21,8 @@ struct AdapterTensor: Sendable {
     case multiplyRows([Double])
     /// Rows of zeros at the end.
     case appendRows(Int)
+    /// Each number rounded once to another dtype.
+    case cast(DType)
   }
 
   init(_ info: TensorInfo, in source: any TensorSource) {
@@ -30,13 +32,13 @@ struct AdapterTensor: Sendable {
 
   /// The dtype that it has in the end.
   var dtype: DType {
-    let isMultiplied = edits.contains {
-      switch $0 {
-      case .multiply, .multiplyRows: true
-      case .transpose, .appendRows: false
+    edits.reduce(stored.dtype) { dtype, edit in
+      switch edit {
+      case .multiply, .multiplyRows: .f32
+      case .transpose, .appendRows: dtype
+      case .cast(let new): new
       }
     }
-    return isMultiplied ? .f32 : stored.dtype
   }
 
   /// Whether its bytes are those that are stored.
@@ -83,6 +85,14 @@ struct AdapterTensor: Sendable {
     return copy
   }
 
+  /// The numbers in another dtype, each rounded once to nearest even.
+  func cast(to dtype: DType) -> AdapterTensor {
+    guard dtype != self.dtype else { return self }
+    var copy = self
+    copy.edits.append(.cast(dtype))
+    return copy
+  }
+
   /// As many rows, with zeros at the end where there are fewer.
   func padded(toRows rows: Int) -> AdapterTensor {
     guard rows > shape[0] else { return self }
@@ -95,7 +105,7 @@ struct AdapterTensor: Sendable {
   /// Its bytes in the end, all of them: an adapter's tensors are small.
   ///
   /// - Throws: `io`, `damaged` where the file is cut short or a value is NaN or infinite, and
-  ///   `different` where a product is too large for f32.
+  ///   `different` where a product is too large for f32, or a number for the dtype.
   func bytes() throws(PeftoolError) -> [UInt8] {
     var bytes = try stored.source.bytes(of: stored.info)
     // Any bit pattern is an element.
@@ -122,33 +132,51 @@ struct AdapterTensor: Sendable {
       case .appendRows(let count):
         bytes += repeatElement(0, count: count * columns * (dtype.bitCount / 8))
         rows += count
+      case .cast(let new):
+        bytes = try convert(
+          bytes, dtype, to: new, count: rows * columns,
+          orRefuse: "has a number that is too large for \(new.rawValue)")
+        dtype = new
       }
     }
     return bytes
   }
 
-  private func multiply(
-    _ bytes: [UInt8], _ dtype: DType, by factors: [Double], columns: Int
+  /// The bytes in another dtype, each number rounded once; `change` has them in f64 before.
+  ///
+  /// - Throws: `different` with the reason where one is too large.
+  private func convert(
+    _ bytes: [UInt8], _ dtype: DType, to new: DType, count: Int,
+    orRefuse reason: @autoclosure () -> String,
+    _ change: (inout MutableSpan<Double>) -> Void = { _ in }
   ) throws(PeftoolError) -> [UInt8] {
-    let count = factors.count * columns
     var values = [Double](repeating: 0, count: count)
     var span = values.mutableSpan
     // Any bit pattern is an element.
     unsafe Double.widen(bytes.span.bytes, dtype, into: &span, count: count)
-    for (row, factor) in factors.enumerated() {
-      Double.scale(&span, at: row * columns, by: factor, count: columns)
-    }
-    var product = [UInt8](repeating: 0, count: count * 4)
-    var writable = product.mutableSpan
+    change(&span)
+    var result = [UInt8](repeating: 0, count: count * new.bitCount / 8)
+    var writable = result.mutableSpan
     var raw = unsafe writable.mutableBytes
-    Double.narrow(values.span, .f32, into: &raw, count: count)
-    guard unsafe DType.f32.nonfiniteCount(product.span.bytes, count: count) == 0 else {
-      throw stored.at(
-        PeftoolError(
-          .different,
-          "times \(factors.max { $0.magnitude < $1.magnitude } ?? 1) is too large for F32"))
+    Double.narrow(values.span, new, into: &raw, count: count)
+    guard unsafe new.nonfiniteCount(result.span.bytes, count: count) == 0 else {
+      throw stored.at(PeftoolError(.different, reason()))
     }
-    return product
+    return result
+  }
+
+  private func multiply(
+    _ bytes: [UInt8], _ dtype: DType, by factors: [Double], columns: Int
+  ) throws(PeftoolError) -> [UInt8] {
+    try convert(
+      bytes, dtype, to: .f32, count: factors.count * columns,
+      orRefuse:
+        "times \(factors.max { $0.magnitude < $1.magnitude } ?? 1) is too large for F32"
+    ) { span in
+      for (row, factor) in factors.enumerated() {
+        Double.scale(&span, at: row * columns, by: factor, count: columns)
+      }
+    }
   }
 
   /// Refuses values that are not finite.

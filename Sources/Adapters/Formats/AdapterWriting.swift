@@ -2,6 +2,7 @@ package import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
+package import Tensors
 
 /// The writing of an adapter: its file of tensors, and for a folder its configuration.
 ///
@@ -22,6 +23,8 @@ package struct AdapterWriting: Sendable {
 
   /// What the user should know.
   package var notes: [String] { files.notes }
+  /// The dtypes of the tensors that will be written.
+  package var dtypes: Set<DType> { Set(files.items.map(\.dtype)) }
   /// The bytes of the tensors' file that will be written.
   package var byteCount: Int { encoded.fileByteCount }
 
@@ -37,7 +40,7 @@ package struct AdapterWriting: Sendable {
     var inputFiles = others
     for input in inputs { inputFiles += try input.inputFiles }
     var output = try StagedOutput(
-      files.configuration == nil ? .file : .directory, at: path, force: isForced,
+      files.configuration == nil ? .file : .adapterFolder, at: path, force: isForced,
       apartFrom: inputFiles)
     let file = try output.createFile(files.fileName, byteCount: byteCount)
     if let configuration = files.configuration {

@@ -2,7 +2,7 @@ import Checkpoints
 package import Files
 import JSON
 import LinearAlgebra
-import Tensors
+package import Tensors
 
 /// An adapter with less in it: without its small entries, and without modules that change little.
 ///
@@ -38,7 +38,7 @@ package struct Pruning: OperandArithmetic {
     _ operand: Operand, base: BaseModel?, _ settings: PruningSettings
   ) throws(PeftoolError) {
     let adapter = operand.adapter
-    var notes = adapter.notes
+    var notes = adapter.notes + [operand.note(onBase: base)].compactMap(\.self)
     var weights: [BaseWeight] = []
     if let base, adapter.usesDoRA {
       let names = ModuleNames(base)
@@ -67,14 +67,17 @@ package struct Pruning: OperandArithmetic {
 
   /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
   package func run(
-    threads: Int, progress: @Sendable (Int) -> Void
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     let modules = adapter.modules
     let outcomes = try mapBlocks(count: modules.count, threads: threads) {
       (place) throws(PeftoolError) in
       let outcome = try prune(place)
+      let module = try outcome.module.map { (module) throws(PeftoolError) in
+        try CombinedModule(module, as: dtype)
+      }
       progress(modules[place].byteCount)
-      return outcome
+      return (result: outcome.result, module: module)
     }
     let kept = try keptPlaces(of: outcomes.map(\.result))
     var result =
@@ -114,7 +117,7 @@ package struct Pruning: OperandArithmetic {
   private struct Outcome: Sendable {
     let result: ModuleResult
     /// The pruned one; nil where no entries are dropped.
-    let module: CombinedModule?
+    let module: ComputedModule?
   }
 
   private func prune(_ place: Int) throws(PeftoolError) -> Outcome {
@@ -146,7 +149,7 @@ package struct Pruning: OperandArithmetic {
     guard entries != nil else { return Outcome(result: result, module: nil) }
     return Outcome(
       result: result,
-      module: try CombinedModule(
+      module: ComputedModule(
         module.layer, pair, bias: bias, magnitude: magnitude, result))
   }
 

@@ -1,4 +1,5 @@
-/// How one module's updates d₁ and d₂ of two adapters stand to each other.
+/// How one module's updates d₁ and d₂ of two adapters stand to each other; with the base of a DoRA
+/// adapter they are whole changes W' − W, but for the overlaps, which are always of s·B·A.
 package struct DeltaComparison: Sendable {
   /// The module's path.
   package let path: String
@@ -14,7 +15,7 @@ package struct DeltaComparison: Sendable {
   package let outputOverlap: Double?
   /// How far the spaces of inputs agree, 0 to 1; nil where an update is zero.
   package let inputOverlap: Double?
-  /// How DoRA's magnitudes differ; nil where one has none.
+  /// How DoRA's magnitudes differ; nil where one has none, or they are in the changes.
   package let magnitude: VectorDifference?
   /// How s·b of `lora_bias` differs, of which none is zeros; nil where neither has one.
   package let bias: VectorDifference?

@@ -3,6 +3,7 @@ import Checkpoints
 import Files
 import LinearAlgebra
 import Reports
+import Tensors
 
 /// What the verbs of arithmetic have in common: adapters go in, one comes out, and a report tells
 /// what became of each module.
@@ -16,33 +17,40 @@ struct ArithmeticJob {
   /// The path of the recipe, which no output may replace.
   var recipe: String?
 
+  /// The files that are read besides the tensors'.
+  private var others: [InputFile] {
+    get throws(PeftoolError) {
+      guard let recipe else { return [] }
+      return [try InputFile(opening: recipe)]
+    }
+  }
+
+  /// Finds what would go wrong with the output's name.
+  ///
+  /// - Throws: as `StagedOutput.check`, and what is wrong with the recipe.
+  func checkOutput(force: Bool) throws(PeftoolError) {
+    try arithmetic.checkOutput(output, apartFrom: others, force: force)
+  }
+
   /// Makes the adapter, and writes a folder of PEFT's.
   ///
-  /// - Throws: as `AdapterArithmetic.run` and `AdapterWriting.run`.
+  /// - Throws: as `AdapterArithmetic.write`.
   func run(
     _ writing: AdapterWritingOptions, label: String
   ) throws(PeftoolError) -> ArithmeticReport {
     let start = monotonicSeconds()
-    let threads = writing.threads ?? availableProcessorCount
     let progress = ProgressLine(
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
-    // Nothing is worked out for an output that cannot be written.
-    try StagedOutput.checkReplaceable(
-      Folder.trimmed(output), kind: .directory, force: writing.force)
-    var others: [InputFile] = []
-    if let recipe { others.append(try InputFile(opening: recipe)) }
-    let (adapter, results) = try arithmetic.run(threads: threads) { progress.advance(by: $0) }
+    let (adapter, results, files) = try arithmetic.write(
+      to: output, apartFrom: others, as: writing.dtype, force: writing.force,
+      threads: writing.threads
+    ) { progress.advance(by: $0) }
     progress.finish()
-    let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)))
-    try files.run(
-      to: output, inputs: arithmetic.sources, beside: others, isForced: writing.force,
-      threads: threads,
-      progress: { _ in })
     return ArithmeticReport(
       output: output, inputs: arithmetic.inputs,
       method: method, results: results, inputByteCount: arithmetic.inputByteCount,
-      byteCount: files.byteCount, seconds: monotonicSeconds() - start,
+      byteCount: files.byteCount, dtypes: files.dtypes,
+      dtypesBefore: arithmetic.adapterDTypes, seconds: monotonicSeconds() - start,
       notes: arithmetic.notes + adapter.notes + files.notes)
   }
 }

@@ -2,6 +2,7 @@ import Adapters
 import Files
 import JSON
 import Reports
+import Tensors
 
 /// What a verb of arithmetic has done.
 struct ArithmeticReport {
@@ -12,6 +13,9 @@ struct ArithmeticReport {
   /// The bytes of the adapters' files of tensors, and of the new one.
   let inputByteCount: Int
   let byteCount: Int
+  /// The dtypes of the new adapter's tensors, and of those that were read.
+  let dtypes: Set<DType>
+  let dtypesBefore: Set<DType>
   let seconds: Double
   let notes: [String]
 }
@@ -19,7 +23,7 @@ struct ArithmeticReport {
 extension ArithmeticReport {
   private var kept: [ModuleResult] { results.filter { $0.rank > 0 } }
   private var dropped: [ModuleResult] { results.filter { $0.rank == 0 } }
-  private var keptEnergy: Double { ModuleResult.keptEnergy(of: results) }
+  private var keptEnergy: Double? { ModuleResult.keptEnergy(of: results) }
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -27,22 +31,48 @@ extension ArithmeticReport {
     for input in inputs { facts.append(input.role, input.text) }
     facts.append("method", "\(method.name): \(method.summary)")
     facts.append("modules", modulesText)
+    facts.append("change", changeText)
     facts.append("rank", rankText)
     facts.append("entries", entriesText)
-    // Less than this is rounding.
-    if let worst = results.min(by: { $0.keptEnergy < $1.keptEnergy }),
-      worst.keptEnergy < 1 - 1e-9
-    {
-      facts.append(
-        "kept energy",
-        "\(keptEnergy.percentText) of all, the least in \(worst.path.printable): "
-          + worst.keptEnergy.percentText)
-    }
+    facts.append("kept energy", keptEnergyText)
+    facts.append("dtype", dtypeText)
     facts.append("bytes", bytesText)
-    for note in notes { facts.append("note", note) }
+    for note in allNotes { facts.append("note", note) }
     facts.append(
       "written", "\(output.printable): \(byteCount.byteText) in \(seconds.durationText)")
     return facts.text(width: width)
+  }
+
+  /// The notes, and where there was nothing.
+  private var allNotes: [String] {
+    let zeros = results.filter(\.wasZero)
+    guard let first = zeros.first, inputs.allSatisfy({ $0.role == "adapter" }) else { return notes }
+    let what = inputs.count > 1 ? "the sum is zero" : "the change is zero"
+    return notes + [
+      zeros.count == results.count
+        ? what
+        : "\(what) in \(zeros.count.groupedText) of \(results.count.groupedText) modules: "
+          + first.path.printable + (zeros.count > 1 ? " and others" : "")
+    ]
+  }
+
+  /// How large the changes are beside their weights; nil where these were not looked at.
+  private var changeText: String? {
+    let shares = results.compactMap { result in result.share.map { (result.path, $0) } }
+    guard let share = ModuleResult.share(of: results), let most = shares.max(by: { $0.1 < $1.1 })
+    else { return nil }
+    return "\(share.percentText) of the weights' norm, the most in \(most.0.printable): "
+      + most.1.percentText
+  }
+
+  /// What is kept of all, and the least; nil where that is all but for rounding.
+  private var keptEnergyText: String? {
+    let shares = results.compactMap { result in result.keptEnergy.map { (result.path, $0) } }
+    guard let worst = shares.min(by: { $0.1 < $1.1 }), worst.1 < 1 - 1e-9, let keptEnergy else {
+      return nil
+    }
+    return "\(keptEnergy.percentText) of all, the least in \(worst.0.printable): "
+      + worst.1.percentText
   }
 
   private var modulesText: String {
@@ -67,6 +97,19 @@ extension ArithmeticReport {
     return "\(kept.groupedText) of \(entries.reduce(0) { $0 + $1.total }.groupedText) kept"
   }
 
+  /// The dtypes, and where those that were read were others, what these were.
+  private var dtypeText: String {
+    let names: (Set<DType>) -> String = { $0.map(\.rawValue).sorted().joined(separator: ", ") }
+    guard !dtypesBefore.isEmpty, dtypes != dtypesBefore else { return names(dtypes) }
+    var text = "\(names(dtypes)), before \(names(dtypesBefore))"
+    if dtypes == [.f32], dtypesBefore.count == 1, let before = dtypesBefore.first,
+      before == .bf16 || before == .f16
+    {
+      text += "; --dtype \(before.rawValue.lowercased()) writes half the bytes"
+    }
+    return text
+  }
+
   private var bytesText: String {
     let share = inputByteCount > 0 ? Double(byteCount) / Double(inputByteCount) : 1
     return "\(inputByteCount.byteText) before, \(byteCount.byteText) now: \(share.percentText)"
@@ -79,10 +122,12 @@ extension ArithmeticReport {
       .init("inputs", .array(inputs.map(\.json))),
       .init("method", .string(method.name)),
       .init("modules", .array(results.map(\.json))),
+      .init("share", .number(ModuleResult.share(of: results))),
       .init("keptEnergy", .number(keptEnergy)),
+      .init("dtypes", .array(dtypes.map(\.rawValue).sorted().map(JSON.string))),
       .init("inputBytes", .number(inputByteCount)),
       .init("bytes", .number(byteCount)), .init("seconds", .number(seconds)),
-      .init("notes", .array(notes.map(JSON.string))),
+      .init("notes", .array(allNotes.map(JSON.string))),
     ])
   }
 }
@@ -93,7 +138,8 @@ extension ModuleResult {
     .object([
       .init("path", .string(path)), .init("rankBefore", .number(rankBefore)),
       .init("rank", .number(rank)), .init("normBefore", .number(energyBefore.squareRoot())),
-      .init("norm", .number(energy.squareRoot())), .init("keptEnergy", .number(keptEnergy)),
+      .init("norm", .number(energy.squareRoot())), .init("weightNorm", .number(weightNorm)),
+      .init("share", .number(share)), .init("keptEnergy", .number(keptEnergy)),
       .init("entries", entries.map { .number($0.total) } ?? .null),
       .init("keptEntries", entries.map { .number($0.kept) } ?? .null),
     ])

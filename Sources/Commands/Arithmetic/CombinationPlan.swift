@@ -32,19 +32,6 @@ struct CombinationPlan {
     settings.method.isRandom || settings.method.isDense ? settings.seed : nil
   }
 
-  /// Modules of which the same is to be said.
-  private var groups: [(first: Combination.PlannedModule, paths: [String])] {
-    var groups: [(first: Combination.PlannedModule, paths: [String])] = []
-    for module in modules {
-      if let place = groups.firstIndex(where: { $0.first.isTreated(like: module) }) {
-        groups[place].paths.append(module.path)
-      } else {
-        groups.append((module, [module.path]))
-      }
-    }
-    return groups
-  }
-
   /// The plan for a person.
   func text(width: Int) -> String {
     var facts = Facts()
@@ -59,7 +46,7 @@ struct CombinationPlan {
       "to write",
       (output.map { "\($0.printable): " } ?? "") + (isKnown ? "" : "at most ")
         + "\(byteCount.byteText) of tensors")
-    return groups.reduce(facts.text(width: width)) { text, group in
+    return modules.treatedAlike.reduce(facts.text(width: width)) { text, group in
       var facts = Facts()
       facts.append("modules", group.paths.patternsText)
       facts.append("weights", group.first.weights.listText)
@@ -91,13 +78,42 @@ struct CombinationPlan {
   }
 }
 
-extension Combination.PlannedModule {
-  /// Whether another module differs in its path and shapes alone.
-  fileprivate func isTreated(like other: Self) -> Bool {
-    weights == other.weights && densities == other.densities && ranks == other.ranks
-      && rank == other.rank && isRankKnown == other.isRankKnown
+extension [Combination.PlannedModule] {
+  /// Modules that differ in their paths and shapes alone, in the order of the first of them.
+  var treatedAlike: [(first: Combination.PlannedModule, paths: [String])] {
+    var groups: [(first: Combination.PlannedModule, paths: [String])] = []
+    var places: [Treatment: Int] = [:]
+    for module in self {
+      let treatment = Treatment(module)
+      if let place = places[treatment] {
+        groups[place].paths.append(module.path)
+      } else {
+        places[treatment] = groups.count
+        groups.append((module, [module.path]))
+      }
+    }
+    return groups
   }
+}
 
+/// What is done with a module.
+private struct Treatment: Hashable {
+  let weights: [Double?]
+  let densities: [Double?]
+  let ranks: [Int?]
+  let rank: Int
+  let isRankKnown: Bool
+
+  init(_ module: Combination.PlannedModule) {
+    weights = module.weights
+    densities = module.densities
+    ranks = module.ranks
+    rank = module.rank
+    isRankKnown = module.isRankKnown
+  }
+}
+
+extension Combination.PlannedModule {
   fileprivate var json: JSON {
     let members: [JSON.Member] = [
       .init("path", .string(path)),

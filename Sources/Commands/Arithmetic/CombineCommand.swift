@@ -36,7 +36,7 @@ struct CombineCommand: ParsableCommand {
       A recipe tells all of that in a file of YAML, and more: weights and densities by module and along \
       the layers. Paths in it begin in its own folder; a flag wins over the recipe where both speak. \
       Formats/recipe.md describes it. --dry-run prints what would be done with each module, and the size \
-      of the result, and writes nothing.
+      of the result, and writes nothing; where OUT could not be written it says so.
 
         peftool combine --recipe merge.yaml -o both
         peftool combine --recipe merge.yaml --dry-run
@@ -197,15 +197,16 @@ struct CombineCommand: ParsableCommand {
     } catch {
       throw error.at(path: recipe)
     }
-    guard !dryRun, let output else {
+    var job = output.map { ArithmeticJob(combination: combination, output: $0) }
+    job?.recipe = recipe
+    guard !dryRun, let job else {
+      try job?.checkOutput(force: writing.force)
       let plan = CombinationPlan(combination, base: request.base, output: output)
       try StandardOutput.print(
         writing.json
           ? plan.json.text(indent: 2) + "\n" : plan.text(width: StandardOutput.width))
       return
     }
-    var job = ArithmeticJob(combination: combination, output: output)
-    job.recipe = recipe
     try writing.report(job.run(writing, label: "combining"))
   }
 }

@@ -24,10 +24,12 @@ struct ExtractCommand: ParsableCommand {
 
       Norms, and what else has no low-rank update, are saved whole where they have changed, as are \
       modules that match --save. Biases become lora_bias; where a layer has none, or with --dora, \
-      they are saved whole. Modules that match --exclude stay out, and their change is lost. Of \
+      they are saved whole. Modules that match --exclude stay out, whether they match --save or \
+      not, and their change is lost; their shapes may differ. Of \
       tied embeddings the update is written for both ends (ensure_weight_tying).
 
-      The report tells by module how much of ‖TUNED − BASE‖² the adapter keeps. Large changes are \
+      The report tells how large the change is beside BASE, and by module how much of \
+      ‖TUNED − BASE‖² the adapter keeps. Large changes are \
       decomposed by a randomized method, whose singular values are within a thousandth of LAPACK's; \
       --exact takes LAPACK. The bytes are the same for any number of threads.
 

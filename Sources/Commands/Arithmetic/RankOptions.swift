@@ -1,5 +1,6 @@
 import Adapters
 import ArgumentParser
+import Reports
 
 /// To what rank updates are cut.
 struct RankOptions: ParsableArguments {
@@ -51,6 +52,16 @@ struct RankOptions: ParsableArguments {
     if let ratio, !(ratio >= 1) || !ratio.isFinite {
       throw ValidationError("--sv-ratio is \(ratio), expected 1 or more")
     }
+  }
+
+  /// What was chosen, as a phrase.
+  var summary: String {
+    if let rank { return "of rank \(rank) at most" }
+    if let energy { return "that keeps \(energy.percentText) of each module's energy" }
+    if let ratio { return "with singular values above the largest / \(ratio.measureText)" }
+    if let norm { return "that keeps \(norm.percentText) of each module's norm" }
+    if let sum { return "that keeps \(sum.percentText) of each sum of singular values" }
+    return "of each module's effective rank"
   }
 
   /// What was chosen; nil where nothing was.

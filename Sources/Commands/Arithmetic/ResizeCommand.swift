@@ -18,7 +18,7 @@ struct ResizeCommand: ParsableCommand {
 
       --sv-ratio, --sv-fro and --sv-cumulative are those of kohya's resize_lora.py, which keeps one \
       singular value more than its rule asks for; peftool does not. A rank above the adapter's \
-      changes nothing. The result is F32; peftool convert --dtype bf16 halves it.
+      changes nothing.
 
       Of a DoRA adapter the nearest of a rank is found with --base: low-rank part and magnitudes \
       together. Without it the low-rank part alone is cut, which keeps less.
@@ -59,7 +59,8 @@ struct ResizeCommand: ParsableCommand {
     let base = try BaseModel(at: base)
     let combination = try Combination(
       [Operand(opening: adapter, base: base)], weights: [1], base: base, settings)
-    let job = ArithmeticJob(combination: combination, output: output)
+    let job = ArithmeticJob(
+      arithmetic: combination, method: ("resize", "the nearest \(rank.summary)"), output: output)
     try writing.report(job.run(writing, label: "resizing"))
   }
 }

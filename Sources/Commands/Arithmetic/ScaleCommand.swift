@@ -2,6 +2,7 @@ import Adapters
 import ArgumentParser
 import Files
 import LinearAlgebra
+import Reports
 
 /// `peftool scale`: an adapter times a number.
 struct ScaleCommand: ParsableCommand {
@@ -52,7 +53,9 @@ struct ScaleCommand: ParsableCommand {
     let combination = try Combination(
       [Operand(opening: adapter, base: base)], weights: [Parameter(by)], base: base,
       CombinationSettings())
-    let job = ArithmeticJob(combination: combination, output: output)
+    let job = ArithmeticJob(
+      arithmetic: combination,
+      method: ("scale", "the whole change times \(by.measureText)"), output: output)
     try writing.report(job.run(writing, label: "scaling"))
   }
 }

@@ -212,7 +212,12 @@ struct ConvertCommand: ParsableCommand {
 
   /// Refuses what does not go with `--to`.
   private func validate(to target: AdapterTarget) throws {
-    guard keepsAll, deltaBase == nil else {
+    if case .form = target, let dtype, ![.f32, .bf16, .f16].contains(dtype) {
+      throw ValidationError(
+        "--dtype is \(dtype.rawValue), with this --to expected f32, bf16 or f16")
+    }
+    let keepsDType = if case .form = target { true } else { dtype == nil }
+    guard keepsDType, keepsTensors, !saturate, writing.shardSize == nil, deltaBase == nil else {
       throw ValidationError(
         "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
           + "an adapter keeps its dtypes and all of its tensors")
@@ -262,7 +267,7 @@ struct ConvertCommand: ParsableCommand {
       return try AdapterJob(input, to: output, format, base: base, prefix: prefix)
     case .form(let form):
       return try AdapterFormJob(
-        input, to: output, form, base: base, rank: rank.choice, isExact: exact)
+        input, to: output, form, base: base, rank: rank.choice, isExact: exact, dtype: dtype)
     case nil: break
     }
     if isPacking {

@@ -69,7 +69,7 @@ extension AdapterDifference {
 
   /// The verdict and its reasons.
   private var summary: String {
-    let updates = modules.count.text(of: "update")
+    let updates = modules.count.text(of: comparison.isOfWholeChanges ? "change" : "update")
     let tensorCount = others.equalCount + others.differing.count
     let tensors = tensorCount > 0 ? [tensorCount.text(of: "other tensor")] : []
     switch verdict {
@@ -121,7 +121,7 @@ extension AdapterDifference {
     let whole = WholeComparison(of: modules)
     var members: [JSON.Member] = [
       .init("verdict", .string(verdict.rawValue)),
-      .init("comparison", .string("updates")),
+      .init("comparison", .string(comparison.isOfWholeChanges ? "changes" : "updates")),
       .init("notes", strings(left.adapter.notes + right.adapter.notes)),
       .init("a", left.checkpoint.summaryReport),
       .init("b", right.checkpoint.summaryReport),

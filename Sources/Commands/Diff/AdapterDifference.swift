@@ -41,11 +41,11 @@ struct AdapterDifference {
   ///
   /// - Throws: as `AdapterComparison.run` and `CheckpointDifference`.
   init(
-    _ left: Side, _ right: Side, within tolerance: DiffTolerance,
+    _ left: Side, _ right: Side, base: BaseModel?, within tolerance: DiffTolerance,
     ofElements elementTolerance: DiffTolerance, threads: Int, isQuiet: Bool
   ) throws(PeftoolError) {
     (self.left, self.right, self.tolerance) = (left, right, tolerance)
-    let comparison = AdapterComparison(left.adapter, right.adapter)
+    let comparison = try AdapterComparison(left.adapter, right.adapter, base: base)
     let progress = ProgressLine(
       "comparing", totalByteCount: comparison.byteCount, isQuiet: isQuiet)
     let found = try comparison.run(threads: threads) { progress.advance(by: $0) }
@@ -76,8 +76,10 @@ extension AdapterDifference {
     "r", "lora_alpha", "alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias",
   ]
 
-  /// Whether one adapter is of DoRA and the other is not.
-  var isOfTwoMethods: Bool { left.adapter.usesDoRA != right.adapter.usesDoRA }
+  /// Whether one adapter is of DoRA and the other is not, and it is not whole changes that count.
+  var isOfTwoMethods: Bool {
+    left.adapter.usesDoRA != right.adapter.usesDoRA && !comparison.isOfWholeChanges
+  }
 
   /// Whether settings differ that are not in the updates.
   var hasOtherSettings: Bool {
@@ -85,7 +87,10 @@ extension AdapterDifference {
     if others.settings.contains(where: { $0.key == "peft_type" }) {
       return others.settings.contains { Self.settingsOfAnyMethod.contains($0.key) }
     }
-    return others.settings.contains { !Self.settingsOfFactors.contains($0.key) }
+    return others.settings.contains {
+      !Self.settingsOfFactors.contains($0.key)
+        && !(comparison.isOfWholeChanges && $0.key == "use_dora")
+    }
   }
 
   /// Settings that mean the same whatever the method.

@@ -34,12 +34,16 @@ struct Diff: ParsableCommand {
       norm(a - b) / norm(b), and how far the spaces agree to which they write ('out') and from \
       which they read ('in'): 1 where one holds the other, 0 where they are orthogonal. Norms are \
       of Frobenius; all comes from the factors, in f64. DoRA's magnitudes and lora_bias have \
-      columns of their own, with their relative differences. A module is within tolerance if \
+      columns of their own, with their relative differences. With --base, where one of the adapters is \
+      of DoRA, whole changes of the model, W' - W, are compared in place of updates, and magnitudes \
+      are in them: LoRA and DoRA adapters that merge to the same weights do not differ. 'out' and \
+      'in' are those of s*B*A all the same. A module is within tolerance if \
       norm(a - b) <= atol + rtol * norm(b). --rtol is 1e-6 here if left out: what factors in F32 \
       leave open. Tensors outside of pairs are compared as above.
 
         peftool diff math code
         peftool diff math code --factors
+        peftool diff dora-a dora-b --base Llama-3.2-1B
 
       --factors compares adapters tensor by tensor, and so are those without such pairs. Settings \
       of adapter_config.json that change what the tensors mean are shown, and count as \
@@ -68,6 +72,11 @@ struct Diff: ParsableCommand {
   @Flag(help: "Compare the tensors of adapters, not the updates that they make.")
   var factors = false
 
+  @Option(
+    help: "The model that two adapters are for: compare their whole changes where one is of DoRA.",
+    completion: .file())
+  var base: String?
+
   @Flag(help: "No progress.")
   var quiet = false
 
@@ -75,6 +84,9 @@ struct Diff: ParsableCommand {
   var json = false
 
   func validate() throws {
+    if factors, base != nil {
+      throw ValidationError("--base is for whole changes, and --factors for tensors")
+    }
     for (name, value) in [("--atol", atol), ("--rtol", rtol)] {
       if let value, !(value >= 0 && value.isFinite) {
         throw ValidationError("\(name) is \(value), expected a number of at least 0")
@@ -89,12 +101,18 @@ struct Diff: ParsableCommand {
     case .found(let first, let second):
       try OpenBLAS.prepare()
       let difference = try AdapterDifference(
-        first, second,
+        first, second, base: BaseModel(at: base),
         within: DiffTolerance(
           absolute: atol ?? 0, relative: rtol ?? AdapterDifference.defaultRelativeTolerance),
         ofElements: tolerance, threads: availableProcessorCount, isQuiet: quiet)
       try finish(difference.verdict, difference.report, difference.text)
     case .none(let reason):
+      guard base == nil else {
+        throw PeftoolError(
+          .unsupported,
+          "--base is for two adapters of low-rank pairs" + (reason.map { ": \($0)" } ?? ""), path: a
+        )
+      }
       var difference = try CheckpointDifference(
         left, right, within: tolerance, threads: availableProcessorCount, isQuiet: quiet)
       difference.note = reason.map { "compared tensor by tensor: \($0)" }

@@ -68,7 +68,7 @@ import Testing
     let results = [result(before: 8, lost: 2), result(before: 2, lost: 2)]
     #expect(results.map(\.keptEnergy) == [0.75, 0])
     #expect(ModuleResult.keptEnergy(of: results) == 0.6)
-    #expect(result(before: 0, lost: 0).keptEnergy == 1)
+    #expect(result(before: 0, lost: 0).keptEnergy == nil)
     #expect(result(before: 1, lost: 3).keptEnergy == -2)
   }
 }

@@ -202,7 +202,7 @@ private func relativeError(_ found: Double?, _ expected: Double) -> Double {
           Values("base_model.model.z.lora_A.weight", [2, 5]),
           Values("base_model.model.z.lora_B.weight", [9, 2]),
         ])
-    let comparison = AdapterComparison(
+    let comparison = try AdapterComparison(
       try AdapterFormat.readPairs(first).adapter, try AdapterFormat.readPairs(second).adapter)
     #expect(comparison.onlyInLeft == [] && comparison.onlyInRight == ["y"])
     #expect(comparison.misfits.map(\.path) == ["z"])
@@ -223,7 +223,7 @@ private func relativeError(_ found: Double?, _ expected: Double) -> Double {
     let first = try scratch.writeAdapter(named: "one", tensors)
     let second = try scratch.writeAdapter(
       named: "two", fields: "\"r\": 2, \"lora_alpha\": 2, \"lora_bias\": true", tensors + [bias])
-    let comparison = AdapterComparison(
+    let comparison = try AdapterComparison(
       try AdapterFormat.readPairs(first).adapter, try AdapterFormat.readPairs(second).adapter)
     let found = try #require(try comparison.run(threads: 1) { _ in }.first)
     #expect(found.difference == 0)

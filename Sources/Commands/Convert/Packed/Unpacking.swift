@@ -60,7 +60,9 @@ struct Unpacking: Sendable {
     let members = packed.contents.members
     switch destination {
     case .directory(let path):
-      var output = try StagedOutput(.directory, at: path, force: isForced, apartFrom: inputs)
+      var output = try StagedOutput(
+        .init(folderOf: written.map { members[$0].name }), at: path, force: isForced,
+        apartFrom: inputs)
       try packed.checkBase(threads: threads, progress: progress)
       var files: [OutputFile] = []
       for member in written.map({ members[$0] }) {
