@@ -32,7 +32,7 @@ struct AddedVocabulary: Sendable {
         throw PeftoolError(
           .damaged,
           "added token \"\(token.token.printable)\" has the number \(token.id), the rest of the "
-            + "file gives it \(id)\(model.contains(id) ? ", which is another one's" : "")")
+            + "file gives it \(id)\(known == nil && model.contains(id) ? ", another one's" : "")")
       }
       ids[text] = id
       tokens[id] = token

@@ -33,8 +33,10 @@ struct BytePairEncoding: Sendable {
     var tokens = TokenTable(capacity: file.vocabulary.count)
     for (token, id) in file.vocabulary {
       guard !tokens.contains(Int32(id)) else {
-        throw PeftoolError(.damaged, "token \"\(token.printable)\" has the number \(id), which "
-          + "another one has")
+        throw PeftoolError(
+          .damaged,
+          "token \"\(token.printable)\" has the number \(id), which "
+            + "another one has")
       }
       guard tokens.insert(Array(token.utf8).span, id: Int32(id)) else {
         throw PeftoolError(.damaged, "token \"\(token.printable)\" stands twice")

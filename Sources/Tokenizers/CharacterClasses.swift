@@ -3,9 +3,10 @@
 extension Unicode.Scalar {
   /// Rust's `char::is_numeric`: numbers of any kind.
   var isNumeric: Bool {
+    if isASCII { return ("0"..."9").contains(self) }
     switch properties.generalCategory {
-    case .decimalNumber, .letterNumber, .otherNumber: true
-    default: false
+    case .decimalNumber, .letterNumber, .otherNumber: return true
+    default: return false
     }
   }
 

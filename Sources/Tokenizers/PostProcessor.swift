@@ -36,7 +36,9 @@ struct PostProcessor: Sendable {
       steps = try Self.template(part)
     case "BertProcessing", "RobertaProcessing":
       try part.hasOnly("sep", "cls", "trim_offsets", "add_prefix_space")
-      steps = [.tokens([try Self.token(part, "cls")]), .text, .tokens([try Self.token(part, "sep")])]
+      steps = [
+        .tokens([try Self.token(part, "cls")]), .text, .tokens([try Self.token(part, "sep")]),
+      ]
     default: throw part.unknown
     }
   }

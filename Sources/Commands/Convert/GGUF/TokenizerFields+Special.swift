@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import JSON
+import Tokenizers
 
 // The tokens with a meaning of their own.
 extension TokenizerFields {
