@@ -15,6 +15,9 @@ import Tokenizers
     #expect(try tree.tokens("a R \n b") == ["a", " ", "R", "b"])
     // Space that one token has taken is not taken by the next.
     #expect(try tree.tokens("R  L") == ["R", "L"])
+    // Nor is a token found that lies within it and reaches no further.
+    let space = Tree().adding(("R", "rstrip"), ("  ", "lstrip"))
+    #expect(try space.tokens("aR  b") == ["a", "R", "b"])
   }
 
   @Test func aTokenOfSpaceWithinWhatAnotherHasTakenStillCounts() throws {
@@ -79,6 +82,15 @@ import Tokenizers
     #expect(
       tree.refusal()
         == #"the added tokens "X" and "x" are the same text after the normalizer"#)
+  }
+
+  @Test func oneOfWhichTheNormalizerLeavesNothingIsRefused() {
+    let tree = Tree()
+      .setting("normalizer", #"{"type": "Strip", "strip_left": true, "strip_right": false}"#)
+    #expect(tree.adding(("  ", "")).refusal() == nil)
+    #expect(
+      tree.adding(("  ", "normalized")).refusal()
+        == "the added token \"  \" is nothing after the normalizer")
   }
 
   @Test func ofTwoWithOneTextTheLastCounts() throws {
