@@ -44,16 +44,34 @@ def decoded(peftool, path, rows, *options):
     return [text["text"] for text in report["texts"]]
 
 
+def answer(function, *arguments, **options):
+    """What the library makes of it; None where that panics in it."""
+    try:
+        return function(*arguments, **options)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
 def compare(peftool, path, texts, rows=()):
     """Everything that both can do with these texts, and with these numbers."""
     theirs = Tokenizer.from_file(str(path))
+    rows, panics = list(rows), 0
     for options, special in ([], True), (["--no-special-tokens"], False):
         for text, ours in zip(texts, encoded(peftool, path, texts, *options)):
-            assert ours == theirs.encode(text, add_special_tokens=special).ids, repr(text[:200])
-    rows = [*rows, *(theirs.encode(text).ids for text in texts)]
+            found = answer(theirs.encode, text, add_special_tokens=special)
+            if found is None:
+                panics += 1
+                continue
+            assert ours == found.ids, repr(text[:200])
+            if special:
+                rows.append(ours)
     for options, skips in ([], False), (["--no-special-tokens"], True):
         for row, ours in zip(rows, decoded(peftool, path, rows, *options)):
             assert ours == theirs.decode(row, skip_special_tokens=skips), row[:50]
+    # Where one token of several that overlap ends before it begins, the library gives up.
+    assert panics <= len(texts) / 10
 
 
 def compare_long(peftool, path, text):

@@ -104,7 +104,7 @@ import Tokenizers
     let tree = Tree().adding(("  ", "lstrip rstrip"), ("R", "rstrip"), (" ", "rstrip"))
       .replacing(#""id": 14"#, #""id": 9"#)
     let text = String(repeating: " ", count: 300_001)
-    #expect(try tree.tokens(text).count == 150_001)
-    #expect(try tree.tokens("R" + text).first == "R")
+    #expect(try tree.tokens(text) == ["  ", " "])
+    #expect(try tree.tokens("R" + text) == ["R", " "])
   }
 }

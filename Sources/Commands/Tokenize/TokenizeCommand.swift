@@ -13,9 +13,9 @@ struct TokenizeCommand: ParsableCommand {
       library tokenizers gives, with the special tokens around the text that the file asks for. \
       Without TEXT, or where it is -, standard input is the text, all of it; it has to be UTF-8.
 
-        peftool tokenize Llama-3.2-1B 'The quick brown fox'
-        peftool tokenize Llama-3.2-1B --lines < prompts.txt
-        peftool tokenize Llama-3.2-1B --decode '791 4062 14198 39935'
+        peftool tokenize tokenizer.json 'The quick brown fox'
+        peftool tokenize tokenizer.json --lines < prompts.txt
+        peftool tokenize tokenizer.json --decode '432 608 302'
 
       --decode: TEXT is numbers with white space between them, and their text is printed as it is, \
       without a line's end after it unless to a terminal. With --no-special-tokens special tokens \
