@@ -23,6 +23,7 @@ struct AddedVocabulary: Sendable {
   ) throws(PeftoolError) {
     var special: Set<[UInt8]> = []
     var nextID = Int32(model.count)
+    for token in added { try token.check() }
     for token in added where !token.token.isEmpty {
       let text = Array(token.token.utf8)
       let known = ids[text] ?? model.id(of: text.span)
