@@ -23,7 +23,8 @@ package struct AddedToken: Equatable, Sendable {
   static let maximumByteCount = 1024
 
   init(_ json: JSON) throws(PeftoolError) {
-    token = try json.string(at: "content")
+    let content = try json.string(at: "content")
+    token = content
     id = try json.int(at: "id")
     guard (0..<TokenizerFile.maximumTokenCount).contains(id) else {
       throw PeftoolError(
@@ -37,7 +38,7 @@ package struct AddedToken: Equatable, Sendable {
         missing = missing ?? key
         return false
       }
-      return try value.bool(named: "\(key) of added token \"\(token.printable)\"")
+      return try value.bool(named: "\(key) of added token \"\(content.printable)\"")
     }
     isSpecial = try flag("special")
     isNormalized = try flag("normalized")

@@ -54,7 +54,7 @@ def answer(function, *arguments, **options):
         return None
 
 
-def compare(peftool, path, texts, rows=()):
+def compare(peftool, path, texts, rows=(), decodes=True):
     """Everything that both can do with these texts, and with these numbers."""
     theirs = Tokenizer.from_file(str(path))
     rows, panics = list(rows), 0
@@ -67,7 +67,7 @@ def compare(peftool, path, texts, rows=()):
             assert ours == found.ids, repr(text[:200])
             if special:
                 rows.append(ours)
-    for options, skips in ([], False), (["--no-special-tokens"], True):
+    for options, skips in (([], False), (["--no-special-tokens"], True)) if decodes else ():
         for row, ours in zip(rows, decoded(peftool, path, rows, *options)):
             assert ours == theirs.decode(row, skip_special_tokens=skips), row[:50]
     # Where one token of several that overlap ends before it begins, the library gives up.
@@ -171,11 +171,11 @@ def test_every_character(peftool, tmp_path, part):
     characters = every_character(
         is_known if own and own["type"] in ("Split", "ByteLevel") else lambda _: True)
     texts = []
-    for start in range(0, len(characters), 64):
-        some = characters[start:start + 64]
+    for start in range(0, len(characters), 512):
+        some = characters[start:start + 512]
         texts += ["".join(some), "a".join(some), "".join("a" + c + "\u0323\u0301" for c in some),
                   "".join("1" + c + " " for c in some)]
-    compare(peftool, path, texts)
+    compare(peftool, path, texts, decodes=False)
 
 
 def test_numbers_and_order_of_marks(peftool, tmp_path):

@@ -111,14 +111,18 @@ struct TokenizeCommand: ParsableCommand {
 
   private static func numbers(_ bytes: [UInt8]) throws(PeftoolError) -> [Int32] {
     var numbers: [Int32] = []
-    for word in String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace) {
-      guard let number = Int32(word) else {
-        throw PeftoolError(
-          .damaged, "'\(String(word).printable)' is no number of a token")
+    for word in bytes.split(whereSeparator: Self.isSpace) {
+      let text = String(decoding: word, as: UTF8.self)
+      guard let number = Int32(text) else {
+        throw PeftoolError(.damaged, "'\(text.printable)' is no number of a token")
       }
       numbers.append(number)
     }
     return numbers
+  }
+
+  private static func isSpace(_ byte: UInt8) -> Bool {
+    byte == 0x20 || (0x09...0x0D).contains(byte)
   }
 
   private static func row(_ text: String, _ ids: [Int32], _ tokenizer: Tokenizer) -> JSON {
