@@ -336,7 +336,8 @@ def tokenizers():
         yield json.dumps(tree).encode() + b"\0 a <s> <s>b<s>"
 
 
-SEEDS = {"GGUF": gguf_files, "Tokenizer": tokenizers, "Packed": packed_files, "SafetensorsHeader": headers,
+SEEDS = {"GGUF": gguf_files, "Packed": packed_files, "SafetensorsHeader": headers,
+         "Tokenizer": tokenizers,
          "ShardIndex": indices, "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "Recipe": recipes, "TorchPickle": pickles,
          "TorchZip": torch_files}
