@@ -28,7 +28,8 @@ extension Unicode.Scalar {
     }
   }
 
-  /// `\w` of Rust's regex: letters, marks, decimal digits, connectors and joiners.
+  /// `\w` of Rust's regex: letters, marks, decimal digits, connectors and joiners, by the data of
+  /// Unicode 16.
   var isWordCharacter: Bool {
     if isASCII {
       return switch value {
@@ -36,6 +37,7 @@ extension Unicode.Scalar {
       default: false
       }
     }
+    guard !isYounger(than: (16, 0)) else { return false }
     switch properties.generalCategory {
     case .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber, .connectorPunctuation:
       return true
