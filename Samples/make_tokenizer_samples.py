@@ -20,7 +20,7 @@ An adapter changes a model without a copy of it: two small matrices beside each 
 product is what training has learned. Merging adds that product to the weight once and for all.
 They're small, it's quick, we've measured: 1, 12, 345, 6789 and 2024-12-31, 3.14159, 0x1F.
 def merge(weight, a, b, scaling):\n    return weight + scaling * (b @ a)  # rounds once\n
-{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "bias": "none"}\n\n\tTabs\tand\r\n
+{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}\n\n\tTabs\tand\r\n
 Ein Adapter ändert ein Modell, ohne es zu kopieren. Über größere Maße läßt sich später streiten.
 Un adaptateur change un modèle sans le copier ; c'est déjà très utile à l'été où tout était gelé.
 El niño comió piñas y camarón; ¿qué más? ¡Nada! Coração, avó, São Paulo, ação e reação.
@@ -39,7 +39,8 @@ TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo
 TEXTS = [
     "", "a", " a", "a ", "Hello, world!", "  leading and   inner   spaces  ",
     "tabs\tand\nnewlines\r\n\r\nend", "I'll say it's 'quoted' WE'RE don'T ſ'S",
-    "1234567890 3.14159 1,000,000 ٣٤٥ Ⅷ½²", "naïve café Ångström größere Maße", "e\u0301 é ḍ̇ d\u0323\u0307",
+    "1234567890 3.14159 1,000,000 ٣٤٥ Ⅷ½²", "naïve café Ångström größere Maße",
+    "e\u0301 é ḍ̇ d\u0323\u0307",
     "日本語のテキスト。漢字", "Привет, мир", "مرحبا بالعالم", "नमस्ते दुनिया", "어댑터 각",
     "👍🏽👨‍👩‍👧 emoji 🎉", "\u200bzero\u200bwidth\ufeff\u2060", "<|im_start|>user\nhi<|im_end|>\n",
     "a<|endoftext|>b", " <|im_end|> ", "<|im_start", "<s>a</s> <s> b </s>", "<unk>x<0x41><0xC3>",

@@ -20,7 +20,8 @@ package struct Peftool: ParsableCommand {
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
-      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, FinetuneCommand.self,
+      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, TokenizeCommand.self,
+      FinetuneCommand.self,
     ])
 
   package init() {}

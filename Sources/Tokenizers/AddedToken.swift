@@ -16,12 +16,15 @@ package struct AddedToken: Equatable, Sendable {
   let stripsRight: Bool
   /// Whether it counts only where no letter touches it.
   let isSingleWord: Bool
+  /// A flag that the file does not have; the library then does not take it.
+  private let missingFlag: String?
 
   /// The most bytes of a token's text: a search takes at most this many steps at each byte.
   static let maximumByteCount = 1024
 
   init(_ json: JSON) throws(PeftoolError) {
-    token = try json.string(at: "content")
+    let content = try json.string(at: "content")
+    token = content
     id = try json.int(at: "id")
     guard (0..<TokenizerFile.maximumTokenCount).contains(id) else {
       throw PeftoolError(
@@ -29,26 +32,35 @@ package struct AddedToken: Equatable, Sendable {
         "added token \"\(token.printable)\" has the number \(id), expected 0 to "
           + "\(TokenizerFile.maximumTokenCount - 1)")
     }
-    isSpecial = try Self.flag("special", of: token, in: json)
-    isNormalized = try Self.flag("normalized", of: token, in: json)
-    stripsLeft = try Self.flag("lstrip", of: token, in: json)
-    stripsRight = try Self.flag("rstrip", of: token, in: json)
-    isSingleWord = try Self.flag("single_word", of: token, in: json)
+    var missing: String?
+    func flag(_ key: String) throws(PeftoolError) -> Bool {
+      guard let value = json[key] else {
+        missing = missing ?? key
+        return false
+      }
+      return try value.bool(named: "\(key) of added token \"\(content.printable)\"")
+    }
+    isSpecial = try flag("special")
+    isNormalized = try flag("normalized")
+    stripsLeft = try flag("lstrip")
+    stripsRight = try flag("rstrip")
+    isSingleWord = try flag("single_word")
+    missingFlag = missing
+  }
+
+  /// - Throws: `damaged` where a flag is missing, `unsupported` where the text is too long to be
+  ///   looked for.
+  func check() throws(PeftoolError) {
+    if let missingFlag {
+      throw PeftoolError(
+        .damaged,
+        "\(missingFlag) of added token \"\(token.printable)\" is missing, expected true or false")
+    }
     guard token.utf8.count <= Self.maximumByteCount else {
       throw PeftoolError(
         .unsupported,
         "added token \"\(token.printable)\" has \(token.utf8.count) bytes, expected at most "
           + "\(Self.maximumByteCount)")
     }
-  }
-
-  private static func flag(
-    _ key: String, of token: String, in json: JSON
-  ) throws(PeftoolError) -> Bool {
-    let place = "\(key) of added token \"\(token.printable)\""
-    guard let value = json[key] else {
-      throw PeftoolError(.damaged, "\(place) is missing, expected true or false")
-    }
-    return try value.bool(named: place)
   }
 }

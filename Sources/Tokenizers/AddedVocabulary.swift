@@ -15,13 +15,15 @@ struct AddedVocabulary: Sendable {
   private(set) var specialIDs: Set<Int32> = []
 
   /// - Throws: `damaged` where a number is not the one that the `tokenizers` library gives the
-  ///   token, or where two tokens are the same to the search.
+  ///   token, or where two tokens are the same to the search; `unsupported` where one is nothing
+  ///   after the normalizer.
   init(
     _ added: [AddedToken], _ model: TokenTable,
     normalizing normalize: ([UInt8]) throws(PeftoolError) -> [UInt8]
   ) throws(PeftoolError) {
     var special: Set<[UInt8]> = []
     var nextID = Int32(model.count)
+    for token in added { try token.check() }
     for token in added where !token.token.isEmpty {
       let text = Array(token.token.utf8)
       let known = ids[text] ?? model.id(of: text.span)
@@ -32,7 +34,7 @@ struct AddedVocabulary: Sendable {
         throw PeftoolError(
           .damaged,
           "added token \"\(token.token.printable)\" has the number \(token.id), the rest of the "
-            + "file gives it \(id)\(model.contains(id) ? ", which is another one's" : "")")
+            + "file gives it \(id)\(known == nil && model.contains(id) ? ", another one's" : "")")
       }
       ids[text] = id
       tokens[id] = token
@@ -45,6 +47,12 @@ struct AddedVocabulary: Sendable {
     }
     for (id, token) in tokens.sorted(by: { $0.key < $1.key }) {
       let text = normalizedTexts[id] ?? Array(token.token.utf8)
+      guard !text.isEmpty else {
+        // The library then finds it between any two characters, and cuts the text there.
+        throw PeftoolError(
+          .unsupported,
+          "the added token \"\(token.token.printable)\" is nothing after the normalizer")
+      }
       let same = token.isNormalized ? normalized.insert(text, id: id) : plain.insert(text, id: id)
       if let same, let other = tokens[same] {
         throw PeftoolError(
@@ -107,7 +115,8 @@ struct AddedVocabulary: Sendable {
         space = first..<stop
       }
       if end < start { try body(end..<start, nil) }
-      try body(start..<stop, match.id)
+      // What another token has taken whole is no token any more.
+      if start < stop { try body(start..<stop, match.id) }
       end = stop
     }
     if end < text.count { try body(end..<text.count, nil) }

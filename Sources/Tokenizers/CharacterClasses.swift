@@ -3,9 +3,10 @@
 extension Unicode.Scalar {
   /// Rust's `char::is_numeric`: numbers of any kind.
   var isNumeric: Bool {
+    if isASCII { return ("0"..."9").contains(self) }
     switch properties.generalCategory {
-    case .decimalNumber, .letterNumber, .otherNumber: true
-    default: false
+    case .decimalNumber, .letterNumber, .otherNumber: return true
+    default: return false
     }
   }
 
@@ -27,7 +28,8 @@ extension Unicode.Scalar {
     }
   }
 
-  /// `\w` of Rust's regex: letters, marks, decimal digits, connectors and joiners.
+  /// `\w` of Rust's regex: letters, marks, decimal digits, connectors and joiners, by the data of
+  /// Unicode 16.
   var isWordCharacter: Bool {
     if isASCII {
       return switch value {
@@ -35,6 +37,7 @@ extension Unicode.Scalar {
       default: false
       }
     }
+    guard !isYounger(than: (16, 0)) else { return false }
     switch properties.generalCategory {
     case .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber, .connectorPunctuation:
       return true

@@ -74,58 +74,50 @@ enum TokenChange: Sendable {
     if case .wordEnd = self { true } else { false }
   }
 
-  /// The text that a token becomes.
+  /// Appends the text that a token becomes.
   ///
   /// - Throws: `unsupported` where a pattern takes too many steps.
-  func changed(_ token: [UInt8], isFirst: Bool, isLast: Bool) throws(PeftoolError) -> [UInt8] {
+  func append(
+    _ token: Span<UInt8>, isFirst: Bool, isLast: Bool, to result: inout [UInt8]
+  ) throws(PeftoolError) {
+    let space = [UInt8(ascii: " ")]
     switch self {
-    case .replace(let pattern, let content): return try Self.replace(pattern, content, in: token)
+    case .replace(let pattern, let content):
+      try Self.append(token, replacing: pattern, by: content, to: &result)
     case .strip(let scalar, let start, let stop):
-      return Self.strip(token, scalar, start: start, stop: stop)
+      result.append(token, Self.stripped(token, scalar, start: start, stop: stop))
     case .metaspace(let metaspace):
-      let space = isFirst && metaspace.scheme != .never ? [] : [UInt8(ascii: " ")]
-      return Self.replace(metaspace.sign, by: space, in: token)
+      let isNothing = isFirst && metaspace.scheme != .never
+      try Self.append(
+        token, replacing: .literal(metaspace.sign), by: isNothing ? [] : space, to: &result)
     case .wordEnd(let pattern):
-      return try Self.replace(pattern, isLast ? [] : [UInt8(ascii: " ")], in: token)
-    case .spaced: return isFirst ? token : [UInt8(ascii: " ")] + token
+      try Self.append(token, replacing: pattern, by: isLast ? [] : space, to: &result)
+    case .spaced:
+      if !isFirst { result += space }
+      result.append(token, token.indices)
     }
   }
 
-  private static func replace(
-    _ pattern: TextPattern, _ content: [UInt8], in token: [UInt8]
-  ) throws(PeftoolError) -> [UInt8] {
-    if case .literal(let text) = pattern { return replace(text, by: content, in: token) }
-    var search = try PatternSearch(textByteCount: token.count, spareStepCount: 10_000)
-    var text = NormalizedText(token, isFirst: false)
-    var matches: [Range<Int>] = []
+  private static func append(
+    _ token: Span<UInt8>, replacing pattern: TextPattern, by content: [UInt8],
+    to result: inout [UInt8]
+  ) throws(PeftoolError) {
     // An empty token has no matches, whatever the pattern.
-    guard !token.isEmpty else { return [] }
-    try pattern.forEachMatch(in: token.span, &search) { matches.append($0) }
-    text.replace(matches, by: content)
-    return text.bytes
-  }
-
-  private static func replace(
-    _ text: [UInt8], by content: [UInt8], in token: [UInt8]
-  ) -> [UInt8] {
-    guard var start = token.span.firstPlace(of: text.span, from: 0) else { return token }
-    var result: [UInt8] = []
+    guard !token.isEmpty else { return }
     var copied = 0
-    while true {
-      result += token[copied..<start]
+    try pattern.forEachMatch(in: token, spareStepCount: 10_000) { match in
+      result.append(token, copied..<match.lowerBound)
       result += content
-      copied = start + text.count
-      guard let next = token.span.firstPlace(of: text.span, from: copied) else { break }
-      start = next
+      copied = match.upperBound
     }
-    return result + token[copied...]
+    result.append(token, copied..<token.count)
   }
 
-  private static func strip(
-    _ token: [UInt8], _ scalar: Unicode.Scalar, start: Int, stop: Int
-  ) -> [UInt8] {
-    let text = token.span
-    var (first, last) = (0, token.count)
+  /// What is left when one character is taken off the ends.
+  private static func stripped(
+    _ text: Span<UInt8>, _ scalar: Unicode.Scalar, start: Int, stop: Int
+  ) -> Range<Int> {
+    var (first, last) = (0, text.count)
     var (startLeft, stopLeft) = (start, stop)
     while startLeft > 0, first < last, text.scalar(at: first) == scalar {
       first = text.endOfCharacter(at: first)
@@ -137,6 +129,6 @@ enum TokenChange: Sendable {
       last = before
       stopLeft -= 1
     }
-    return Array(token[first..<last])
+    return first..<last
   }
 }

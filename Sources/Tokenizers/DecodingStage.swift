@@ -36,102 +36,136 @@ struct DecodingStage {
     }
   }
 
-  /// Takes a token, or a fragment of the joined one, and calls `emit` with each that is certain.
+  /// Takes tokens, or fragments of the joined one, and adds those that are certain to `result`.
   ///
   /// - Throws: `unsupported` where a pattern takes too many steps.
-  mutating func push(
-    _ token: [UInt8], _ emit: ([UInt8]) throws(PeftoolError) -> Void
+  mutating func push(_ tokens: TokenTexts, to result: inout TokenTexts) throws(PeftoolError) {
+    for index in 0..<tokens.count {
+      try push(tokens.bytes.span.extracting(tokens.range(index)), to: &result)
+    }
+    if case .byteLevel = step, !isJoined { emitWholeCharacters(to: &result) }
+  }
+
+  private mutating func push(
+    _ token: Span<UInt8>, to result: inout TokenTexts
   ) throws(PeftoolError) {
     switch step {
-    case .fuse: try emit(token)
+    case .fuse: result.append(token)
     case .byteLevel where !isJoined:
-      if !ByteAlphabet.appendBytes(of: token.span, to: &held) { held += token }
-      let end = held.span.endOfWholeCharacters
-      try emit(Self.repaired(held[..<end]))
-      held.removeFirst(end)
+      if !ByteAlphabet.appendBytes(of: token, to: &held) { held.append(token, token.indices) }
     case .byteFallback where !isJoined:
       if let byte = Self.byte(token) {
         held.append(byte)
       } else {
-        try emitBytes(emit)
-        try emit(token)
+        emitBytes(to: &result)
+        result.append(token)
       }
     case .map(.strip(let scalar, _, 0)) where isJoined:
-      try emit(stripped(token, scalar))
+      let start = strippedCount(token, scalar)
+      result.append(token.extracting(start..<token.count))
     case .map(let change) where !isJoined && !change.dependsOnLast:
-      try emit(change.changed(token, isFirst: isFirst, isLast: false))
+      let isFirst = isFirst
+      try result.append { (bytes) throws(PeftoolError) in
+        try change.append(token, isFirst: isFirst, isLast: false, to: &bytes)
+      }
     case .map(let change) where !isJoined:
-      if hasHeld { try emit(change.changed(held, isFirst: false, isLast: false)) }
-      (held, hasHeld) = (token, true)
+      if hasHeld { try emitHeld(change, isFirst: false, isLast: false, to: &result) }
+      held.removeAll(keepingCapacity: true)
+      held.append(token, token.indices)
+      hasHeld = true
     case .byteLevel, .byteFallback, .map:
       // What becomes of the token depends on all of it.
-      held += token
+      held.append(token, token.indices)
       hasHeld = true
     }
     isFirst = false
   }
 
-  /// Ends the tokens, and calls `emit` with what was held back.
+  /// Ends the tokens, and adds what was held back to `result`.
   ///
   /// - Throws: as `push`.
-  mutating func finish(
-    _ emit: ([UInt8]) throws(PeftoolError) -> Void
-  ) throws(PeftoolError) {
+  mutating func finish(to result: inout TokenTexts) throws(PeftoolError) {
     switch step {
-    case .byteLevel where !isJoined: try emit(Self.repaired(held[...]))
-    case .byteFallback where !isJoined: try emitBytes(emit)
+    case .byteLevel where !isJoined: Self.emitRepaired(held[...], to: &result)
+    case .byteFallback where !isJoined: emitBytes(to: &result)
     case .byteLevel where hasHeld:
       var bytes: [UInt8] = []
       if !ByteAlphabet.appendBytes(of: held.span, to: &bytes) { bytes = held }
-      try emit(Self.repaired(bytes[...]))
+      Self.emitRepaired(bytes[...], to: &result)
     case .byteFallback where hasHeld:
-      guard let byte = Self.byte(held) else { return try emit(held) }
+      guard let byte = Self.byte(held.span) else { return result.append(held.span) }
       held = [byte]
-      try emitBytes(emit)
+      emitBytes(to: &result)
     case .map(let change) where hasHeld:
-      try emit(change.changed(held, isFirst: true, isLast: true))
+      try emitHeld(change, isFirst: true, isLast: true, to: &result)
     case .fuse, .byteLevel, .byteFallback, .map: break
     }
   }
 
-  /// Emits a run of bytes: as text, or if it is none, a replacement character for each byte.
-  private mutating func emitBytes(
-    _ emit: ([UInt8]) throws(PeftoolError) -> Void
+  private func emitHeld(
+    _ change: TokenChange, isFirst: Bool, isLast: Bool, to result: inout TokenTexts
   ) throws(PeftoolError) {
-    guard !held.isEmpty else { return }
-    if String(validating: held, as: UTF8.self) != nil {
-      try emit(held)
-    } else {
-      for _ in held { try emit(Array("\u{FFFD}".utf8)) }
+    try result.append { (bytes) throws(PeftoolError) in
+      try change.append(held.span, isFirst: isFirst, isLast: isLast, to: &bytes)
     }
-    held.removeAll()
+  }
+
+  /// Adds what is held back, but for a last character that more bytes may change.
+  private mutating func emitWholeCharacters(to result: inout TokenTexts) {
+    let end = held.span.endOfWholeCharacters
+    Self.emitRepaired(held[..<end], to: &result)
+    held.removeFirst(end)
+  }
+
+  /// Adds a run of bytes: as text, or if it is none, a replacement character for each byte.
+  private mutating func emitBytes(to result: inout TokenTexts) {
+    guard !held.isEmpty else { return }
+    if Self.isText(held.span) {
+      result.append(held.span)
+    } else {
+      for _ in held { result.append { $0.append("\u{FFFD}") } }
+    }
+    held.removeAll(keepingCapacity: true)
   }
 
   /// The byte that a token such as `<0x41>` stands for.
-  private static func byte(_ token: [UInt8]) -> UInt8? {
+  private static func byte(_ token: Span<UInt8>) -> UInt8? {
     // As Rust reads numbers: a plus may stand before a digit.
-    guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">"),
-      token[3] != UInt8(ascii: "-")
+    guard token.count == 6, token[0] == UInt8(ascii: "<"), token[1] == UInt8(ascii: "0"),
+      token[2] == UInt8(ascii: "x"), token[3] != UInt8(ascii: "-"), token[5] == UInt8(ascii: ">")
     else { return nil }
-    return UInt8(String(decoding: token[3..<5], as: UTF8.self), radix: 16)
+    return UInt8(String(decoding: [token[3], token[4]], as: UTF8.self), radix: 16)
   }
 
-  private mutating func stripped(_ fragment: [UInt8], _ scalar: Unicode.Scalar) -> [UInt8] {
+  private mutating func strippedCount(_ fragment: Span<UInt8>, _ scalar: Unicode.Scalar) -> Int {
     var place = 0
     while stripsLeft > 0, place < fragment.count {
-      if fragment.span.scalar(at: place) == scalar {
+      if fragment.scalar(at: place) == scalar {
         stripsLeft -= 1
-        place = fragment.span.endOfCharacter(at: place)
+        place = fragment.endOfCharacter(at: place)
       } else {
         stripsLeft = 0
       }
     }
-    return place == 0 ? fragment : Array(fragment[place...])
+    return place
   }
 
-  /// Bytes as UTF-8, with replacement characters for what is none.
-  private static func repaired(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
-    Array(String(decoding: bytes, as: UTF8.self).utf8)
+  private static func isText(_ bytes: Span<UInt8>) -> Bool {
+    do throws(UTF8.ValidationError) {
+      _ = try UTF8Span(validating: bytes)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /// Adds bytes as UTF-8, with replacement characters for what is none.
+  private static func emitRepaired(_ bytes: ArraySlice<UInt8>, to result: inout TokenTexts) {
+    if isText(bytes.span) {
+      result.append(bytes.span)
+    } else {
+      result.append { $0 += String(decoding: bytes, as: UTF8.self).utf8 }
+    }
   }
 }
 

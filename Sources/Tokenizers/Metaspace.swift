@@ -45,13 +45,15 @@ struct Metaspace: Sendable {
   }
 
   /// Puts signs in the place of spaces, and cuts.
-  func cut(_ pieces: inout Pieces) {
-    pieces.map { (piece, isFirst) in
-      var spaces: [Range<Int>] = []
-      for index in piece.bytes.indices where piece.bytes[index] == UInt8(ascii: " ") {
-        spaces.append(index..<index + 1)
+  ///
+  /// - Throws: `unsupported` where the text becomes too long.
+  func cut(_ pieces: inout Pieces) throws(PeftoolError) {
+    try pieces.map { (piece, isFirst) throws(PeftoolError) in
+      try piece.replace(by: sign) { (bytes, replace) throws(PeftoolError) in
+        for index in bytes.indices where bytes[index] == UInt8(ascii: " ") {
+          try replace(index..<index + 1)
+        }
       }
-      piece.replace(spaces, by: sign)
       let isPrepended =
         switch scheme {
         case .first: isFirst

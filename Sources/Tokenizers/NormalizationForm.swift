@@ -149,7 +149,9 @@ extension Unicode.Scalar {
   /// Whether the character is a mark, as `StripAccents` sees it: with the data of Unicode 9.
   var isCombiningMark: Bool {
     switch properties.generalCategory {
-    case .nonspacingMark, .spacingMark, .enclosingMark: !isYounger(than: (9, 0))
+    // A Sharada sign was punctuation until Unicode 11.
+    case .nonspacingMark, .spacingMark, .enclosingMark:
+      !isYounger(than: (9, 0)) && value != 0x111C9
     // Two Vedic signs, which are letters since Unicode 12.
     case .otherLetter: value == 0x1CF2 || value == 0x1CF3
     default: false

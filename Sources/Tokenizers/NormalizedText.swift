@@ -1,3 +1,5 @@
+import Files
+
 /// A text on its way to pieces, with what must be known of where its bytes come from.
 ///
 /// The `tokenizers` library keeps for each byte the place in the text before the normalizer. Only
@@ -9,17 +11,41 @@ struct NormalizedText {
   var bytes: [UInt8]
   /// How many bytes at the beginning come from the first character of the whole text.
   var firstByteCount: Int
+  /// The most bytes that the text may become.
+  private let maximumByteCount: Int
+
+  /// How many times longer than at first a text may become; no character becomes as long.
+  static let maximumGrowth = 64
+  /// The length that any text may become.
+  static let spareByteCount = 1 << 16
 
   /// A text before the normalizer; `isFirst` if the whole text begins with it.
   init(_ bytes: [UInt8], isFirst: Bool) {
     self.bytes = bytes
     firstByteCount = isFirst && !bytes.isEmpty ? bytes.span.endOfCharacter(at: 0) : 0
+    maximumByteCount = Self.maximumGrowth * bytes.count + Self.spareByteCount
   }
 
   /// A part of a text.
   init(_ text: NormalizedText, _ range: Range<Int>) {
-    bytes = range == text.bytes.indices ? text.bytes : Array(text.bytes[range])
-    firstByteCount = min(max(0, text.firstByteCount - range.lowerBound), range.count)
+    self = text
+    keep(range)
+  }
+
+  /// Throws all but a part away.
+  mutating func keep(_ range: Range<Int>) {
+    if range.count < bytes.count { bytes = Array(bytes[range]) }
+    firstByteCount = min(max(0, firstByteCount - range.lowerBound), range.count)
+  }
+
+  /// - Throws: `unsupported` where the text has become too long.
+  func checkByteCount(_ byteCount: Int? = nil) throws(PeftoolError) {
+    guard byteCount ?? bytes.count <= maximumByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "normalizer and pre_tokenizer make more than \(maximumByteCount) bytes of this text, "
+          + "\(Self.maximumGrowth) times its length")
+    }
   }
 
   /// Puts a text before this one; it comes from where the first character comes from.
@@ -29,25 +55,32 @@ struct NormalizedText {
     if firstByteCount > 0 { firstByteCount += text.count }
   }
 
-  /// Puts a text in the place of parts, in ascending order; it comes from where the part's last
-  /// byte comes from.
-  mutating func replace(_ parts: [Range<Int>], by text: [UInt8]) {
-    guard !parts.isEmpty else { return }
+  /// Puts a text in the place of parts, which `find` calls its second argument with, in ascending
+  /// order; it comes from where the part's last byte comes from.
+  ///
+  /// - Throws: what `find` throws; `unsupported` where the text becomes too long.
+  mutating func replace(
+    by text: [UInt8],
+    _ find: (
+      _ bytes: Span<UInt8>, _ replace: (Range<Int>) throws(PeftoolError) -> Void
+    ) throws(PeftoolError) -> Void
+  ) throws(PeftoolError) {
     let old = bytes
     let source = old.span
+    let limit = firstByteCount
     var result: [UInt8] = []
-    result.reserveCapacity(old.count)
     var count = 0
     var copied = 0
-    for part in parts {
+    try find(source) { (part) throws(PeftoolError) in
       result.append(source, copied..<part.lowerBound)
-      count += max(0, min(firstByteCount, part.lowerBound) - copied)
+      count += max(0, min(limit, part.lowerBound) - copied)
       result += text
-      if part.upperBound - 1 < firstByteCount { count += text.count }
+      if part.upperBound - 1 < limit { count += text.count }
       copied = part.upperBound
+      try checkByteCount(result.count)
     }
     result.append(source, copied..<source.count)
-    count += max(0, firstByteCount - copied)
+    count += max(0, limit - copied)
     bytes = result
     firstByteCount = count
   }

@@ -3,8 +3,7 @@ import JSON
 import Patterns
 
 /// What is done to a text before it is cut (`normalizers` of the `tokenizers` library).
-indirect enum Normalizer: Sendable {
-  case sequence([Normalizer])
+enum Normalizer: Sendable {
   case prepend([UInt8])
   case replace(TextPattern, by: [UInt8])
   case unicode(NormalizationForm)
@@ -13,15 +12,20 @@ indirect enum Normalizer: Sendable {
   case stripAccents
   case byteLevel
 
+  /// The steps of a normalizer, those of sequences one after the other.
+  ///
   /// - Throws: `unsupported` for a type that peftool does not know, `damaged` where a member is
   ///   missing or of another type.
-  init(_ part: Part) throws(PeftoolError) {
+  static func steps(of part: Part) throws(PeftoolError) -> [Normalizer] {
+    guard part.type == "Sequence" else { return [try Normalizer(part)] }
+    try part.hasOnly("normalizers")
+    var steps: [Normalizer] = []
+    for step in try part.parts("normalizers") { steps += try Self.steps(of: step) }
+    return steps
+  }
+
+  private init(_ part: Part) throws(PeftoolError) {
     switch part.type {
-    case "Sequence":
-      try part.hasOnly("normalizers")
-      var steps: [Normalizer] = []
-      for step in try part.parts("normalizers") { steps.append(try Normalizer(step)) }
-      self = .sequence(steps)
     case "Prepend":
       try part.hasOnly("prepend")
       self = .prepend(Array(try part.string("prepend").utf8))
@@ -51,19 +55,16 @@ indirect enum Normalizer: Sendable {
 
   /// Changes a text.
   ///
-  /// - Throws: `unsupported` where a pattern takes too many steps.
+  /// - Throws: `unsupported` where a pattern takes too many steps, or the text becomes too long.
   func normalize(
     _ text: inout NormalizedText, _ search: inout PatternSearch
   ) throws(PeftoolError) {
     switch self {
-    case .sequence(let steps):
-      for step in steps { try step.normalize(&text, &search) }
     case .prepend(let prefix): text.prepend(prefix)
     case .replace(let pattern, let content):
-      var matches: [Range<Int>] = []
-      try pattern.forEachMatch(in: text.bytes.span, &search) { matches.append($0) }
-      try Self.check(matches.count, content.count)
-      text.replace(matches, by: content)
+      try text.replace(by: content) { (bytes, replace) throws(PeftoolError) in
+        try pattern.forEachMatch(in: bytes, &search, replace)
+      }
     case .unicode(let form): try form.normalize(&text)
     case .lowercase: text.map(Self.appendLowercase)
     case .strip(let left, let right): Self.strip(&text, left: left, right: right)
@@ -71,19 +72,7 @@ indirect enum Normalizer: Sendable {
       text.map { Self.append($0, to: &$1) { !$0.isCombiningMark } }
     case .byteLevel: text.map { ByteAlphabet.append($0, to: &$1) }
     }
-  }
-
-  /// The most bytes that a text may become.
-  static let maximumByteCount = 1 << 30
-
-  private static func check(_ count: Int, _ byteCount: Int) throws(PeftoolError) {
-    let (product, overflows) = count.multipliedReportingOverflow(by: byteCount)
-    guard !overflows, product <= maximumByteCount else {
-      throw PeftoolError(
-        .unsupported,
-        "the normalizer makes \(count) times \(byteCount) bytes of this text, expected at most "
-          + "\(maximumByteCount)")
-    }
+    try text.checkByteCount()
   }
 
   private static func appendLowercase(_ text: Span<UInt8>, to result: inout [UInt8]) {
@@ -112,7 +101,7 @@ indirect enum Normalizer: Sendable {
       guard scalar.properties.isWhitespace else { break }
       end = before
     }
-    text = NormalizedText(text, start..<end)
+    text.keep(start..<end)
   }
 
   /// Appends the characters that are to be kept.

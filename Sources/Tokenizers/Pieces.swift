@@ -1,3 +1,5 @@
+import Files
+
 /// A text in pieces: ranges in ascending order, none of them empty, with gaps where something was
 /// taken out.
 struct Pieces {
@@ -29,7 +31,11 @@ struct Pieces {
 
   /// Makes another text of every piece; `change` is given the piece, and whether it begins with the
   /// first character of the whole text.
-  mutating func map(_ change: (inout NormalizedText, _ isFirst: Bool) -> Void) {
+  ///
+  /// - Throws: what `change` throws; `unsupported` where the text becomes too long.
+  mutating func map(
+    _ change: (inout NormalizedText, _ isFirst: Bool) throws(PeftoolError) -> Void
+  ) throws(PeftoolError) {
     var result: [UInt8] = []
     result.reserveCapacity(text.bytes.count)
     var places: [Range<Int>] = []
@@ -37,7 +43,7 @@ struct Pieces {
     var firstByteCount = 0
     for range in ranges {
       var piece = NormalizedText(text, range)
-      change(&piece, range.lowerBound < text.firstByteCount)
+      try change(&piece, range.lowerBound < text.firstByteCount)
       let start = result.count
       result += piece.bytes
       firstByteCount += piece.firstByteCount
@@ -46,6 +52,7 @@ struct Pieces {
     text.bytes = result
     text.firstByteCount = firstByteCount
     ranges = places
+    try text.checkByteCount()
   }
 }
 

@@ -74,23 +74,23 @@ enum PreTokenizer: Sendable {
 
   /// Cuts pieces.
   ///
-  /// - Throws: `unsupported` where a pattern takes too many steps.
+  /// - Throws: `unsupported` where a pattern takes too many steps, or the text becomes too long.
   func cut(_ pieces: inout Pieces, _ search: inout PatternSearch) throws(PeftoolError) {
     switch self {
     case .byteLevel(let addsSpace, let pattern):
-      if addsSpace { pieces.map { (piece, _) in piece.prependSpace() } }
+      if addsSpace { try pieces.map { (piece, _) in piece.prependSpace() } }
       if let pattern { try Self.split(&pieces, .isolated, pattern, &search) }
     case .split(let pattern, let behavior, let isInverted):
       try Self.split(&pieces, behavior, isInverted: isInverted, pattern, &search)
     case .digits(let behavior):
       pieces.split(behavior) { $1.addEach(in: $0) { $0.isNumeric } }
-    case .metaspace(let metaspace): metaspace.cut(&pieces)
+    case .metaspace(let metaspace): try metaspace.cut(&pieces)
     case .punctuation(let behavior):
       pieces.split(behavior) { $1.addEach(in: $0) { $0.isPunctuation } }
     case .words: pieces.split(.removed, isInverted: true) { $1.addWords(in: $0) }
     case .spaces: pieces.split(.removed) { $1.addEach(in: $0) { $0.properties.isWhitespace } }
     case .byteCharacters:
-      pieces.map { (piece, _) in piece.map { ByteAlphabet.append($0, to: &$1) } }
+      try pieces.map { (piece, _) in piece.map { ByteAlphabet.append($0, to: &$1) } }
     }
   }
 

@@ -29,17 +29,13 @@ enum TextPattern: Sendable {
   /// Calls `body` with each match, from left to right; none overlaps another.
   ///
   /// An empty match where the last one ended does not count (`find_iter` of rust-onig).
-  /// - Throws: `unsupported` where the searches take too many steps.
+  /// - Throws: `unsupported` where the searches take too many steps; what `body` throws.
   func forEachMatch(
-    in text: Span<UInt8>, _ search: inout PatternSearch, _ body: (Range<Int>) -> Void
+    in text: Span<UInt8>, _ search: inout PatternSearch,
+    _ body: (Range<Int>) throws(PeftoolError) -> Void
   ) throws(PeftoolError) {
     switch self {
-    case .literal(let literal):
-      var place = 0
-      while let start = text.firstPlace(of: literal.span, from: place) {
-        place = start + literal.count
-        body(start..<place)
-      }
+    case .literal(let literal): try Self.forEachMatch(of: literal, in: text, body)
     case .expression(let expression):
       var place = 0
       var lastEnd = -1
@@ -51,9 +47,34 @@ enum TextPattern: Sendable {
         } else {
           place = match.upperBound
           lastEnd = place
-          body(match)
+          try body(match)
         }
       }
+    }
+  }
+
+  /// As `forEachMatch`, for a short text of its own that may take so many steps.
+  ///
+  /// - Throws: `unsupported` where the searches take too many steps.
+  func forEachMatch(
+    in text: Span<UInt8>, spareStepCount: Int,
+    _ body: (Range<Int>) throws(PeftoolError) -> Void
+  ) throws(PeftoolError) {
+    if case .literal(let literal) = self {
+      return try Self.forEachMatch(of: literal, in: text, body)
+    }
+    var search = try PatternSearch(textByteCount: text.count, spareStepCount: spareStepCount)
+    try forEachMatch(in: text, &search, body)
+  }
+
+  private static func forEachMatch(
+    of literal: [UInt8], in text: Span<UInt8>,
+    _ body: (Range<Int>) throws(PeftoolError) -> Void
+  ) throws(PeftoolError) {
+    var place = 0
+    while let start = text.firstPlace(of: literal.span, from: place) {
+      place = start + literal.count
+      try body(start..<place)
     }
   }
 }

@@ -21,8 +21,10 @@ package struct TextStream {
   /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
   ///   decoder takes too many steps.
   package mutating func push(_ id: Int32) throws(PeftoolError) -> String {
+    var tokens = TokenTexts()
+    try add(id, to: &tokens)
     var text: [UInt8] = []
-    try push(id, to: &text)
+    try push(&tokens, from: 0, to: &text)
     return String(decoding: text, as: UTF8.self)
   }
 
@@ -35,38 +37,51 @@ package struct TextStream {
     return String(decoding: text, as: UTF8.self)
   }
 
-  /// As `push`, with the text at the end of another one.
-  mutating func push(_ id: Int32, to text: inout [UInt8]) throws(PeftoolError) {
-    guard let token = tokenizer.decodedText(of: id) else {
-      throw PeftoolError(
-        .damaged,
-        "token \(id) is none of the tokenizer's, which has 0 to \(tokenizer.vocabularySize - 1)")
+  /// Takes numbers, and appends the text that is certain.
+  mutating func push(
+    contentsOf ids: some Sequence<Int32>, to text: inout [UInt8]
+  ) throws(PeftoolError) {
+    var tokens = TokenTexts()
+    for id in ids {
+      try add(id, to: &tokens)
+      if tokens.count == Self.batchCount { try push(&tokens, from: 0, to: &text) }
     }
-    if skipsSpecialTokens, tokenizer.isSpecial(id) { return }
-    try Self.push(token, through: &stages, from: 0, to: &text)
+    try push(&tokens, from: 0, to: &text)
   }
 
   /// As `finish`, with the text at the end of another one.
   mutating func finish(to text: inout [UInt8]) throws(PeftoolError) {
     for index in stages.indices {
-      var stage = stages[index]
-      var tokens: [[UInt8]] = []
-      try stage.finish { (token) throws(PeftoolError) in tokens.append(token) }
-      for token in tokens { try Self.push(token, through: &stages, from: index + 1, to: &text) }
+      var tokens = TokenTexts()
+      try stages[index].finish(to: &tokens)
+      try push(&tokens, from: index + 1, to: &text)
     }
     stages = DecodingStage.stages(tokenizer.decoder)
   }
 
-  private static func push(
-    _ token: [UInt8], through stages: inout [DecodingStage], from index: Int,
-    to text: inout [UInt8]
-  ) throws(PeftoolError) {
-    guard index < stages.count else {
-      text += token
-      return
+  /// So many tokens go through the steps at once.
+  private static let batchCount = 1024
+
+  private func add(_ id: Int32, to tokens: inout TokenTexts) throws(PeftoolError) {
+    if skipsSpecialTokens, tokenizer.isSpecial(id) { return }
+    guard tokenizer.appendDecodedText(of: id, to: &tokens) else {
+      throw PeftoolError(
+        .damaged,
+        "token \(id) is none of the tokenizer's, which has 0 to \(tokenizer.vocabularySize - 1)")
     }
-    var tokens: [[UInt8]] = []
-    try stages[index].push(token) { (token) throws(PeftoolError) in tokens.append(token) }
-    for token in tokens { try push(token, through: &stages, from: index + 1, to: &text) }
+  }
+
+  /// Takes tokens through the stages from one on; they are gone afterwards.
+  private mutating func push(
+    _ tokens: inout TokenTexts, from first: Int, to text: inout [UInt8]
+  ) throws(PeftoolError) {
+    var next = TokenTexts()
+    for index in first..<stages.count {
+      try stages[index].push(tokens, to: &next)
+      swap(&tokens, &next)
+      next.removeAll()
+    }
+    text += tokens.bytes
+    tokens.removeAll()
   }
 }

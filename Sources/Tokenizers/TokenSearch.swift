@@ -17,11 +17,12 @@ struct TokenSearch: Sendable {
   /// Whether there is nothing to look for.
   var isEmpty: Bool { nodes.isEmpty }
 
-  /// Adds a text; an empty one is never found.
+  /// Adds a text that is not empty.
   ///
   /// - Returns: the number of an equal text that was added before, which then stays.
   mutating func insert(_ text: [UInt8], id: Int32) -> Int32? {
-    guard let first = text.first else { return nil }
+    precondition(!text.isEmpty)
+    let first = text[0]
     var node = roots[Int(first)]
     if node < 0 {
       node = add(first)

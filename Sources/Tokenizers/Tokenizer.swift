@@ -9,7 +9,7 @@ import Patterns
 package struct Tokenizer: Sendable {
   private let model: BytePairEncoding
   private let added: AddedVocabulary
-  private let normalizer: Normalizer?
+  private let normalizer: [Normalizer]
   private let preTokenizer: [PreTokenizer]
   private let postProcessor: PostProcessor
   let decoder: [Decoder]
@@ -37,13 +37,8 @@ package struct Tokenizer: Sendable {
 
   private init(_ file: TokenizerFile) throws(PeftoolError) {
     try Self.checkMembers(file)
-    let normalizer = try Self.part("normalizer", of: file).map {
-      (part) throws(PeftoolError) in try Normalizer(part)
-    }
-    var steps =
-      try Self.part("pre_tokenizer", of: file).map {
-        (part) throws(PeftoolError) in try PreTokenizer.steps(of: part)
-      } ?? []
+    let normalizer = try Self.steps("normalizer", of: file, Normalizer.steps) ?? []
+    var steps = try Self.steps("pre_tokenizer", of: file, PreTokenizer.steps) ?? []
     // Where the last step turns bytes into characters, the model takes the bytes themselves.
     var isByteLevel = false
     if case .byteCharacters = steps.last {
@@ -52,10 +47,9 @@ package struct Tokenizer: Sendable {
     }
     model = try BytePairEncoding(file, isByteLevel: isByteLevel)
     added = try AddedVocabulary(file.addedTokens, model.tokens) { (text) throws(PeftoolError) in
-      guard let normalizer else { return text }
       var normalized = NormalizedText(text, isFirst: true)
-      var search = try PatternSearch(textByteCount: text.count)
-      try normalizer.normalize(&normalized, &search)
+      var search = try PatternSearch(textByteCount: text.count, spareStepCount: 10_000)
+      for step in normalizer { try step.normalize(&normalized, &search) }
       return normalized.bytes
     }
     self.normalizer = normalizer
@@ -64,10 +58,7 @@ package struct Tokenizer: Sendable {
       try Self.part("post_processor", of: file).map {
         (part) throws(PeftoolError) in try PostProcessor(part)
       } ?? PostProcessor()
-    decoder =
-      try Self.part("decoder", of: file).map {
-        (part) throws(PeftoolError) in try Decoder.steps(of: part)
-      } ?? [.map(.spaced)]
+    decoder = try Self.steps("decoder", of: file, Decoder.steps) ?? [.map(.spaced)]
   }
 
   private static func checkMembers(_ file: TokenizerFile) throws(PeftoolError) {
@@ -84,6 +75,21 @@ package struct Tokenizer: Sendable {
       throw PeftoolError(
         .unsupported, "version is \(file["version"].summary), expected \"1.0\"")
     }
+  }
+
+  /// The most steps of a normalizer, a pre-tokenizer or a decoder.
+  static let maximumStepCount = 256
+
+  private static func steps<Step>(
+    _ key: String, of file: TokenizerFile, _ read: (Part) throws(PeftoolError) -> [Step]
+  ) throws(PeftoolError) -> [Step]? {
+    guard let part = try part(key, of: file) else { return nil }
+    let steps = try read(part)
+    guard steps.count <= maximumStepCount else {
+      throw PeftoolError(
+        .unsupported, "\(key) has \(steps.count) steps, expected at most \(maximumStepCount)")
+    }
+    return steps
   }
 
   private static func part(
@@ -114,9 +120,18 @@ package struct Tokenizer: Sendable {
     added.specialIDs.contains(id)
   }
 
-  /// What decoders begin with: the token, or what the normalizer makes of an added one.
-  func decodedText(of id: Int32) -> [UInt8]? {
-    added.text(of: id) ?? model.tokens.text(of: id).map { Array($0) }
+  /// Adds what decoders begin with: the token, or what the normalizer makes of an added one.
+  ///
+  /// - Returns: whether there is one.
+  func appendDecodedText(of id: Int32, to texts: inout TokenTexts) -> Bool {
+    if let text = added.text(of: id) {
+      texts.append(text.span)
+    } else if let text = model.tokens.text(of: id) {
+      texts.append(text.span)
+    } else {
+      return false
+    }
+    return true
   }
 
   /// The numbers of a text's tokens.
@@ -135,6 +150,7 @@ package struct Tokenizer: Sendable {
   package func encode(
     bytes: [UInt8], addingSpecialTokens: Bool = true
   ) throws(PeftoolError) -> [Int32] {
+    try Self.check(bytes)
     do throws(UTF8.ValidationError) {
       _ = try UTF8Span(validating: bytes.span)
     } catch {
@@ -153,7 +169,7 @@ package struct Tokenizer: Sendable {
   ) throws(PeftoolError) -> String {
     var stream = TextStream(self, skippingSpecialTokens: skippingSpecialTokens)
     var text: [UInt8] = []
-    for id in ids { try stream.push(id, to: &text) }
+    try stream.push(contentsOf: ids, to: &text)
     try stream.finish(to: &text)
     return String(decoding: text, as: UTF8.self)
   }
@@ -162,17 +178,21 @@ package struct Tokenizer: Sendable {
 // MARK: - Encoding
 
 extension Tokenizer {
-  /// The most bytes of a text: places in a word are counted in 32 bits.
-  static let maximumTextByteCount = 1 << 30
+  /// The most bytes of a text, also after the normalizer and the pre-tokenizer.
+  package static let maximumTextByteCount = 1 << 28
+
+  private static func check(_ text: [UInt8]) throws(PeftoolError) {
+    guard text.count <= maximumTextByteCount else {
+      throw PeftoolError(
+        .unsupported,
+        "a text of \(text.count) bytes, expected at most \(maximumTextByteCount)")
+    }
+  }
 
   private func encode(
     checked text: [UInt8], _ addingSpecialTokens: Bool
   ) throws(PeftoolError) -> [Int32] {
-    guard text.count <= Self.maximumTextByteCount else {
-      throw PeftoolError(
-        .unsupported,
-        "a text of \(text.count) bytes, expected at most \(Self.maximumTextByteCount)")
-    }
+    try Self.check(text)
     var ids: [Int32] = []
     var work = Work(cache: caches.take(), search: try PatternSearch(textByteCount: text.count))
     try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
@@ -202,19 +222,15 @@ extension Tokenizer {
     _ part: NormalizedText, to ids: inout [Int32], _ work: inout Work
   ) throws(PeftoolError) {
     var text = part
-    try normalizer?.normalize(&text, &work.search)
-    guard text.bytes.count <= Self.maximumTextByteCount else {
-      throw PeftoolError(
-        .unsupported,
-        "the normalizer makes \(text.bytes.count) bytes of the text, expected at most "
-          + "\(Self.maximumTextByteCount)")
-    }
+    for step in normalizer { try step.normalize(&text, &work.search) }
+    try Self.check(text.bytes)
     let bytes = text.bytes
     try added.forEachPart(of: bytes.span, by: added.normalized) {
       (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
       var pieces = Pieces(NormalizedText(text, range))
       for step in preTokenizer { try step.cut(&pieces, &work.search) }
+      try Self.check(pieces.text.bytes)
       for piece in pieces.ranges {
         let word = pieces.text.bytes.span.extracting(piece)
         if work.cache.append(word, to: &ids) { continue }

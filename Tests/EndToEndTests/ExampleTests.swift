@@ -69,6 +69,7 @@ private let standIns = [
   "expected": "bases/llama-bf16",
   "quantized": "quantized/llama-nf4-double",
   "kohya-adapter.safetensors": "kohya/dora.safetensors",
+  "tokenizer.json": "tokenizers/llama3.json",
 ]
 
 @Suite struct ExampleTests {
@@ -96,6 +97,7 @@ private let standIns = [
           atPath: Repository.sample(sample), toPath: place.path(name))
       }
       try place.write("merge.yaml", "adapters: [{path: math}, {path: code}]")
+      try place.write("prompts.txt", "one\ntwo\n")
       let text = try String(contentsOf: page, encoding: .utf8)
       for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
         if let output = line.firstMatch(of: /[ ]-o ([a-z.]+)/)?.1 {

@@ -48,6 +48,7 @@ import Testing
     ["quantize", model, "-o", "out", "--report"],
     ["combine", lora, "-o", "out"], ["combine", lora, "--dry-run"],
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
+    ["tokenize", Repository.sample("tokenizers/gpt2.json"), "a text"],
   ])
   func thePageNamesEveryKey(arguments: [String]) throws {
     let place = try Workplace()

@@ -339,8 +339,47 @@ def model_configurations():
     yield from small("**/bases/*/config.json")
 
 
+def tokenizers():
+    """A tokenizer.json, NUL, a text: those of the samples, and their parts in a small one."""
+    texts = [row["text"].encode() for row in json.loads(
+        (SAMPLES / "tokenizers/expected.json").read_text())["llama2"]]
+    small = json.loads((SAMPLES.parent / "Formats/tokenizer-json.md").read_text().split(
+        "```json\n")[1].split("```")[0])
+    parts = {}
+    for path in sorted((SAMPLES / "tokenizers").glob("*.json")):
+        tree = json.loads(path.read_text())
+        if "model" not in tree:
+            continue
+        if path.stat().st_size < MOST_BYTES - 64:
+            yield path.read_bytes() + b"\0" + texts[len(parts) % len(texts)][:60]
+        for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+            parts.setdefault(json.dumps([key, tree[key]]), (key, tree[key]))
+    for number, (key, part) in enumerate(parts.values()):
+        yield json.dumps(small | {key: part}).encode() + b"\0" + texts[number % len(texts)]
+    more = [("normalizer", {"type": kind}) for kind in ("NFKD", "Lowercase", "StripAccents")]
+    more += [("pre_tokenizer", {"type": "Metaspace", "replacement": "b", "prepend_scheme": scheme,
+                                "split": True}) for scheme in ("first", "always", "never")]
+    more += [("pre_tokenizer", {"type": "Split", "pattern": {"String": "b"}, "behavior": behavior,
+                                "invert": behavior < "I"})
+             for behavior in ("Removed", "Contiguous", "MergedWithNext", "MergedWithPrevious")]
+    more += [("decoder", {"type": "Sequence", "decoders": [
+        {"type": "Fuse"}, {"type": "Replace", "pattern": {"Regex": "a*"}, "content": "b"},
+        {"type": "Strip", "content": "b", "start": 1, "stop": 1}]}),
+        ("decoder", {"type": "BPEDecoder", "suffix": "b"}), ("decoder", {"type": "ByteFallback"})]
+    for number, (key, part) in enumerate(more):
+        yield json.dumps(small | {key: part}).encode() + b"\0" + texts[number]
+    for key, value in (("unk_token", "b"), ("byte_fallback", True), ("ignore_merges", True),
+                       ("end_of_word_suffix", "b"), ("continuing_subword_prefix", "a"),
+                       ("merges", ["a b"]), ("fuse_unk", True)):
+        tree = small | {"model": small["model"] | {key: value}, "pre_tokenizer": None}
+        yield json.dumps(tree).encode() + b"\0ab ba xb<s>"
+    for flag in ("single_word", "lstrip", "rstrip", "normalized"):
+        tree = small | {"added_tokens": [small["added_tokens"][0] | {flag: True}]}
+        yield json.dumps(tree).encode() + b"\0 a <s> <s>b<s>"
+
+
 SEEDS = {"JSONLines": json_lines, "CSV": csv_tables, "GGUF": gguf_files,
-         "Packed": packed_files, "SafetensorsHeader": headers,
+         "Packed": packed_files, "SafetensorsHeader": headers, "Tokenizer": tokenizers,
          "ShardIndex": indices, "QuantizedState": quantized_states,
          "AdapterConfiguration": configurations, "Recipe": recipes, "TorchPickle": pickles,
          "TorchZip": torch_files, "ModelConfiguration": model_configurations}

