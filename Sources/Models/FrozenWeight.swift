@@ -138,6 +138,41 @@ package struct FrozenWeight: Sendable {
     }
   }
 
+  /// y = x·Wᵀ for some rows of W, all columns: for few rows of x, of which each is read with the
+  /// weights in the cache.
+  ///
+  /// Shapes: x (N, inputs), y (N, rows). Numbers are multiplied as they are read, codes are widened
+  /// first, into `tile`, which has room for a row.
+  func multiply(rows: Range<Int>, by x: Rows, into y: Rows, tile: Rows) {
+    precondition(x.columns == inputs && y.count == x.count && y.columns == rows.count)
+    precondition(rows.lowerBound >= 0 && rows.upperBound <= outputs, "rows that there are")
+    if case .numbers(let dtype, let bytes) = codes {
+      for place in 0..<x.count {
+        x.withSpan(row: place) { x in
+          y.withSpan(row: place) {
+            dtype.multiplyRows(
+              bytes.span, first: rows.lowerBound * inputs, rows: rows.count, by: x.span, into: &$0)
+          }
+        }
+      }
+      return
+    }
+    precondition(tile.columns >= inputs, "room for a row")
+    for part in rows.cut(into: max(1, min(Self.widenedCount, tile.columns) / max(1, inputs))) {
+      let tile = tile.reshaped(part.count, inputs)
+      widen(rows: part, columns: 0..<inputs, into: tile)
+      for place in 0..<x.count {
+        let first = part.lowerBound - rows.lowerBound
+        tile.multiplyRows(
+          by: x.rows(place..<place + 1),
+          into: y.rows(place..<place + 1).columns(first..<first + part.count))
+      }
+    }
+  }
+
+  /// The floats that are widened at a time: they stay in the first cache.
+  private static let widenedCount = 4096
+
   /// All of it, in f32.
   package var values: [Float] {
     let rows = Rows(outputs, inputs)
