@@ -87,7 +87,7 @@ let package = Package(
       "Commands",
       [
         "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-        "Adapters", "Tokenizers", "Reports", argumentParser,
+        "Adapters", "Tokenizers", "Examples", "Models", "Reports", argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],

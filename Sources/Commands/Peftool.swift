@@ -20,7 +20,7 @@ package struct Peftool: ParsableCommand {
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
-      ResizeCommand.self, PruneCommand.self, ExtractCommand.self,
+      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, GenerateCommand.self,
     ])
 
   package init() {}

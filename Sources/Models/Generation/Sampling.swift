@@ -1,5 +1,5 @@
 import Glibc
-package import LinearAlgebra
+import LinearAlgebra
 
 /// How the next token is chosen from a model's logits.
 ///
