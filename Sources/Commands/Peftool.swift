@@ -21,6 +21,7 @@ package struct Peftool: ParsableCommand {
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
       ResizeCommand.self, PruneCommand.self, ExtractCommand.self, GenerateCommand.self,
+      EvaluateCommand.self,
     ])
 
   package init() {}
