@@ -20,7 +20,8 @@ struct GenerateCommand: ParsableCommand {
       f32 from the weights as they lie in the file.
 
         peftool generate tiny-chat 'Once upon a time'
-        peftool generate tiny-chat 'What is a LoRA?' --chat --max-tokens 40
+        peftool generate tiny-chat 'What is a LoRA?' --chat --chat-template chatml
+        peftool generate tiny-chat 'Once upon a' --adapter tiny-sailor --max-tokens 40
         echo 'Once upon a time' | peftool generate tiny-chat --temperature 0.8 --seed 7
 
       --adapter: LoRA, rsLoRA, DoRA or AdaLoRA of PEFT, applied beside the weights: nothing is \
