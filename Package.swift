@@ -86,8 +86,9 @@ let package = Package(
     module(
       "Commands",
       [
-        "Files", "JSON", "Patterns", "Tensors", "LinearAlgebra", "Quantization", "Checkpoints",
-        "Adapters", "Tokenizers", "Examples", "Models", "Reports", argumentParser,
+        "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
+        "Checkpoints", "Adapters", "Tokenizers", "Examples", "Models", "Training", "Reports",
+        argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],

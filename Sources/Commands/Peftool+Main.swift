@@ -18,7 +18,7 @@ extension Peftool {
       return exitCode(for: ValidationError(text)).rawValue
     }
     do {
-      var command = try parseAsRoot(arguments)
+      var command = try parseAsRoot(FinetuneConfiguration.expanding(arguments))
       try command.run()
       return 0
     } catch let status as ExitCode {

@@ -20,8 +20,8 @@ package struct Peftool: ParsableCommand {
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
-      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, GenerateCommand.self,
-      EvaluateCommand.self,
+      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, FinetuneCommand.self,
+      EvaluateCommand.self, GenerateCommand.self,
     ])
 
   package init() {}

@@ -118,7 +118,7 @@ package enum Folder {
   }
 
   /// Removes a file, a link, or a folder with all that is in it; what is not there is no error.
-  static func remove(_ path: String) throws(PeftoolError) {
+  package static func remove(_ path: String) throws(PeftoolError) {
     // Folders are removed after what they hold: each is pushed again, marked, before its entries.
     // A name need not be UTF-8, and as text it would be another: paths are bytes here.
     var stack = [(path: Array(path.utf8CString), isEmpty: false)]

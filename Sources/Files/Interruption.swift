@@ -7,6 +7,9 @@ import Synchronization
 /// process and not to a value.
 package enum Interruption {
   private static let temporaries = Mutex<Set<String>>([])
+  /// What is said where a signal only asks for an end; nil where it ends the process.
+  private static let patience = Mutex<String?>(nil)
+  private static let isAsked = Atomic<Bool>(false)
 
   /// Has SIGINT, SIGTERM and SIGHUP remove this process's temporaries and end it.
   ///
@@ -34,24 +37,43 @@ package enum Interruption {
     if status != 0 { unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil) }
   }
 
+  /// Has the first signal from now on only ask for an end, and say so with a line; the second ends
+  /// the process.
+  package static func ask(saying line: String) { patience.withLock { $0 = line } }
+
+  /// Whether a signal has asked for an end.
+  package static var isRequested: Bool { isAsked.load(ordering: .relaxed) }
+
   private static func waitForSignal() -> Never {
     var signals = sigset_t()
     unsafe sigemptyset(&signals)
     for signal in [SIGINT, SIGTERM, SIGHUP] { unsafe sigaddset(&signals, signal) }
     var number: Int32 = 0
-    while unsafe sigwait(&signals, &number) != 0 {}
+    while true {
+      while unsafe sigwait(&signals, &number) != 0 {}
+      let line = patience.withLock { line in
+        defer { line = nil }
+        return line
+      }
+      guard let line else { break }
+      isAsked.store(true, ordering: .relaxed)
+      say("peftool: \(line)\n")
+    }
     // The lock is kept to the end: a commit happens wholly before this or not at all.
     temporaries.withLock { paths -> Never in
       for path in paths {
         // A worker may still be creating a file in it.
         for _ in 0..<100 where (try? Folder.remove(path)) == nil { usleep(1000) }
       }
-      let line = "peftool: interrupted\n"
-      // The pointer is the string's own storage, for the length of the call.
-      _ = unsafe line.utf8CString.withUnsafeBufferPointer {
-        unsafe write(STDERR_FILENO, $0.baseAddress, $0.count - 1)
-      }
+      say("peftool: interrupted\n")
       _exit(128 + number)
+    }
+  }
+
+  private static func say(_ line: String) {
+    // The pointer is the string's own storage, for the length of the call.
+    _ = unsafe line.utf8CString.withUnsafeBufferPointer {
+      unsafe write(STDERR_FILENO, $0.baseAddress, $0.count - 1)
     }
   }
 

@@ -173,6 +173,17 @@ package struct FrozenWeight: Sendable {
   /// The floats that are widened at a time: they stay in the first cache.
   private static let widenedCount = 4096
 
+  /// The length of each row: a sum of squares in f64, its root rounded to f32.
+  package var rowNorms: [Float] {
+    let row = Rows(1, inputs)
+    return (0..<outputs).map { place in
+      widen(rows: place..<place + 1, columns: 0..<inputs, into: row)
+      return row.withSpan {
+        Float(Float.sumOfSquares($0.span, at: 0, count: $0.count).squareRoot())
+      }
+    }
+  }
+
   /// All of it, in f32.
   package var values: [Float] {
     let rows = Rows(outputs, inputs)

@@ -149,7 +149,7 @@ package final class Llama: Sendable {
   }
 
   /// The largest sum of ranks of the layers of one input.
-  var largestRank: Int {
+  package var largestRank: Int {
     groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
   }
 }

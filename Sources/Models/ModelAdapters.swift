@@ -142,7 +142,8 @@ private struct Part {
     func refused(_ tensor: StoredTensor, _ what: String) -> PeftoolError {
       tensor.at(
         PeftoolError(
-          .unsupported, "\(what), which is not applied beside the weights; \(ModelAdapters.wayOut)"))
+          .unsupported, "\(what), which is not applied beside the weights; \(ModelAdapters.wayOut)")
+      )
     }
     if let own = change.own {
       // PEFT saves embeddings along whether they were trained or not.

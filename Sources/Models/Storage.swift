@@ -54,7 +54,7 @@ package struct Rows: Sendable {
   package init(_ values: [Float], columns: Int) {
     precondition(columns > 0 && values.count % columns == 0, "whole rows")
     self.init(values.count / columns, columns)
-    copy(from: values.span)
+    copy(from: values)
   }
 
   init(_ storage: Storage, start: Int, count: Int, columns: Int, stride: Int) {
@@ -122,7 +122,7 @@ extension Rows {
   }
 
   /// Floats for all rows, one row after the other.
-  package func copy(from values: Span<Float>) {
+  package func copy(from values: [Float]) {
     precondition(values.count == count * columns, "a float for each")
     for row in 0..<count where columns > 0 {
       // Each row lies within the storage, and its values within the span.

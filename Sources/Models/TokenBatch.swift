@@ -9,20 +9,27 @@ package struct TokenBatch: Sendable, Equatable {
 
   /// Texts, each with the labels of its tokens: nil for a token that is not learned.
   ///
-  /// The label of a token is predicted by the token before it, so the first of a text has none.
-  package init(_ texts: [(tokens: [Int32], isLabel: [Bool])]) {
+  /// The label of a token is predicted by the token before it, so that of a text's first counts for
+  /// nothing.
+  package init(_ texts: [(tokens: [Int32], labels: [Int32?])]) {
     var tokens: [Int32] = []
     var ranges: [Range<Int>] = []
     var labels: [Int32?] = []
     for text in texts where !text.tokens.isEmpty {
-      precondition(text.tokens.count == text.isLabel.count, "a flag a token")
+      precondition(text.tokens.count == text.labels.count, "a label a token")
       ranges.append(tokens.count..<tokens.count + text.tokens.count)
       tokens += text.tokens
-      labels += zip(text.tokens, text.isLabel).dropFirst().map { $1 ? $0 : nil } + [nil]
+      labels += text.labels.dropFirst() + [nil]
     }
     self.tokens = tokens
     self.texts = ranges
     self.labels = labels
+  }
+
+  /// Texts of which some tokens are learned.
+  package init(_ texts: [(tokens: [Int32], isLabel: [Bool])]) {
+    self.init(
+      texts.map { text in (text.tokens, zip(text.tokens, text.isLabel).map { $1 ? $0 : nil }) })
   }
 
   /// How many tokens are predicted.

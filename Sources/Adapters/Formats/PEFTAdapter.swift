@@ -5,8 +5,6 @@ import Tensors
 
 /// PEFT's adapters: `adapter_config.json` and `adapter_model.safetensors`.
 enum PEFTAdapter {
-  private static let version = "0.21.2"
-
   /// What an adapter is read for.
   enum Purpose {
     /// Another format, which has no biases of B.
@@ -251,37 +249,23 @@ enum PEFTAdapter {
       .object(values.map { .init("^" + $0.0.escapedForRegularExpressions, $0.1) })
     }
     let ranks = modules.filter { $0.rank != rank }.map { ($0.path, JSON.number($0.rank)) }
-    let alphas = modules.filter { $0.alpha != alpha }.map { ($0.path, JSON.plainNumber($0.alpha)) }
+    let alphas = modules.filter { $0.alpha != alpha }.map { ($0.path, PEFTConfiguration.number($0.alpha)) }
     let targets = modules.map(\.path).sorted { $0.precedesByBytes($1) }
     let string: (String?) -> JSON = { $0.map(JSON.string) ?? .null }
     let whole = Set(adapter.saved.filter { !$0.isBias }.map { ExactName($0.path) })
       .map(\.string).sorted { $0.precedesByBytes($1) }
     let hasOwnBiases = adapter.saved.contains(where: \.isBias)
-    var members: [(String, JSON)] = [
-      ("alpha_pattern", pattern(alphas)), ("auto_mapping", .null),
-      ("base_model_name_or_path", string(adapter.baseName)),
-      ("bias", .string(hasOwnBiases ? "lora_only" : "none")),
-      ("ensure_weight_tying", .bool(adapter.ensuresWeightTying)),
-      ("fan_in_fan_out", .bool(false)),
-      ("inference_mode", .bool(true)), ("init_lora_weights", .bool(true)),
-      ("loftq_config", .object([])), ("lora_alpha", .plainNumber(alpha)),
-      ("lora_bias", .bool(modules.contains { $0.bias != nil })), ("lora_dropout", .number("0.0")),
-      ("megatron_core", .string("megatron.core")),
-      ("modules_to_save", whole.isEmpty ? .null : .array(whole.map(JSON.string))),
-      ("peft_type", .string("LORA")), ("peft_version", .string(version)),
-      ("qalora_group_size", .number(16)),
-      ("r", .number(rank)), ("rank_pattern", pattern(ranks)),
-      ("target_modules", .array(targets.map(JSON.string))), ("task_type", string(adapter.task)),
-      ("use_dora", .bool(adapter.usesDoRA)), ("use_qalora", .bool(false)),
-      ("use_rslora", .bool(false)),
-    ]
-    for key in [
-      "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "exclude_modules",
-      "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
-      "lora_ga_config", "megatron_config", "monteclora_config", "revision",
-      "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
-    ] { members.append((key, .null)) }
-    return .object(members.map { .init($0.0, $0.1) })
+    return PEFTConfiguration.json([
+      "alpha_pattern": pattern(alphas), "base_model_name_or_path": string(adapter.baseName),
+      "bias": .string(hasOwnBiases ? "lora_only" : "none"),
+      "ensure_weight_tying": .bool(adapter.ensuresWeightTying),
+      "lora_alpha": PEFTConfiguration.number(alpha),
+      "lora_bias": .bool(modules.contains { $0.bias != nil }),
+      "modules_to_save": whole.isEmpty ? .null : .array(whole.map(JSON.string)),
+      "r": .number(rank), "rank_pattern": pattern(ranks),
+      "target_modules": .array(targets.map(JSON.string)), "task_type": string(adapter.task),
+      "use_dora": .bool(adapter.usesDoRA),
+    ])
   }
 }
 
@@ -307,13 +291,6 @@ extension String {
       if !character.isLetter, !character.isNumber, character != "_" { text.append("\\") }
       text.append(character)
     }
-  }
-}
-
-extension JSON {
-  /// A whole number without a point, where it is one that every reader takes for exact.
-  static func plainNumber(_ value: Double) -> JSON {
-    value == value.rounded() && abs(value) < 1e15 ? .number(Int(value)) : .number(value)
   }
 }
 

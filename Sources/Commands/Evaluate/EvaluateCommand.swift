@@ -178,5 +178,3 @@ private struct InputData {
     return try DataInput(opening: path)
   }
 }
-
-extension DataFormat: ExpressibleByArgument {}

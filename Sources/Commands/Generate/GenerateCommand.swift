@@ -97,7 +97,9 @@ struct GenerateCommand: ParsableCommand {
     guard temperature >= 0, temperature.isFinite else {
       throw ValidationError("--temperature is \(temperature), expected 0 or more")
     }
-    guard topK ?? 1 > 0 else { throw ValidationError("--top-k is \(topK ?? 0), expected 1 or more") }
+    guard topK ?? 1 > 0 else {
+      throw ValidationError("--top-k is \(topK ?? 0), expected 1 or more")
+    }
     guard topP ?? 1 > 0, topP ?? 1 <= 1 else {
       throw ValidationError("--top-p is \(topP ?? 0), expected more than 0 and 1 at most")
     }
@@ -115,7 +117,8 @@ struct GenerateCommand: ParsableCommand {
       throw ValidationError("--stop is '\(empty)', expected a text")
     }
     if prompt == nil, Terminal.isTerminal(STDIN_FILENO) {
-      throw ValidationError("Missing expected argument '<prompt>', and standard input is a terminal")
+      throw ValidationError(
+        "Missing expected argument '<prompt>', and standard input is a terminal")
     }
   }
 

@@ -38,7 +38,9 @@ package struct QuestionLines {
     while let line = try lines.next() {
       if line.isBlank { continue }
       // What is no JSON is told of by whoever reads the examples.
-      guard let json = try? JSON(parsing: line.bytes, limits: JSONLines.limits) else { return false }
+      guard let json = try? JSON(parsing: line.bytes, limits: JSONLines.limits) else {
+        return false
+      }
       return json["choices"] != nil
     }
     return false

@@ -1,0 +1,205 @@
+import Checkpoints
+import Examples
+import Files
+import Glibc
+import JSON
+import LinearAlgebra
+import Models
+import Reports
+import Tokenizers
+import Training
+
+/// A run of `finetune`: the model, the data and the settings, all checked before the first step.
+struct FinetuneJob {
+  private let command: FinetuneCommand
+  private let trainer: Trainer
+  private let adapter: TrainedAdapter
+  private let data: TokenExamples
+  private let evaluationData: TokenExamples?
+  private let settings: TrainingRun.Settings
+  private let team: ThreadTeam
+  /// What will be done.
+  let plan: FinetunePlan
+
+  /// Opens the model and reads the data.
+  ///
+  /// - Throws: what is wrong with either; `io` where the output cannot be written; `unsupported`
+  ///   where there is not the memory.
+  init(_ command: FinetuneCommand) throws(PeftoolError) {
+    self.command = command
+    try Self.checkOutput(command)
+    team = ThreadTeam(count: command.threads ?? availableProcessorCount)
+    let checkpoint = try Checkpoint(opening: command.model)
+    let design = try command.adapter.design(seed: command.training.seed)
+    let model = try Llama(
+      checkpoint, quantizing: command.adapter.quantize == .nf4
+    ) { (module, weight) throws(PeftoolError) in
+      try design.adapter(of: module, weight)
+    }
+    let modules = model.projections.map(\.name)
+    if let name = design.targets.unmatched(in: modules).first {
+      throw PeftoolError(
+        .different, "has no linear layer '\(name.printable)' (--target-modules)",
+        path: command.model)
+    }
+    guard !model.adapters.isEmpty else {
+      throw PeftoolError(
+        .different, "--target-modules matches none of its \(modules.count) linear layers",
+        path: command.model)
+    }
+    adapter = TrainedAdapter(
+      model,
+      configuration: design.json(modules: model.adapters.map(\.module), base: command.model))
+
+    let reader = try TrainingDataReader(command, model.configuration)
+    data = try reader.read(command.data.paths)
+    evaluationData =
+      command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
+    settings = Self.settings(command, maximumLength: reader.maximumLength)
+    let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
+    let options = command.training
+    let stepCount =
+      options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
+    let warmup = options.warmup
+    var trainerSettings = Trainer.Settings(
+      schedule: Schedule(
+        kind: options.schedule,
+        warmupSteps: warmup < 1 ? Int((Double(stepCount) * warmup).rounded(.up)) : Int(warmup),
+        stepCount: stepCount))
+    trainerSettings.learningRate = options.learningRate
+    trainerSettings.rateRatio = options.ratio
+    trainerSettings.adamW.weightDecay = options.weightDecay
+    trainerSettings.maximumGradientNorm =
+      options.maximumGradientNorm > 0 ? options.maximumGradientNorm : nil
+    trainer = Trainer(model, trainerSettings, team: team)
+    plan = try FinetunePlan(
+      command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
+      stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count)
+  }
+
+  private static func checkOutput(_ command: FinetuneCommand) throws(PeftoolError) {
+    let steps = try TrainingCheckpoint.steps(in: command.output)
+    if command.resume {
+      guard !steps.isEmpty else {
+        throw PeftoolError(.io, "has no checkpoint to go on from", path: command.output)
+      }
+      return
+    }
+    guard Folder.exists(command.output) else { return }
+    guard Folder.isFolder(command.output), try Folder.names(in: command.output).isEmpty else {
+      throw PeftoolError(
+        .io,
+        steps.isEmpty
+          ? "exists already: name another output"
+          : "has the checkpoint of step \(steps[0]): --resume goes on from there, or name another "
+            + "output", path: command.output)
+    }
+  }
+
+  private static func settings(
+    _ command: FinetuneCommand, maximumLength: Int
+  ) -> TrainingRun.Settings {
+    var settings = TrainingRun.Settings()
+    settings.rowsPerBatch = command.training.batchSize
+    settings.accumulation = command.training.accumulation
+    settings.arrangement =
+      command.data.packing
+      ? .packed(capacity: maximumLength) : command.data.groupByLength ? .lengthGrouped : .shuffled
+    settings.seed = command.training.seed
+    settings.evaluateEvery = command.training.evaluateEvery
+    settings.saveEvery = command.training.saveEvery
+    settings.patience = command.training.patience
+    return settings
+  }
+
+  /// Trains, and writes the adapter.
+  ///
+  /// - Throws: `io`; `different` where the loss is not finite, or a checkpoint is of other settings.
+  func run() throws(PeftoolError) -> FinetuneReport {
+    let started = monotonicSeconds()
+    try reportFile?.check(beside: command.output)
+    let folder = Folder.trimmed(command.output)
+    if !Folder.exists(folder) {
+      try systemCall("cannot create", path: folder) { unsafe mkdir(folder, 0o777) }
+    }
+    let pass = LossPass(
+      trainer.model, team: team, tokens: plan.tokensPerBatch, longest: plan.longest,
+      keeping: plan.keeping)
+    let run = TrainingRun(
+      trainer, pass: pass, adapter: adapter, data: data, evaluationData: evaluationData, settings,
+      stepCount: plan.stepCount, folder: folder, fingerprint: plan.fingerprint)
+    if command.resume, let step = try TrainingCheckpoint.steps(in: folder).first {
+      try run.resume(at: step)
+    }
+    let log = try TrainingLog(in: folder, upTo: trainer.optimizer.stepCount)
+    Interruption.ask(
+      saying: "interrupted: finishing the step and saving it; a second time ends at once")
+    let progress = FinetuneProgress(
+      stepCount: plan.stepCount, from: trainer.optimizer.stepCount, isQuiet: command.quiet)
+    var first: Trainer.Step?
+    var last: Trainer.Step?
+    var evaluations: [(step: Int, loss: Double)] = []
+    let ending = try run.run(isInterrupted: { Interruption.isRequested }) {
+      (event) throws(PeftoolError) in
+      switch event {
+      case .step(let step):
+        first = first ?? step
+        last = step
+        progress.show(step)
+        try log.append(step.json(seconds: progress.secondsOfLastStep))
+      case .evaluation(let step, let loss, _):
+        evaluations.append((step, loss))
+        progress.show(evaluation: loss, after: step)
+        try log.append(
+          .object([.init("step", .number(step)), .init("eval_loss", .number(loss))]))
+      case .saved: break
+      }
+    }
+    progress.finish()
+    let report = FinetuneReport(
+      output: command.output, ending: ending, plan: plan, first: first, last: last,
+      evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
+      tokensPerSecond: progress.tokensPerSecond)
+    if case .interrupted = ending { return report }
+    try run.restoreBest()
+    try write(report, to: folder)
+    try reportFile?.write(
+      report.page(
+        log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount)))
+    return report
+  }
+
+  private var reportFile: ReportFile? {
+    command.report.map { ReportFile(path: $0, isForced: command.resume) }
+  }
+
+  /// Puts the adapter's files into the run's folder, the configuration last.
+  private func write(_ report: FinetuneReport, to folder: String) throws(PeftoolError) {
+    let made = Folder.path(folder, "adapter")
+    let card = "README.md"
+    var output = try StagedOutput(.directory, at: made, force: true)
+    try adapter.write(into: &output)
+    let text = ModelCard(
+      base: command.model, isDoRA: command.adapter.dora, facts: report.lines
+    ).text
+    try output.write(Array(text.utf8), to: card)
+    try output.commit()
+    for name in [card, TrainedAdapter.tensorsName, TrainedAdapter.configurationName] {
+      let (from, to) = (Folder.path(made, name), Folder.path(folder, name))
+      try systemCall("cannot rename", path: to) { unsafe Glibc.rename(from, to) }
+    }
+    try Folder.remove(made)
+  }
+}
+
+extension Trainer.Step {
+  /// A line of `log.jsonl`.
+  func json(seconds: Double) -> JSON {
+    .object([
+      .init("step", .number(number)), .init("loss", .number(loss)),
+      .init("grad_norm", .number(gradientNorm)), .init("learning_rate", .number(learningRate)),
+      .init("tokens", .number(tokenCount)), .init("labels", .number(labelCount)),
+      .init("seconds", .number(seconds)),
+    ])
+  }
+}

@@ -1,0 +1,175 @@
+import Examples
+import Files
+import JSON
+import Models
+import Reports
+import Training
+
+/// What a run of `finetune` will do, and in how much memory.
+struct FinetunePlan {
+  let model: String
+  let output: String
+  let modules: Int
+  let parameterCount: Int
+  let method: String
+  let examples: TokenExamples
+  let evaluationExampleCount: Int?
+  let stepsPerEpoch: Int
+  let stepCount: Int
+  /// The most tokens that go through the model together, and of a text.
+  let tokensPerBatch: Int
+  let longest: Int
+  let keeping: LossPass.Keeping
+  /// The bytes of the base, of what is trained, and of a pass.
+  let memory: (base: Int, trained: Int, pass: Int)
+  /// What a step depends on, for a run that goes on.
+  let fingerprint: JSON
+
+  /// Works it out.
+  ///
+  /// - Throws: `unsupported` where there is not the memory.
+  init(
+    _ command: FinetuneCommand, trainer: Trainer, data: TokenExamples,
+    evaluationData: TokenExamples?, settings: TrainingRun.Settings, stepsPerEpoch: Int,
+    stepCount: Int, threads: Int
+  ) throws(PeftoolError) {
+    let configuration = trainer.model.configuration
+    model = command.model
+    output = command.output
+    modules = trainer.model.adapters.count
+    parameterCount = trainer.parameterCount
+    let design = command.adapter
+    method =
+      "\(design.dora ? "DoRA" : "LoRA") of rank \(design.rank)"
+      + (design.quantize == nil ? "" : ", base in NF4")
+    examples = data
+    evaluationExampleCount = evaluationData?.count
+    self.stepsPerEpoch = stepsPerEpoch
+    self.stepCount = stepCount
+    let lengths = [data, evaluationData].compactMap(\.self).flatMap { data in
+      (0..<data.count).map { data.range($0).count }
+    }
+    let longest = lengths.max() ?? 0
+    self.longest = longest
+    var row = longest
+    if case .packed(let capacity) = settings.arrangement { row = max(capacity, longest) }
+    let tokens = settings.rowsPerBatch * row
+    tokensPerBatch = tokens
+    func byteCount(_ keeping: LossPass.Keeping) -> Int {
+      LossPass.byteCount(
+        configuration, tokens: tokens, longest: longest, keeping: keeping,
+        rank: trainer.model.largestRank, usesDoRA: design.dora, threads: threads)
+    }
+    let base = trainer.model.byteCount
+    let trained = 16 * trainer.parameterCount
+    // The base is in memory already.
+    let free = SystemMemory.availableByteCount.map { $0 - trained }
+    var keeping = LossPass.Keeping.everything
+    switch command.training.checkpointing {
+    case .on: keeping = .inputs
+    case .off: break
+    case .auto: if let free, byteCount(.everything) > free / 10 * 9 { keeping = .inputs }
+    }
+    if let free, byteCount(keeping) > free {
+      throw PeftoolError(
+        .unsupported,
+        "a batch of \(tokens.groupedText) tokens takes \(byteCount(keeping).byteText) beside the "
+          + "model, and \(max(0, free).byteText) are free: a smaller --batch-size or --max-length"
+          + (keeping == .inputs ? "" : " or --checkpoint-activations on") + " takes less",
+        path: command.model)
+    }
+    self.keeping = keeping
+    memory = (base, trained, byteCount(keeping))
+    fingerprint = Self.fingerprint(command, data, settings, stepCount: stepCount)
+  }
+
+  private static func fingerprint(
+    _ command: FinetuneCommand, _ data: TokenExamples, _ settings: TrainingRun.Settings,
+    stepCount: Int
+  ) -> JSON {
+    let (adapter, training) = (command.adapter, command.training)
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for list in [data.ids, data.labels] {
+      for value in list {
+        hash = (hash ^ UInt64(UInt32(bitPattern: value))) &* 0x100_0000_01b3
+      }
+    }
+    return .object([
+      .init("rank", .number(adapter.rank)), .init("alpha", adapter.alpha.map(JSON.number) ?? .null),
+      .init("rslora", .bool(adapter.rsLoRA)), .init("dora", .bool(adapter.dora)),
+      .init("target_modules", .string(adapter.targetModules)),
+      .init("init", .string(adapter.start.rawValue)),
+      .init("quantize", adapter.quantize.map { .string($0.rawValue) } ?? .null),
+      .init("data", .string(String(hash, radix: 16))), .init("examples", .number(data.count)),
+      .init("packing", .bool(command.data.packing)),
+      .init("group_by_length", .bool(command.data.groupByLength)),
+      .init("batch_size", .number(settings.rowsPerBatch)),
+      .init("gradient_accumulation", .number(settings.accumulation)),
+      .init("steps", .number(stepCount)), .init("seed", .number(String(settings.seed))),
+      .init("learning_rate", .number(training.learningRate)),
+      .init("schedule", .string(training.schedule.rawValue)),
+      .init("warmup", .number(training.warmup)),
+      .init("weight_decay", .number(training.weightDecay)),
+      .init("max_grad_norm", .number(training.maximumGradientNorm)),
+      .init("loraplus_ratio", .number(training.ratio)),
+    ])
+  }
+
+  private var activationsText: String {
+    keeping == .inputs ? "computed twice (checkpointed)" : "kept"
+  }
+
+  /// The plan for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    facts.append("model", model.printable)
+    facts.append("adapter", "\(method) on \(modules.groupedText) layers")
+    facts.append("trained", "\(parameterCount.groupedText) parameters")
+    facts.append("data", dataText)
+    if let count = evaluationExampleCount {
+      facts.append("evaluation", "\(count.groupedText) examples")
+    }
+    facts.append(
+      "steps", "\(stepCount.groupedText), \(stepsPerEpoch.groupedText) to go through the data")
+    facts.append(
+      "memory",
+      "\((memory.base + memory.trained + memory.pass).byteText): base \(memory.base.byteText), "
+        + "trained \(memory.trained.byteText), a batch of \(tokensPerBatch.groupedText) tokens "
+        + "\(memory.pass.byteText), activations \(activationsText)")
+    return facts.text(width: width)
+  }
+
+  var dataText: String {
+    var text =
+      "\(examples.count.groupedText) examples, \(examples.ids.count.groupedText) tokens, of which "
+      + "\(examples.learntTokenCount.groupedText) are learnt; the longest has "
+      + "\(longest.groupedText)"
+    if examples.truncatedCount > 0 {
+      text +=
+        "; \(examples.truncatedCount.groupedText) were cut, "
+        + "by \(examples.cutTokenCount.groupedText) tokens in all"
+    }
+    if examples.droppedCount > 0 {
+      text += "; \(examples.droppedCount.groupedText) left out, of which nothing to learn was left"
+    }
+    return text
+  }
+
+  /// The plan for a program.
+  var json: JSON {
+    .object([
+      .init("model", .string(model)), .init("output", .string(output)),
+      .init("modules", .number(modules)), .init("parameters", .number(parameterCount)),
+      .init("examples", .number(examples.count)), .init("tokens", .number(examples.ids.count)),
+      .init("learntTokens", .number(examples.learntTokenCount)),
+      .init("truncated", .number(examples.truncatedCount)),
+      .init("dropped", .number(examples.droppedCount)),
+      .init("evaluationExamples", evaluationExampleCount.map { .number($0) } ?? .null),
+      .init("stepsPerEpoch", .number(stepsPerEpoch)), .init("steps", .number(stepCount)),
+      .init("tokensPerBatch", .number(tokensPerBatch)),
+      .init("checkpointsActivations", .bool(keeping == .inputs)),
+      .init("baseBytes", .number(memory.base)), .init("trainedBytes", .number(memory.trained)),
+      .init("passBytes", .number(memory.pass)),
+    ])
+  }
+}

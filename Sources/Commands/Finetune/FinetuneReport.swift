@@ -1,0 +1,123 @@
+import Files
+import JSON
+import Reports
+import Training
+
+/// What a run of `finetune` has done.
+struct FinetuneReport {
+  let output: String
+  let ending: TrainingRun.Ending
+  let plan: FinetunePlan
+  let first: Trainer.Step?
+  let last: Trainer.Step?
+  let evaluations: [(step: Int, loss: Double)]
+  let best: (step: Int, loss: Double)?
+  let seconds: Double
+  let tokensPerSecond: Double
+
+  /// The summary for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    for (label, value) in lines { facts.append(label, value) }
+    switch ending {
+    case .done: break
+    case .stoppedEarly(let step):
+      facts.append("note", "stopped after step \(step): evaluations were no better any more")
+    case .interrupted(let step):
+      facts.append(
+        "note",
+        "interrupted after step \(step) of \(plan.stepCount), which is saved: the same command "
+          + "with --resume goes on from there")
+    }
+    if isWritten {
+      facts.append("written", "\(output.printable) in \(seconds.durationText)")
+    }
+    return facts.text(width: width)
+  }
+
+  /// What was done and what came of it, for the summary, the page and the model card.
+  var lines: [(label: String, value: String)] {
+    var lines = [
+      ("adapter", "\(plan.method) on \(plan.modules.groupedText) layers"), ("data", plan.dataText),
+    ]
+    if let first, let last {
+      lines.append(
+        (
+          "loss",
+          "\(first.loss.fixed(4)) in step \(first.number), \(last.loss.fixed(4)) in step "
+            + "\(last.number)"
+        ))
+    }
+    if let before = evaluations.first, let best {
+      lines.append(
+        (
+          "evaluation",
+          "\(before.loss.fixed(4)) after step \(before.step), at best \(best.loss.fixed(4)) after "
+            + "step \(best.step)"
+        ))
+    }
+    lines.append(("speed", "\(tokensPerSecond.fixed(0)) tokens/s"))
+    return lines
+  }
+
+  private var isWritten: Bool {
+    if case .interrupted = ending { false } else { true }
+  }
+
+  private var endingJSON: JSON {
+    switch ending {
+    case .done: .string("done")
+    case .stoppedEarly: .string("early")
+    case .interrupted: .string("interrupted")
+    }
+  }
+
+  /// A page for a browser: curves of all steps in the log, and the settings.
+  func page(log: [JSON]) throws(PeftoolError) -> String {
+    var page = Page(
+      "\(plan.method): \(output)",
+      facts: [("model", plan.model)] + lines + [("time", seconds.durationText)])
+    var losses: [(x: Double, y: Double)] = []
+    var evaluated: [(x: Double, y: Double)] = []
+    var rates: [(x: Double, y: Double)] = []
+    for entry in log {
+      let step = Double(try entry.int(at: "step"))
+      if entry["eval_loss"] != nil {
+        evaluated.append((step, try entry.double(at: "eval_loss")))
+      } else {
+        losses.append((step, try entry.double(at: "loss")))
+        rates.append((step, try entry.double(at: "learning_rate")))
+      }
+    }
+    page.append(
+      "Loss",
+      markup: LineChart(
+        "step", [.init("training", losses), .init("evaluation", evaluated, isMarked: true)]
+      ).markup)
+    page.append("Learning rate", markup: LineChart("step", [.init("rate", rates)]).markup)
+    let settings = try plan.fingerprint.object(named: "settings")
+    page.append(
+      "Settings", columns: ["option", "value"],
+      rows: settings.map { [$0.key, $0.value.summary] })
+    return page.text
+  }
+
+  /// The summary for a program.
+  var json: JSON {
+    .object([
+      .init("output", .string(output)), .init("ending", endingJSON),
+      .init("steps", .number(last?.number ?? 0)),
+      .init("firstLoss", first.map { .number($0.loss) } ?? .null),
+      .init("lastLoss", last.map { .number($0.loss) } ?? .null),
+      .init(
+        "evaluations",
+        .array(
+          evaluations.map {
+            .object([.init("step", .number($0.step)), .init("loss", .number($0.loss))])
+          })),
+      .init("bestStep", best.map { .number($0.step) } ?? .null),
+      .init("bestLoss", best.map { .number($0.loss) } ?? .null),
+      .init("tokensPerSecond", .number(tokensPerSecond)), .init("seconds", .number(seconds)),
+    ])
+  }
+}

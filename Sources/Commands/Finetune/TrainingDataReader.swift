@@ -1,0 +1,99 @@
+import Examples
+import Files
+import JSON
+import Models
+import Tokenizers
+
+/// Reads examples with the model's own tokenizer and chat template.
+struct TrainingDataReader {
+  private let command: FinetuneCommand
+  private let tokenizer: ExampleTokenizer?
+  private let vocabularySize: Int
+  /// The most tokens of an example.
+  let maximumLength: Int
+
+  private static let defaultLength = 1024
+
+  /// Opens what lies beside the model; no tokenizer is needed for data that are tokens.
+  ///
+  /// - Throws: `different` where the tokenizer is of another model, as `Tokenizer` and
+  ///   `ChatTemplate`.
+  init(
+    _ command: FinetuneCommand, _ configuration: LlamaConfiguration
+  ) throws(PeftoolError) {
+    self.command = command
+    vocabularySize = configuration.vocabularySize
+    if let length = command.data.maxLength, length > configuration.positionCount {
+      throw PeftoolError(
+        .different,
+        "--max-length is \(length), the model has \(configuration.positionCount) positions",
+        path: command.model)
+    }
+    maximumLength =
+      command.data.maxLength ?? min(Self.defaultLength, configuration.positionCount)
+    let paths = command.data.paths + command.data.evaluationPaths
+    var isText = false
+    for path in paths where try Self.format(of: path, command) != .safetensors { isText = true }
+    tokenizer =
+      isText ? try Self.tokenizer(command, configuration, maximumLength: maximumLength) : nil
+  }
+
+  private static func format(
+    of path: String, _ command: FinetuneCommand
+  ) throws(PeftoolError) -> DataFormat {
+    if let format = command.data.format { return format }
+    return try DataFormat(ofPath: path)
+  }
+
+  private static func tokenizer(
+    _ command: FinetuneCommand, _ configuration: LlamaConfiguration, maximumLength: Int
+  ) throws(PeftoolError) -> ExampleTokenizer {
+    let path = Folder.path(command.model, "tokenizer.json")
+    guard Folder.exists(path) else {
+      throw PeftoolError(
+        .io, "is not there: text needs the model's tokenizer; tokens in .safetensors need none",
+        path: path)
+    }
+    let tokenizer = try Tokenizer(contentsOf: path)
+    guard tokenizer.vocabularySize <= configuration.vocabularySize else {
+      throw PeftoolError(
+        .different,
+        "has \(tokenizer.vocabularySize) tokens, the model's embedding "
+          + "\(configuration.vocabularySize): it is another model's", path: path)
+    }
+    let special = try Examples.SpecialTokens(inFolder: command.model)
+    var template: ChatTemplate?
+    if let name = command.data.chatTemplate {
+      template = try ChatTemplate(named: name)
+    } else {
+      template = try ChatTemplate(inFolder: command.model)
+    }
+    return ExampleTokenizer(
+      encoder: try TokenEncoder(tokenizer, eos: special.eos),
+      template: template, tokens: special,
+      trainsOnPrompt: command.data.trainOnPrompt,
+      length: .init(maximum: maximumLength, truncates: command.data.truncate))
+  }
+
+  /// The examples of all files.
+  ///
+  /// - Throws: what is wrong with one, with its line.
+  func read(_ paths: [String]) throws(PeftoolError) -> TokenExamples {
+    var examples = TokenExamples()
+    for path in paths {
+      let format = try Self.format(of: path, command)
+      if format == .safetensors {
+        try examples.append(
+          tokenFile: path, vocabularySize: vocabularySize,
+          length: .init(maximum: maximumLength, truncates: command.data.truncate))
+      } else if let tokenizer {
+        try examples.append(DataInput(opening: path), format: format, tokenizer: tokenizer)
+      }
+    }
+    guard examples.count > 0 else {
+      throw PeftoolError(
+        .damaged, "no example is left of \(paths.map(\.printable).joined(separator: ", "))")
+    }
+    return examples
+  }
+}

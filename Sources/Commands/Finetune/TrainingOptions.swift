@@ -1,0 +1,99 @@
+import ArgumentParser
+import Training
+
+/// How an adapter is trained.
+struct TrainingOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("How often the data is gone through.", valueName: "n"))
+  var epochs = 1.0
+
+  @Option(help: ArgumentHelp("Steps in all, instead of --epochs.", valueName: "n"))
+  var maxSteps: Int?
+
+  @Option(help: ArgumentHelp("Rows that go through the model together.", valueName: "n"))
+  var batchSize = 4
+
+  @Option(
+    name: .customLong("gradient-accumulation"), help: ArgumentHelp("Batches a step.", valueName: "n"))
+  var accumulation = 1
+
+  @Option(help: ArgumentHelp("The highest learning rate.", valueName: "rate"))
+  var learningRate = 2e-4
+
+  @Option(
+    help: ArgumentHelp(
+      "How the rate goes: \(Schedule.Kind.allCases.map(\.rawValue).joined(separator: ", ")).",
+      valueName: "kind"))
+  var schedule = Schedule.Kind.linear
+
+  @Option(
+    help: ArgumentHelp(
+      "The steps in which the rate rises, or their share of all if less than 1.", valueName: "n"))
+  var warmup = 0.0
+
+  @Option(help: ArgumentHelp("AdamW's weight decay.", valueName: "x"))
+  var weightDecay = 0.0
+
+  @Option(
+    name: .customLong("max-grad-norm"),
+    help: ArgumentHelp("The norm that gradients are clipped to; 0 for none.", valueName: "x"))
+  var maximumGradientNorm = 1.0
+
+  @Option(
+    name: .customLong("loraplus-ratio"),
+    help: ArgumentHelp("What B's learning rate is multiplied by (LoRA+).", valueName: "x"))
+  var ratio = 1.0
+
+  @Option(help: ArgumentHelp("What the start and the order are drawn from.", valueName: "n"))
+  var seed: UInt64 = 0
+
+  @Option(
+    name: .customLong("eval-every"),
+    help: ArgumentHelp("Evaluate every so many steps, besides first and last.", valueName: "n"))
+  var evaluateEvery: Int?
+
+  @Option(
+    name: .customLong("early-stop"),
+    help: ArgumentHelp("Stop after so many evaluations that are no better.", valueName: "n"))
+  var patience: Int?
+
+  @Option(help: ArgumentHelp("Write a checkpoint every so many steps.", valueName: "n"))
+  var saveEvery: Int?
+
+  /// Whether activations are computed a second time.
+  enum Checkpointing: String, CaseIterable, ExpressibleByArgument {
+    case auto, on, off
+  }
+
+  @Option(
+    name: .customLong("checkpoint-activations"),
+    help: ArgumentHelp(
+      "Compute activations twice to save memory: on, off, or auto, which is on where memory is "
+        + "short.", valueName: "when"))
+  var checkpointing = Checkpointing.auto
+
+  func validate() throws {
+    let counts: [(String, Int?)] = [
+      ("--max-steps", maxSteps), ("--batch-size", batchSize),
+      ("--gradient-accumulation", accumulation), ("--eval-every", evaluateEvery),
+      ("--early-stop", patience), ("--save-every", saveEvery),
+    ]
+    for (name, count) in counts {
+      if let count, !(1...1_000_000_000).contains(count) {
+        throw ValidationError("\(name) is \(count), expected 1 or more")
+      }
+    }
+    for (name, value) in [
+      ("--epochs", epochs), ("--learning-rate", learningRate), ("--loraplus-ratio", ratio),
+    ] where !(value > 0 && value.isFinite) {
+      throw ValidationError("\(name) is \(value), expected more than 0")
+    }
+    for (name, value) in [
+      ("--warmup", warmup), ("--weight-decay", weightDecay),
+      ("--max-grad-norm", maximumGradientNorm),
+    ] where !(value >= 0 && value.isFinite) {
+      throw ValidationError("\(name) is \(value), expected 0 or more")
+    }
+  }
+}
+
+extension Schedule.Kind: ExpressibleByArgument {}

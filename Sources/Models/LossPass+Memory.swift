@@ -1,0 +1,34 @@
+extension LossPass {
+  /// The bytes that a pass over so many tokens, in texts of so many, takes beside the model.
+  package static func byteCount(
+    _ configuration: LlamaConfiguration, tokens: Int, longest: Int, keeping: Keeping, rank: Int,
+    usesDoRA: Bool, threads: Int
+  ) -> Int {
+    let hidden = configuration.hiddenSize
+    let queries = configuration.headCount * configuration.headSize
+    let keys = configuration.keyHeadCount * configuration.headSize
+    let inner = configuration.intermediateSize
+    let hasHeadNorms = configuration.family == .qwen3
+    let layer =
+      2 * hidden + 2 * queries + 2 * keys + configuration.headCount + 2 * inner + 2
+      + (hasHeadNorms ? queries + keys + configuration.headCount + configuration.keyHeadCount : 0)
+      + (usesDoRA ? 2 * hidden : 0)
+    let kept =
+      switch keeping {
+      case .everything: configuration.layerCount * layer
+      case .inputs: configuration.layerCount * hidden + layer
+      case .nothing: layer
+      }
+    let scratch = 5 * hidden + 2 * inner + 4 * queries + 2 * keys + 2 * rank + 1
+    let logits =
+      min(tokens, CrossEntropy.tokenCount(vocabulary: configuration.vocabularySize))
+      * configuration.vocabularySize
+    let attention = Attention(
+      heads: configuration.headCount, keyHeads: configuration.keyHeadCount,
+      headSize: configuration.headSize, window: nil, scaling: 1)
+    let tiles =
+      threads * max(ProjectionGroup.scratchCount, attention.scratchCount(length: longest))
+    let tables = longest * configuration.headSize
+    return 4 * (tokens * (kept + scratch) + logits + tiles + tables)
+  }
+}

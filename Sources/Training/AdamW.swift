@@ -1,0 +1,80 @@
+import CKernels
+import Glibc
+package import LinearAlgebra
+package import Models
+
+/// AdamW with torch's semantics, on parameters that are trained in f32.
+///
+/// Two moments a parameter. Each step is `torch.optim.AdamW`'s, to the last digit but for its square
+/// root, as training.h says.
+package final class AdamW {
+  /// The settings, by torch's names.
+  package struct Settings: Equatable, Sendable {
+    package var beta1 = 0.9
+    package var beta2 = 0.999
+    package var epsilon = 1e-8
+    package var weightDecay = 0.0
+
+    package init() {}
+  }
+
+  private let settings: Settings
+  private let parameters: [TrainableParameter]
+  /// For each parameter the mean of its gradients, and of their squares.
+  package let moments: [(first: Rows, second: Rows)]
+  /// The steps that were made.
+  package private(set) var stepCount: Int
+
+  /// Moments of zeros.
+  package init(_ parameters: [TrainableParameter], _ settings: Settings, stepCount: Int = 0) {
+    self.parameters = parameters
+    self.settings = settings
+    self.stepCount = stepCount
+    moments = parameters.map { parameter in
+      let (count, columns) = (parameter.values.count, parameter.values.columns)
+      return (Rows(count, columns), Rows(count, columns))
+    }
+  }
+
+  /// Brings the count of steps to what it was when the moments were saved.
+  package func restore(stepCount: Int) { self.stepCount = stepCount }
+
+  /// Changes the parameters by their gradients.
+  ///
+  /// - Parameter rates: for each parameter its learning rate.
+  package func step(rates: [Double], _ team: ThreadTeam) {
+    precondition(rates.count == parameters.count, "a rate a parameter")
+    stepCount += 1
+    let exponent = Double(stepCount)
+    let root = (1 - pow(settings.beta2, exponent)).squareRoot()
+    let correction = 1 - pow(settings.beta1, exponent)
+    team.forEach(parameters.count) { _, place in
+      let (parameter, moments) = (parameters[place], moments[place])
+      var step = pef_adamw(
+        decay: Float(1 - rates[place] * settings.weightDecay), beta2: Float(settings.beta2),
+        one_less_beta1: Float(1 - settings.beta1), one_less_beta2: Float(1 - settings.beta2),
+        step_size: Float(rates[place] / correction), root: Float(root),
+        epsilon: Float(settings.epsilon))
+      parameter.values.withSpan { values in
+        moments.first.withSpan { first in
+          moments.second.withSpan { second in
+            parameter.gradient.withSpan { gradient in
+              // Four lists of one length, of which the kernel reads and writes as many elements.
+              unsafe values.withUnsafeMutableBufferPointer { p in
+                unsafe first.withUnsafeMutableBufferPointer { m in
+                  unsafe second.withUnsafeMutableBufferPointer { v in
+                    unsafe gradient.withUnsafeMutableBufferPointer { g in
+                      unsafe pef_adamw_f32(
+                        &step, p.baseAddress, m.baseAddress, v.baseAddress, g.baseAddress,
+                        p.count)
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,99 @@
+package import Files
+package import LinearAlgebra
+package import Models
+
+/// A model's adapters, and what makes a step of them.
+///
+/// Peak memory: the model's, a pass's (`LossPass`), and 16 bytes a trained number: the number, its
+/// gradient and two moments.
+package final class Trainer {
+  /// How a step is made.
+  package struct Settings: Equatable, Sendable {
+    /// The highest learning rate.
+    package var learningRate = 2e-4
+    /// What B's rate, and a magnitude's, is multiplied by (LoRA+).
+    package var rateRatio = 1.0
+    /// The optimizer's settings.
+    package var adamW = AdamW.Settings()
+    /// The norm to which gradients are clipped; nil for none.
+    package var maximumGradientNorm: Double? = 1
+    /// How the rate goes over the steps.
+    package var schedule: Schedule
+
+    package init(schedule: Schedule) { self.schedule = schedule }
+  }
+
+  /// What a step has done.
+  package struct Step: Equatable, Sendable {
+    /// The step's number, from 1.
+    package let number: Int
+    /// The mean of all labels' losses, before the step.
+    package let loss: Double
+    /// The norm of the gradients, before they are clipped.
+    package let gradientNorm: Double
+    /// The learning rate.
+    package let learningRate: Double
+    /// The labels.
+    package let labelCount: Int
+    /// All tokens.
+    package let tokenCount: Int
+  }
+
+  /// The model.
+  package let model: Llama
+  /// What is trained, in the order of the modules.
+  package let parameters: [TrainableParameter]
+  /// The optimizer.
+  package let optimizer: AdamW
+  private let settings: Settings
+  private let team: ThreadTeam
+  /// For each parameter the factor on the learning rate.
+  private let rateFactors: [Double]
+
+  /// A model whose adapters are trained from where they are.
+  package init(_ model: Llama, _ settings: Settings, team: ThreadTeam) {
+    self.model = model
+    self.settings = settings
+    self.team = team
+    let adapters = model.adapters.map(\.adapter)
+    parameters = adapters.flatMap(\.parameters)
+    rateFactors = adapters.flatMap { adapter in
+      adapter.parameters.map { $0 === adapter.a ? 1 : settings.rateRatio }
+    }
+    optimizer = AdamW(parameters, settings.adamW)
+  }
+
+  /// The trained numbers.
+  package var parameterCount: Int { parameters.reduce(0) { $0 + $1.elementCount } }
+
+  /// Makes a step on the mean loss over all labels of some batches.
+  ///
+  /// - Throws: `different` where the loss or the norm of the gradients is not finite: the parameters
+  ///   are then those before the step.
+  package func step(_ batches: [TokenBatch], pass: LossPass) throws(PeftoolError) -> Step {
+    let labelCount = batches.reduce(0) { $0 + $1.labelCount }
+    precondition(labelCount > 0, "examples have labels")
+    for parameter in parameters { parameter.gradient.clear() }
+    var sum = 0.0
+    for batch in batches {
+      sum += pass.addGradients(batch, scale: 1 / Float(labelCount)).reduce(0, +)
+    }
+    let number = optimizer.stepCount + 1
+    let loss = sum / Double(labelCount)
+    let norm = GradientNorm.norm(of: parameters, team)
+    for (value, name) in [(loss, "loss"), (norm, "norm of the gradients")] where !value.isFinite {
+      throw PeftoolError(
+        .different, "step \(number): the \(name) is \(value); a lower --learning-rate may help")
+    }
+    if let limit = settings.maximumGradientNorm {
+      GradientNorm.clip(parameters, norm: norm, to: limit, team)
+    }
+    let rate = settings.learningRate * settings.schedule.factor(at: number - 1)
+    optimizer.step(rates: rateFactors.map { rate * $0 }, team)
+    let adapters = model.adapters
+    team.forEach(adapters.count) { _, place in adapters[place].adapter.refresh() }
+    return Step(
+      number: number, loss: loss, gradientNorm: norm, learningRate: rate, labelCount: labelCount,
+      tokenCount: batches.reduce(0) { $0 + $1.tokens.count })
+  }
+}

@@ -1,0 +1,84 @@
+import Checkpoints
+package import Files
+package import JSON
+import Models
+
+/// A run's state after a step, in a folder that is whole or absent: `checkpoint-STEP`.
+///
+/// Beside the adapter's two files it has the moments of the optimizer, `optimizer.safetensors`
+/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed), and `trainer_state.json`. A run that goes
+/// on from it computes what it would have computed without the break, to the last bit.
+package struct TrainingCheckpoint {
+  private static let prefix = "checkpoint-"
+  private static let stateName = "trainer_state.json"
+  private static let optimizerName = "optimizer.safetensors"
+
+  /// The checkpoints in a run's folder, from the last on.
+  ///
+  /// - Throws: `io`.
+  package static func steps(in folder: String) throws(PeftoolError) -> [Int] {
+    guard Folder.isFolder(folder) else { return [] }
+    return try Folder.names(in: folder).compactMap { name in
+      name.hasPrefix(prefix) ? Int(name.dropFirst(prefix.count)) : nil
+    }.filter { $0 > 0 }.sorted(by: >)
+  }
+
+  /// The folder of a step.
+  package static func path(_ folder: String, step: Int) -> String {
+    Folder.path(folder, "\(prefix)\(step)")
+  }
+
+  /// Writes the state after the optimizer's last step.
+  ///
+  /// - Parameter state: what the run wants to know again.
+  /// - Throws: `io`.
+  package static func write(
+    _ trainer: Trainer, _ adapter: TrainedAdapter, state: JSON, into folder: String
+  ) throws(PeftoolError) {
+    var output = try StagedOutput(
+      .directory, at: path(folder, step: trainer.optimizer.stepCount), force: true)
+    try adapter.write(into: &output)
+    var items: [TensorFile.Item] = []
+    for (parameter, moments) in zip(trainer.parameters, trainer.optimizer.moments) {
+      let shape = [parameter.values.count, parameter.values.columns]
+      items.append(
+        .init(name: parameter.name + ".exp_avg", shape: shape, values: moments.first.values))
+      items.append(
+        .init(name: parameter.name + ".exp_avg_sq", shape: shape, values: moments.second.values))
+    }
+    try TensorFile.write(items, as: optimizerName, into: &output)
+    try output.write(Array(state.text(indent: 2).utf8), to: stateName)
+    try output.commit()
+  }
+
+  /// Brings a trainer to the state after a step; gives what the run has left there.
+  ///
+  /// - Throws: `different` where the checkpoint is of another adapter, `damaged`, `io`.
+  package static func read(
+    _ trainer: Trainer, _ adapter: TrainedAdapter, step: Int, from folder: String
+  ) throws(PeftoolError) -> JSON {
+    let path = path(folder, step: step)
+    let state = try JSON(opening: Folder.path(path, stateName))
+    try adapter.read(from: path)
+    let names = trainer.parameters.flatMap { parameter in
+      let shape = [parameter.values.count, parameter.values.columns]
+      return [".exp_avg", ".exp_avg_sq"].map { (name: parameter.name + $0, shape: shape) }
+    }
+    let lists = try TensorFile.read(Folder.path(path, optimizerName), names)
+    for (place, moments) in trainer.optimizer.moments.enumerated() {
+      moments.first.copy(from: lists[2 * place])
+      moments.second.copy(from: lists[2 * place + 1])
+    }
+    trainer.optimizer.restore(stepCount: step)
+    return state
+  }
+
+  /// Removes all checkpoints but some.
+  ///
+  /// - Throws: `io`.
+  package static func prune(in folder: String, keeping kept: Set<Int>) throws(PeftoolError) {
+    for step in try steps(in: folder) where !kept.contains(step) {
+      try Folder.remove(path(folder, step: step))
+    }
+  }
+}
