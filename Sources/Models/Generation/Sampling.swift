@@ -10,7 +10,7 @@ import LinearAlgebra
 package struct Sampling: Equatable, Sendable {
   /// What logits are divided by; 0 takes the most likely token, whatever `topK` and `topP`.
   package var temperature: Float
-  /// How many of the most likely tokens are left; nil for all. Ties with the last are left, too.
+  /// How many of the most likely tokens are left, with those as likely as the last; nil for all.
   package var topK: Int?
   /// The share of the probability that the tokens left have at least, the most likely first; nil
   /// for all.
