@@ -48,6 +48,11 @@ import Testing
     ["quantize", model, "-o", "out", "--report"],
     ["combine", lora, "-o", "out"], ["combine", lora, "--dry-run"],
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
+    ["generate", Repository.sample("generation/tiny-chat"), "Once"],
+    [
+      "evaluate", Repository.sample("generation/tiny-chat"), "--data",
+      Repository.sample("generation/story.txt"),
+    ],
   ])
   func thePageNamesEveryKey(arguments: [String]) throws {
     let place = try Workplace()
