@@ -4,8 +4,8 @@
     .build/interop/bin/python Samples/make_generation_samples.py
 
 A Llama of two layers that has learnt the text and the chats below by heart, with its tokenizer, and
-a LoRA adapter that has learnt another answer: what the help of `generate` and `evaluate` shows works
-on them. The same bytes on every run on one kind of processor.
+a LoRA adapter that has learnt another answer: what the help of `generate` and `evaluate` shows
+works on them. The same bytes on every run on one kind of processor.
 """
 
 import json

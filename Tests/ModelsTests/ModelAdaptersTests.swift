@@ -72,8 +72,6 @@ import Testing
   @Test(arguments: [
     (["dora", "lora"], "is of DoRA, which is applied alone and with weight 1"),
     (["save-modules"], "'peftool merge' folds the adapter into the model"),
-    (["bias-all"], "'peftool merge' folds the adapter into the model"),
-    (["lora-bias"], "changes a bias, which is not applied beside the weights"),
     (["ia3"], "holds factors of (IA)³, which is not applied beside the weights"),
     (["trainable-tokens"], "holds rows of an embedding, which is not applied beside the weights"),
     (["embedding"], "no linear layer alone, which is not applied beside the weights"),
@@ -84,6 +82,16 @@ import Testing
     let found = try #require(refusal(adapters))
     #expect(found.contains(reason), "\(found)")
     #expect(!found.contains("\n"))
+  }
+
+  @Test(arguments: [
+    ("bias-all", "takes the place of 'model.layers.0.self_attn."),
+    ("lora-bias", "changes a bias, which is not applied beside the weights"),
+  ])
+  func biasesAreRefused(adapter: String, reason: String) throws {
+    let found = try #require(refusal([adapter], base: "bases/qwen2-f32"))
+    #expect(found.contains(reason), "\(found)")
+    #expect(found.contains("'peftool merge' folds the adapter into the model"), "\(found)")
   }
 
   @Test func doraHasNoWeight() throws {
