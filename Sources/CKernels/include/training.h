@@ -134,16 +134,16 @@ void pef_weights_times_vector_f32(enum pef_dtype dtype, const void *w, size_t ro
                                   size_t rows, size_t columns, float *y);
 
 /// The same for rows of codes of pef_quantize4, without gaps, the first of which begins at the
-/// element `first`: level * absmax, rounded, times x. `columns`, `first` and block_size are multiples
-/// of 16.
+/// element `first`: level * absmax, rounded, times x. `columns`, `first` and block_size are
+/// multiples of 16.
 void pef_codes4_times_vector_f32(enum pef_code4 code, const uint8_t *packed, const float *absmax,
                                  size_t block_size, size_t first, const float *x, size_t rows,
                                  size_t columns, float *y);
 
 /// One step of AdamW (Loshchilov and Hutter 2019), rounded where torch 2.13 rounds on a CPU
 /// (`_single_tensor_adamw`): p *= decay; m += (1 - beta1) * (g - m) and v = beta2 * v +
-/// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square root
-/// is the nearest number, which that of torch's vectors is not always.
+/// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square
+/// root is the nearest number, which that of torch's vectors is not always.
 struct pef_adamw {
   float decay;      // 1 - rate * weight decay
   float beta2;
