@@ -87,7 +87,8 @@ let package = Package(
       "Commands",
       [
         "Files", "JSON", "YAML", "Patterns", "Tensors", "LinearAlgebra", "Quantization",
-        "Checkpoints", "Adapters", "Tokenizers", "Examples", "Models", "Training", "Reports", argumentParser,
+        "Checkpoints", "Adapters", "Tokenizers", "Examples", "Models", "Training", "Reports",
+        argumentParser,
       ]),
     .executableTarget(
       name: "peftool", dependencies: ["Commands", argumentParser],

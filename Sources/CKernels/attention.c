@@ -63,20 +63,20 @@ PEF_CLONES static void soften(const struct pef_attention *head, float *scores, s
   }
 }
 
-void pef_attention_forward_f32(const struct pef_attention *head, float *o, float *lse,
-                               float *scratch) {
+// The queries from `first` on, of which q and o hold the first, against keys in panels; lse may be
+// null. Where the blocks of queries begin changes no result.
+static void attend(const struct pef_attention *head, const float *keys_panels, size_t first,
+                   float *o, float *lse, float *scratch) {
   const size_t size = head->size, count = head->count;
-  float *keys_panels = scratch, *scores = keys_panels + panels(count) * size;
-  float *sums = scores + PEF_QUERIES * PEF_KEYS, *top = sums + PEF_QUERIES;
+  float *scores = scratch, *sums = scores + PEF_QUERIES * PEF_KEYS, *top = sums + PEF_QUERIES;
   float *outputs = top + PEF_QUERIES;
-  pef_transpose_panels_f32(keys_panels, head->k, head->k_row, count, size);
-  for (size_t query = 0; query < count; query += PEF_QUERIES) {
+  for (size_t query = first; query < count; query += PEF_QUERIES) {
     const size_t queries = smaller(count - query, PEF_QUERIES);
     for (size_t i = 0; i < queries; i++) sums[i] = 0, top[i] = -INFINITY;
     memset(outputs, 0, queries * size * sizeof(float));
     for (size_t key = first_key(head, query); key < query + queries; key += PEF_KEYS) {
       const size_t keys = smaller(query + queries - key, PEF_KEYS);
-      pef_gemm_f32(scores, PEF_KEYS, head->q + query * head->q_row, head->q_row, 1,
+      pef_gemm_f32(scores, PEF_KEYS, head->q + (query - first) * head->q_row, head->q_row, 1,
                    keys_panels + key * size, PEF_PANEL, size * PEF_PANEL, queries, keys, size, 0);
       soften(head, scores, query, queries, key, keys, top, sums, outputs);
       pef_gemm_f32(outputs, size, scores, PEF_KEYS, 1, head->v + key * head->k_row, head->k_row,
@@ -84,10 +84,30 @@ void pef_attention_forward_f32(const struct pef_attention *head, float *o, float
     }
     for (size_t i = 0; i < queries; i++) {
       const float factor = 1.0f / sums[i];
-      float *row = o + (query + i) * head->q_row;
+      float *row = o + (query - first + i) * head->q_row;
       for (size_t j = 0; j < size; j++) row[j] = outputs[i * size + j] * factor;
-      lse[query + i] = top[i] + logf(sums[i]);
+      if (lse) lse[query - first + i] = top[i] + logf(sums[i]);
     }
+  }
+}
+
+void pef_attention_forward_f32(const struct pef_attention *head, float *o, float *lse,
+                               float *scratch) {
+  pef_transpose_panels_f32(scratch, head->k, head->k_row, head->count, head->size);
+  attend(head, scratch, 0, o, lse, scratch + panels(head->count) * head->size);
+}
+
+void pef_attention_cached_f32(const struct pef_attention *head, size_t first, float *o,
+                              float *scratch) {
+  attend(head, head->k, first, o, NULL, scratch);
+}
+
+void pef_append_panels_f32(float *restrict panels, size_t first, const float *restrict x,
+                           size_t row, size_t rows, size_t columns) {
+  for (size_t i = 0; i < rows; i++, x += row) {
+    const size_t place = first + i;
+    float *to = panels + place / PEF_PANEL * PEF_PANEL * columns + place % PEF_PANEL;
+    for (size_t l = 0; l < columns; l++) to[l * PEF_PANEL] = x[l];
   }
 }
 

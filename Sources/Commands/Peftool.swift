@@ -21,7 +21,7 @@ package struct Peftool: ParsableCommand {
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
       ResizeCommand.self, PruneCommand.self, ExtractCommand.self, TokenizeCommand.self,
-      FinetuneCommand.self,
+      FinetuneCommand.self, EvaluateCommand.self, GenerateCommand.self,
     ])
 
   package init() {}

@@ -22,10 +22,13 @@ struct RunOptions: ParsableArguments {
   private static let maximumThreadCount = 1024
 
   func validate() throws {
-    // A number of threads that no machine has.
-    if let threads, !(1...Self.maximumThreadCount).contains(threads) {
-      throw ValidationError(
-        "--threads is \(threads), expected 1 to \(Self.maximumThreadCount)")
+    if let threads { try Self.validate(threads: threads) }
+  }
+
+  /// Refuses a number of threads that no machine has.
+  static func validate(threads: Int) throws {
+    guard (1...maximumThreadCount).contains(threads) else {
+      throw ValidationError("--threads is \(threads), expected 1 to \(maximumThreadCount)")
     }
   }
 }

@@ -199,7 +199,7 @@ package struct DecoderLayer: Sendable {
   }
 
   /// Each head of a row as a row.
-  private func byHead(_ x: Rows) -> Rows {
+  func byHead(_ x: Rows) -> Rows {
     x.reshaped(x.count * x.columns / attention.headSize, attention.headSize)
   }
 

@@ -138,6 +138,63 @@ package struct FrozenWeight: Sendable {
     }
   }
 
+  /// y = x·Wᵀ for some rows of W, all columns: for few rows of x, of which each is read with the
+  /// weights in the cache.
+  ///
+  /// Shapes: x (N, inputs), y (N, rows). What is multiplied as it is read is numbers, and 4-bit
+  /// codes in whole groups of 16; all else is widened first, into `tile`, which has room for a row.
+  func multiply(rows: Range<Int>, by x: Rows, into y: Rows, tile: Rows) {
+    precondition(x.columns == inputs && y.count == x.count && y.columns == rows.count)
+    precondition(rows.lowerBound >= 0 && rows.upperBound <= outputs, "rows that there are")
+    if hasFusedProducts {
+      for place in 0..<x.count {
+        x.withSpan(row: place) { x in
+          y.withSpan(row: place) { multiply(rows: rows, by: x.span, into: &$0) }
+        }
+      }
+      return
+    }
+    precondition(tile.columns >= inputs, "room for a row")
+    for part in rows.cut(into: max(1, min(Self.widenedCount, tile.columns) / max(1, inputs))) {
+      let tile = tile.reshaped(part.count, inputs)
+      widen(rows: part, columns: 0..<inputs, into: tile)
+      for place in 0..<x.count {
+        let first = part.lowerBound - rows.lowerBound
+        tile.multiplyRows(
+          by: x.rows(place..<place + 1),
+          into: y.rows(place..<place + 1).columns(first..<first + part.count))
+      }
+    }
+  }
+
+  /// Whether rows are multiplied as they are read.
+  private var hasFusedProducts: Bool {
+    switch codes {
+    case .numbers: true
+    case .blocks(_, let size, _, _): inputs % 16 == 0 && size % 16 == 0
+    case .rows: false
+    }
+  }
+
+  /// The products of some rows with one vector.
+  private func multiply(
+    rows: Range<Int>, by x: Span<Float>, into y: inout MutableSpan<Float>
+  ) {
+    let first = rows.lowerBound * inputs
+    switch codes {
+    case .numbers(let dtype, let bytes):
+      dtype.multiplyRows(bytes.span, first: first, rows: rows.count, by: x, into: &y)
+    case .blocks(let code, let size, let bytes, let scales):
+      code.multiplyRows(
+        bytes.span, absmax: scales.span, blockSize: size, first: first, rows: rows.count, by: x,
+        into: &y)
+    case .rows: preconditionFailure("these are widened first")
+    }
+  }
+
+  /// The floats that are widened at a time: they stay in the first cache.
+  private static let widenedCount = 4096
+
   /// The length of each row: a sum of squares in f64, its root rounded to f32.
   package var rowNorms: [Float] {
     let row = Rows(1, inputs)

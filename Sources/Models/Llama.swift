@@ -143,10 +143,13 @@ package final class Llama: Sendable {
       + layers.flatMap(\.projections).reduce(0) { $0 + $1.weight.byteCount }
   }
 
+  /// The linear layers by their inputs, from the model's input on.
+  var groups: [ProjectionGroup] {
+    layers.flatMap { [$0.attentionInputs, $0.attentionOutput, $0.gates, $0.down] } + [head]
+  }
+
   /// The largest sum of ranks of the layers of one input.
   package var largestRank: Int {
-    let groups =
-      layers.flatMap { [$0.attentionInputs, $0.attentionOutput, $0.gates, $0.down] } + [head]
-    return groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
+    groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
   }
 }

@@ -109,6 +109,13 @@ package struct LlamaConfiguration: Equatable, Sendable {
     rotary = try RotaryScaling(fields, positionCount: positionCount)
   }
 
+  /// The most tokens of a text: `max_position_embeddings`, and with `dynamic` frequencies, which
+  /// stretch with the text, as many as their factor makes of it.
+  package var contextLength: Int {
+    guard case .dynamic(let factor, let original) = rotary.kind else { return positionCount }
+    return Int(min(Double(original) * max(factor, 1), Double(1 << 30)))
+  }
+
   /// Which keys the layers see.
   private static func windows(
     _ fields: ConfigurationFields, _ family: Family, _ count: Int

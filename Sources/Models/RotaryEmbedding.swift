@@ -15,15 +15,20 @@ package struct RotaryEmbedding: Sendable {
 
   /// Tables for positions 0 to `count` − 1 of a sequence that long.
   package init(_ scaling: RotaryScaling, headSize: Int, count: Int) {
-    let (frequencies, factor) = scaling.frequencies(headSize: headSize, length: count)
+    self.init(scaling, headSize: headSize, positions: 0..<count, length: count)
+  }
+
+  /// Tables for some positions of a text of that length, of which the first becomes number 0.
+  init(_ scaling: RotaryScaling, headSize: Int, positions: Range<Int>, length: Int) {
+    let (frequencies, factor) = scaling.frequencies(headSize: headSize, length: length)
     self.factor = factor
-    cosines = Rows(count, headSize / 2)
-    sines = Rows(count, headSize / 2)
-    for position in 0..<count {
+    cosines = Rows(positions.count, headSize / 2)
+    sines = Rows(positions.count, headSize / 2)
+    for (row, position) in positions.enumerated() {
       for (place, frequency) in frequencies.enumerated() {
         let angle = Float(position) * frequency
-        cosines[position, place] = cosf(angle) * factor
-        sines[position, place] = sinf(angle) * factor
+        cosines[row, place] = cosf(angle) * factor
+        sines[row, place] = sinf(angle) * factor
       }
     }
   }

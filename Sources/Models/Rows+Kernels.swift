@@ -69,6 +69,12 @@ extension Rows {
 }
 
 extension Rows {
+  /// y = self · x: (1, count) from x (1, columns), over 16 partial sums.
+  func multiplyRows(by x: Rows, into y: Rows) {
+    precondition(x.count == 1 && x.columns == columns && y.count == 1 && y.columns == count)
+    unsafe pef_rows_times_vector_f32(y.pointer, pointer, stride, x.pointer, count, columns)
+  }
+
   /// Each column times its factor, plus its offset.
   func scaleColumns(by factors: Rows?, plus offsets: Rows?) {
     precondition((factors?.columns ?? columns) == columns, "a factor a column")

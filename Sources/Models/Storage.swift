@@ -9,18 +9,27 @@ package final class Storage: @unchecked Sendable {
   /// The floats that it has room for.
   let count: Int
   let memory: UnsafeMutablePointer<Float>
+  private let allocated: UnsafeMutableRawPointer
+
+  /// What a line of the cache holds, in bytes.
+  private static let alignment = 64
 
   /// Room for so many floats, aligned to a line of the cache.
+  ///
+  /// What is large takes no memory before it is written: the system gives pages of zeros.
   package init(_ count: Int) {
     precondition(count >= 0, "no negative size")
     self.count = count
     let bytes = max(count, 1) * MemoryLayout<Float>.stride
-    let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-    unsafe memset(raw, 0, bytes)
-    unsafe memory = raw.bindMemory(to: Float.self, capacity: max(count, 1))
+    guard let allocated = unsafe calloc(1, bytes + Self.alignment) else {
+      preconditionFailure("no memory for \(bytes) bytes")
+    }
+    unsafe self.allocated = allocated
+    unsafe memory = allocated.alignedUp(toMultipleOf: Self.alignment)
+      .bindMemory(to: Float.self, capacity: max(count, 1))
   }
 
-  deinit { unsafe UnsafeMutableRawPointer(memory).deallocate() }
+  deinit { unsafe free(allocated) }
 }
 
 /// Rows of floats in a storage: a matrix, or some of its rows and columns.

@@ -98,6 +98,34 @@ package enum FourBitCode: String, CaseIterable, Sendable {
     }
   }
 
+  /// The products of some rows of a matrix of codes with a vector, in f32 over 16 partial sums.
+  ///
+  /// The rows lie without gaps, the first from the element `first` on; they, `first` and the blocks
+  /// are of multiples of 16 elements.
+  package func multiplyRows(
+    _ packed: RawSpan, absmax: Span<Float>, blockSize: Int, first: Int, rows: Int,
+    by x: Span<Float>, into y: inout MutableSpan<Float>
+  ) {
+    guard rows > 0, x.count > 0 else { return }
+    let end = first + rows * x.count
+    precondition(first >= 0 && blockSize > 0 && y.count >= rows, "a number a row")
+    precondition((first | blockSize | x.count) % 16 == 0, "whole groups of codes")
+    precondition(packed.byteCount >= Self.byteCount(of: end), "rows that there are")
+    precondition(absmax.count >= Self.blockCount(of: end, blockSize: blockSize))
+    // As in quantize.
+    unsafe packed.withUnsafeBytes { packed in
+      unsafe absmax.withUnsafeBufferPointer { absmax in
+        unsafe x.withUnsafeBufferPointer { x in
+          unsafe y.withUnsafeMutableBufferPointer {
+            unsafe pef_codes4_times_vector_f32(
+              kernel, packed.assumingMemoryBound(to: UInt8.self).baseAddress, absmax.baseAddress,
+              blockSize, first, x.baseAddress, rows, x.count, $0.baseAddress)
+          }
+        }
+      }
+    }
+  }
+
   /// The same for a tile: `rows` rows of `columns` elements, `row` elements apart in the matrix that
   /// the codes are of, from the element `first` on.
   package func dequantizeTile(

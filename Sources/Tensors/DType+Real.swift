@@ -62,4 +62,31 @@ extension DType {
       }
     }
   }
+
+  /// The products of some rows of a matrix of this type with a vector, in f32 over 16 partial sums.
+  ///
+  /// - Parameters:
+  ///   - bytes: the whole matrix.
+  ///   - first: its element with which the first row begins.
+  ///   - x: the vector, as long as the matrix's rows.
+  ///   - y: a number a row.
+  package func multiplyRows(
+    _ bytes: RawSpan, first: Int, rows: Int, by x: Span<Float>, into y: inout MutableSpan<Float>
+  ) {
+    guard let kernel else { preconditionFailure("no maths for \(self)") }
+    guard rows > 0 else { return }
+    let size = bitCount / 8
+    precondition(first >= 0 && y.count >= rows, "a number a row")
+    precondition(bytes.byteCount >= (first + rows * x.count) * size, "rows that there are")
+    // The kernel reads no further than the last row, and writes a number a row.
+    unsafe bytes.withUnsafeBytes { bytes in
+      unsafe x.withUnsafeBufferPointer { x in
+        unsafe y.withUnsafeMutableBufferPointer {
+          unsafe pef_weights_times_vector_f32(
+            kernel, bytes.baseAddress.map { unsafe $0 + first * size }, x.count, x.baseAddress,
+            rows, x.count, $0.baseAddress)
+        }
+      }
+    }
+  }
 }

@@ -68,6 +68,11 @@ private let standIns = [
   "merged.safetensors": "merged/lora.safetensors",
   "expected": "bases/llama-bf16",
   "quantized": "quantized/llama-nf4-double",
+  "tiny-chat": "generation/tiny-chat",
+  "tiny-sailor": "generation/tiny-sailor",
+  "story.txt": "generation/story.txt",
+  "pairs.jsonl": "generation/pairs.jsonl",
+  "questions.jsonl": "generation/questions.jsonl",
   "kohya-adapter.safetensors": "kohya/dora.safetensors",
   "tokenizer.json": "tokenizers/llama3.json",
 ]

@@ -49,6 +49,11 @@ import Testing
     ["combine", lora, "-o", "out"], ["combine", lora, "--dry-run"],
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
     ["tokenize", Repository.sample("tokenizers/gpt2.json"), "a text"],
+    ["generate", Repository.sample("generation/tiny-chat"), "Once"],
+    [
+      "evaluate", Repository.sample("generation/tiny-chat"), "--data",
+      Repository.sample("generation/story.txt"),
+    ],
   ])
   func thePageNamesEveryKey(arguments: [String]) throws {
     let place = try Workplace()

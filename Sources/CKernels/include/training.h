@@ -89,6 +89,17 @@ size_t pef_attention_scratch(size_t count, size_t size);
 void pef_attention_forward_f32(const struct pef_attention *head, float *o, float *lse,
                                float *scratch);
 
+/// The same for the tokens from `first` on, whose queries q holds, where the keys of all lie in
+/// panels of a cache, which k points to: the same numbers, whatever was computed before. Scratch as
+/// for a sequence of no tokens.
+void pef_attention_cached_f32(const struct pef_attention *head, size_t first, float *o,
+                              float *scratch);
+
+/// The rows of x (rows, columns), rows `row` apart, as columns `first` and following of the panels
+/// of pef_transpose_panels_f32.
+void pef_append_panels_f32(float *panels, size_t first, const float *x, size_t row, size_t rows,
+                           size_t columns);
+
 /// dq, dk and dv from d_out, which has o's layout, as dq; rows of dk and dv are dk_row apart.
 void pef_attention_backward_f32(const struct pef_attention *head, const float *o, const float *lse,
                                 const float *d_out, float *dq, float *dk, float *dv,
@@ -116,10 +127,23 @@ void pef_fold_heads_f32(float *y, size_t y_row, const float *x, size_t x_row, si
 void pef_rows_times_vector_f32(float *y, const float *w, size_t row, const float *x, size_t rows,
                                size_t columns);
 
+/// y[i] = the product of row i of w, `columns` elements of that type, with x, over 16 partial sums;
+/// rows of w are `row` elements apart. Each element is widened as pef_widen_f32 does. Reads what
+/// lies in memory once: for one token a model is no faster than that.
+void pef_weights_times_vector_f32(enum pef_dtype dtype, const void *w, size_t row, const float *x,
+                                  size_t rows, size_t columns, float *y);
+
+/// The same for rows of codes of pef_quantize4, without gaps, the first of which begins at the
+/// element `first`: level * absmax, rounded, times x. `columns`, `first` and block_size are
+/// multiples of 16.
+void pef_codes4_times_vector_f32(enum pef_code4 code, const uint8_t *packed, const float *absmax,
+                                 size_t block_size, size_t first, const float *x, size_t rows,
+                                 size_t columns, float *y);
+
 /// One step of AdamW (Loshchilov and Hutter 2019), rounded where torch 2.13 rounds on a CPU
 /// (`_single_tensor_adamw`): p *= decay; m += (1 - beta1) * (g - m) and v = beta2 * v +
-/// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square root
-/// is the nearest number, which that of torch's vectors is not always.
+/// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square
+/// root is the nearest number, which that of torch's vectors is not always.
 struct pef_adamw {
   float decay;      // 1 - rate * weight decay
   float beta2;

@@ -83,7 +83,7 @@ package final class DataInput {
   /// All bytes with the place of the first of them.
   ///
   /// - Throws: as `next()`, and `unsupported` where they are more than `limit`.
-  func all(limit: Int) throws(PeftoolError) -> (bytes: [UInt8], offset: Int) {
+  package func all(limit: Int) throws(PeftoolError) -> (bytes: [UInt8], offset: Int) {
     var (all, start) = try next()
     while true {
       guard all.count <= limit else {

@@ -11,7 +11,7 @@ package struct JSONLines {
   private var kind: (Example.Kind, line: Int)?
 
   /// What is read of one line.
-  private static let limits = JSON.Limits(
+  static let limits = JSON.Limits(
     byteCount: LineReader.maximumByteCount, valueCount: JSON.Limits.configuration.valueCount,
     depth: JSON.Limits.configuration.depth)
 

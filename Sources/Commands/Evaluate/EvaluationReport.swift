@@ -1,0 +1,73 @@
+import Files
+import JSON
+import Reports
+
+/// How well a model has predicted, in words and as JSON.
+struct EvaluationReport {
+  let evaluation: Evaluation
+  let outcome: Evaluation.Outcome
+  let data: String
+  let seconds: Double
+
+  /// The figures for a person.
+  func text(width: Int) -> String {
+    var facts = Facts()
+    facts.append("model", evaluation.language.path.printable)
+    for path in evaluation.language.adapters { facts.append("adapter", path.printable) }
+    facts.append("data", data.printable)
+    switch outcome {
+    case .texts(let scores):
+      facts.append("predicted", "\(scores.tokenCount.text(of: "token")) of \(what(scores.count))")
+      facts.append("loss", scores.loss?.fixed(6))
+      facts.append("perplexity", scores.perplexity?.fixed(4))
+    case .questions(let scores):
+      facts.append("questions", scores.count.groupedText)
+      facts.append(
+        "accuracy", "\(scores.accuracy.percentText) (\(scores.correctCount.groupedText) right)")
+      facts.append(
+        "by length",
+        "\(scores.normalizedAccuracy.percentText) "
+          + "(\(scores.normalizedCorrectCount.groupedText) right)")
+    }
+    facts.append(
+      "computed",
+      "\(evaluation.computedTokenCount.text(of: "token")) in \(seconds.durationText)")
+    return facts.text(width: width)
+  }
+
+  private func what(_ count: Int) -> String { count.text(of: "text") }
+
+  /// The same for a program; `Formats/json-output.md` describes it.
+  var json: JSON {
+    let settings = evaluation.settings
+    func number(_ value: Double?) -> JSON {
+      value.flatMap { $0.isFinite ? .number($0) : nil } ?? .null
+    }
+    var members: [JSON.Member] = [
+      .init("model", .string(evaluation.language.path)),
+      .init("adapters", .array(evaluation.language.adapters.map { .string($0) })),
+      .init("data", .string(data)),
+      .init("maxLength", .number(settings.maximumLength)),
+      .init("stride", .number(settings.stride)),
+    ]
+    var texts: Evaluation.TextScores?
+    var questions: Evaluation.QuestionScores?
+    switch outcome {
+    case .texts(let scores): texts = scores
+    case .questions(let scores): questions = scores
+    }
+    members += [
+      .init("kind", .string(texts == nil ? "questions" : "texts")),
+      .init("count", .number(texts?.count ?? questions?.count ?? 0)),
+      .init("predictedTokens", texts.map { .number($0.tokenCount) } ?? .null),
+      .init("loss", number(texts?.loss)),
+      .init("perplexity", number(texts?.perplexity)),
+      .init("accuracy", number(questions?.accuracy)),
+      .init("accuracyByLength", number(questions?.normalizedAccuracy)),
+      .init("computedTokens", .number(evaluation.computedTokenCount)),
+      .init("seconds", .number(seconds)),
+      .init("notes", .array(evaluation.language.notes.map { .string($0) })),
+    ]
+    return .object(members)
+  }
+}

@@ -1,0 +1,187 @@
+import ArgumentParser
+import Examples
+import Files
+import Glibc
+import JSON
+import Models
+import Reports
+import Tokenizers
+
+/// `peftool generate`: text that a model goes on with.
+struct GenerateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "generate",
+    abstract: "Goes on with a text, with or without adapters.",
+    discussion: """
+      Prints what the model says comes after PROMPT, as it comes. A prompt that is - or missing is \
+      read from standard input, without a newline at its end. The model is a directory with \
+      config.json, tokenizer.json and weights in safetensors or PyTorch files, of the Llama family \
+      (llama, mistral, qwen2, qwen3), also one that bitsandbytes has quantized; it is computed in \
+      f32 from the weights as they lie in the file.
+
+        peftool generate tiny-chat 'Once upon a time'
+        peftool generate tiny-chat 'What is a LoRA?' --chat --chat-template chatml
+        peftool generate tiny-chat 'Once upon a' --adapter tiny-sailor --max-tokens 40
+        echo 'Once upon a time' | peftool generate tiny-chat --temperature 0.8 --seed 7
+
+      --adapter: LoRA, rsLoRA, DoRA or AdaLoRA of PEFT, applied beside the weights: nothing is \
+      merged, and the numbers are those of the merged model before any rounding. Several LoRA \
+      adapters are added up, each times its weight. An adapter that changes more than linear \
+      layers is refused: `merge` folds it in.
+
+      --chat puts the prompt as the user's message into the model's chat template, and ends where \
+      the assistant's turn ends; --chat-template names the family where the model's template is \
+      none that peftool knows.
+
+      Without --temperature each token is the most likely one. With it tokens are drawn; the same \
+      seed gives the same text for any number of threads. Penalty, temperature, top-k and top-p \
+      are applied in this order, as transformers does.
+
+      The text ends with a token that generation_config.json or config.json names as \
+      eos_token_id, before a string of --stop, after --max-tokens, or where the model takes no \
+      longer texts. How many tokens there were, and how fast they came, is told on standard error; \
+      Formats/json-output.md describes what --json prints.
+      """)
+
+  @Argument(help: "The model's directory.", completion: .file())
+  var model: String
+
+  @Argument(help: "The text to go on with; - or none for standard input.")
+  var prompt: String?
+
+  @Flag(help: "Take the prompt for a user's message to an assistant.")
+  var chat = false
+
+  @Option(help: "What the assistant is told first, with --chat.")
+  var system: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The family of the chat template, such as chatml or llama3.", valueName: "name"))
+  var chatTemplate: String?
+
+  @Option(help: ArgumentHelp("The most tokens that are added.", valueName: "n"))
+  var maxTokens = 256
+
+  @Option(help: ArgumentHelp("Draw tokens; logits are divided by it first.", valueName: "number"))
+  var temperature: Float = 0
+
+  @Option(help: ArgumentHelp("Draw from the n most likely tokens only.", valueName: "n"))
+  var topK: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Draw from the most likely tokens that have this share of the probability together.",
+      valueName: "share"))
+  var topP: Float?
+
+  @Option(
+    help: ArgumentHelp(
+      "Make tokens that are in the text already less likely; 1 is none.", valueName: "number"))
+  var repetitionPenalty: Float = 1
+
+  @Option(help: ArgumentHelp("The seed of the random numbers.", valueName: "n"))
+  var seed: UInt64 = 0
+
+  @Option(
+    help: ArgumentHelp("End before this text; repeatable.", valueName: "text"))
+  var stop: [String] = []
+
+  @OptionGroup var options: ModelOptions
+
+  /// The most bytes of a prompt from standard input.
+  private static let maximumPromptByteCount = 64 << 20
+
+  func validate() throws {
+    guard maxTokens > 0 else { throw ValidationError("--max-tokens is \(maxTokens), expected 1") }
+    guard temperature >= 0, temperature.isFinite else {
+      throw ValidationError("--temperature is \(temperature), expected 0 or more")
+    }
+    guard topK ?? 1 > 0 else {
+      throw ValidationError("--top-k is \(topK ?? 0), expected 1 or more")
+    }
+    guard topP ?? 1 > 0, topP ?? 1 <= 1 else {
+      throw ValidationError("--top-p is \(topP ?? 0), expected more than 0 and 1 at most")
+    }
+    guard repetitionPenalty > 0, repetitionPenalty.isFinite else {
+      throw ValidationError(
+        "--repetition-penalty is \(repetitionPenalty), expected more than 0")
+    }
+    if temperature == 0, topK != nil || topP != nil {
+      throw ValidationError("--top-k and --top-p go with --temperature")
+    }
+    if !chat, system != nil || chatTemplate != nil {
+      throw ValidationError("--system and --chat-template go with --chat")
+    }
+    if let empty = stop.first(where: \.isEmpty) {
+      throw ValidationError("--stop is '\(empty)', expected a text")
+    }
+    if prompt == nil, Terminal.isTerminal(STDIN_FILENO) {
+      throw ValidationError(
+        "Missing expected argument '<prompt>', and standard input is a terminal")
+    }
+  }
+
+  func run() throws {
+    let text = try promptText()
+    let language = try LanguageModel(opening: model, options)
+    var endTokens = language.endTokens
+    let tokens: [Int32]
+    if chat {
+      let template = try template(in: language.folder)
+      let messages = [system.map { ChatMessage(.system, $0) }, ChatMessage(.user, text)]
+      let segments = try template.segments(
+        messages.compactMap(\.self), tokens: language.tokens, options: .init(isPrompt: true))
+      tokens = try language.encode(segments.text, addingSpecialTokens: false)
+      if let end = language.tokenizer.id(of: try template.turnEnd(language.tokens)) {
+        endTokens.insert(end)
+      }
+    } else {
+      tokens = try language.encode(text)
+    }
+    let generation = TextGeneration(
+      language: language,
+      sampling: Sampling(
+        temperature: temperature, topK: topK, topP: topP, repetitionPenalty: repetitionPenalty,
+        seed: seed),
+      endTokens: endTokens, stops: stop, maximumTokenCount: maxTokens)
+    let result = try generation.run(tokens, team: options.team) { (piece) throws(PeftoolError) in
+      if !options.json { try StandardOutput.print(piece) }
+    }
+    let report = GenerationReport(
+      language: language, promptTokenCount: tokens.count, result: result, seed: seed)
+    if options.json {
+      try StandardOutput.print(report.json.text(indent: 2) + "\n")
+    } else {
+      if Terminal.isTerminal(STDOUT_FILENO) { try StandardOutput.print("\n") }
+      if !options.quiet { writeToStandardError(report.text) }
+    }
+  }
+
+  /// The prompt, from the argument or from standard input.
+  private func promptText() throws(PeftoolError) -> String {
+    if let prompt, prompt != DataInput.standardInputPath { return prompt }
+    let input = try DataInput(opening: DataInput.standardInputPath)
+    var (bytes, offset) = try input.all(limit: Self.maximumPromptByteCount)
+    if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
+    do throws(UTF8.ValidationError) {
+      _ = try UTF8Span(validating: bytes.span)
+    } catch {
+      throw PeftoolError(
+        .damaged, "the text is no UTF-8", offset: offset + error.byteOffsets.lowerBound,
+        path: input.path)
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
+  private func template(in folder: String) throws(PeftoolError) -> ChatTemplate {
+    if let chatTemplate { return try ChatTemplate(named: chatTemplate) }
+    guard let template = try ChatTemplate(inFolder: folder) else {
+      throw PeftoolError(
+        .different,
+        "the model has no chat template; --chat-template names one: "
+          + ChatTemplate.names.joined(separator: ", "), path: model)
+    }
+    return template
+  }
+}

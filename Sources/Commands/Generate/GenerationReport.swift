@@ -1,0 +1,50 @@
+import Files
+import JSON
+import Models
+import Reports
+
+/// What has been generated, and how fast, in words and as JSON.
+struct GenerationReport {
+  let language: LanguageModel
+  let promptTokenCount: Int
+  let result: TextGeneration.Result
+  let seed: UInt64
+
+  /// The notes for a person, a line each.
+  var text: String {
+    var speed = "first after \(result.firstTokenSeconds.durationText)"
+    if let rate = result.tokensPerSecond { speed += ", then \(rate.fixed(1)) tokens/s" }
+    let reason =
+      switch result.finish {
+      case .eos: "the model ended it"
+      case .stop: "ended before '\((result.stop ?? "").printable)'"
+      case .length: "ended by --max-tokens"
+      case .context:
+        "ended where the model takes no longer texts "
+          + "(\(language.model.configuration.contextLength) tokens)"
+      }
+    let summary =
+      "prompt of \(promptTokenCount.text(of: "token")); "
+      + "\(result.tokens.count.text(of: "token")), \(speed); \(reason)"
+    return (language.notes + [summary]).map { "note: \($0)\n" }.joined()
+  }
+
+  /// The same for a program; `Formats/json-output.md` describes it.
+  var json: JSON {
+    .object([
+      .init("model", .string(language.path)),
+      .init("adapters", .array(language.adapters.map { .string($0) })),
+      .init("text", .string(result.text)),
+      .init("finish", .string(result.finish.rawValue)),
+      .init("stop", result.stop.map { .string($0) } ?? .null),
+      .init("promptTokens", .number(promptTokenCount)),
+      .init("tokens", .number(result.tokens.count)),
+      .init("ids", .array(result.tokens.map { .number(Int($0)) })),
+      .init("seed", .number(String(seed))),
+      .init("firstTokenSeconds", .number(result.firstTokenSeconds)),
+      .init("seconds", .number(result.seconds)),
+      .init("tokensPerSecond", result.tokensPerSecond.map { .number($0) } ?? .null),
+      .init("notes", .array(language.notes.map { .string($0) })),
+    ])
+  }
+}
