@@ -36,7 +36,7 @@ package struct TrainingCheckpoint {
     _ trainer: Trainer, _ adapter: TrainedAdapter, state: JSON, into folder: String
   ) throws(PeftoolError) {
     var output = try StagedOutput(
-      .directory, at: path(folder, step: trainer.optimizer.stepCount), force: true)
+      .adapterFolder, at: path(folder, step: trainer.optimizer.stepCount), force: true)
     try adapter.write(into: &output)
     var items: [TensorFile.Item] = []
     for (parameter, moments) in zip(trainer.parameters, trainer.optimizer.moments) {

@@ -177,7 +177,7 @@ struct FinetuneJob {
   private func write(_ report: FinetuneReport, to folder: String) throws(PeftoolError) {
     let made = Folder.path(folder, "adapter")
     let card = "README.md"
-    var output = try StagedOutput(.directory, at: made, force: true)
+    var output = try StagedOutput(.adapterFolder, at: made, force: true)
     try adapter.write(into: &output)
     let text = ModelCard(
       base: command.model, isDoRA: command.adapter.dora, facts: report.lines
