@@ -70,7 +70,8 @@ package struct LineChart {
         "<rect x=\"\(x.fixed(0))\" y=\"4\" width=\"12\" height=\"12\" fill=\"\(color)\"/>")
       parts.append(text(x + 18, 14, curve.name, "start"))
     }
-    return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\((Self.left + Self.width + 10).fixed(0))\" "
+    let width = Self.left + Self.width + 10
+    return "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\(width.fixed(0))\" "
       + "height=\"\((bottom + 24).fixed(0))\" role=\"img\" aria-label=\"\(label.markupText)\">"
       + parts.joined() + "</svg>"
   }

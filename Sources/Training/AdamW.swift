@@ -10,9 +10,13 @@ package import Models
 package final class AdamW {
   /// The settings, by torch's names.
   package struct Settings: Equatable, Sendable {
+    /// How much of the mean of the gradients stays at each step.
     package var beta1 = 0.9
+    /// How much of the mean of their squares stays at each step.
     package var beta2 = 0.999
+    /// What is added to the divisor.
     package var epsilon = 1e-8
+    /// What part of a value goes at each step, times the learning rate.
     package var weightDecay = 0.0
 
     package init() {}

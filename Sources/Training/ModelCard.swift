@@ -14,7 +14,8 @@ package struct ModelCard {
   /// The text of the file.
   package var text: String {
     // A path of this machine tells nobody a base.
-    let isName = base.split(separator: "/").count == 2 && !base.hasPrefix("/") && !base.hasPrefix(".")
+    let isName =
+      base.split(separator: "/").count == 2 && !base.hasPrefix("/") && !base.hasPrefix(".")
     var lines = ["---", "library_name: peft", "pipeline_tag: text-generation", "tags:"]
     if isName {
       lines.insert("base_model: \(base)", at: 1)

@@ -36,7 +36,8 @@ package final class TrainingLog {
   package static func entries(_ path: String, upTo step: Int) throws(PeftoolError) -> [JSON] {
     let file = try InputFile(opening: path)
     var entries: [JSON] = []
-    for (number, line) in try file.bytes(0..<file.byteCount).split(separator: UInt8(ascii: "\n")).enumerated() {
+    let lines = try file.bytes(0..<file.byteCount).split(separator: UInt8(ascii: "\n"))
+    for (number, line) in lines.enumerated() {
       do throws(PeftoolError) {
         let entry = try JSON(parsing: Array(line))
         // A line that a kill has cut short is of a later step than any checkpoint.

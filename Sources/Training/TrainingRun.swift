@@ -135,7 +135,7 @@ package final class TrainingRun {
     ])
   }
 
-  /// Makes the steps that are left. Afterwards the model has the adapter of the last step.
+  /// Makes the steps that are left; afterwards the model has the adapter of the last one.
   ///
   /// - Parameters:
   ///   - isInterrupted: asked after each step.

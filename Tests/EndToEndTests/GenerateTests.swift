@@ -86,7 +86,7 @@ import Testing
 
   @Test(arguments: [
     (["--top-k", "5"], "--top-k and --top-p go with --temperature"),
-    (["--temperature", "-1"], "--temperature is -1.0, expected 0 or more"),
+    (["--temperature=-1"], "--temperature is -1.0, expected 0 or more"),
     (["--temperature", "1", "--top-p", "0"], "--top-p is 0.0, expected more than 0"),
     (["--temperature", "1", "--top-k", "0"], "--top-k is 0, expected 1 or more"),
     (["--repetition-penalty", "0"], "--repetition-penalty is 0.0, expected more than 0"),
@@ -234,7 +234,8 @@ import Testing
         of: "\"max_position_embeddings\": 256", with: "\"max_position_embeddings\": 1000000"))
     let run = try place.shell(
       """
-      peftool generate model Once --max-tokens 500000 > text & sleep 2; kill -INT $!; wait $!; \
+      timeout --preserve-status --signal INT 2 peftool generate model Once --max-tokens 500000 \
+        > text
       echo $?
       """)
     #expect(run.text == "130\n", "\(run.errors)")

@@ -249,7 +249,9 @@ enum PEFTAdapter {
       .object(values.map { .init("^" + $0.0.escapedForRegularExpressions, $0.1) })
     }
     let ranks = modules.filter { $0.rank != rank }.map { ($0.path, JSON.number($0.rank)) }
-    let alphas = modules.filter { $0.alpha != alpha }.map { ($0.path, PEFTConfiguration.number($0.alpha)) }
+    let alphas = modules.filter { $0.alpha != alpha }.map {
+      ($0.path, PEFTConfiguration.number($0.alpha))
+    }
     let targets = modules.map(\.path).sorted { $0.precedesByBytes($1) }
     let string: (String?) -> JSON = { $0.map(JSON.string) ?? .null }
     let whole = Set(adapter.saved.filter { !$0.isBias }.map { ExactName($0.path) })

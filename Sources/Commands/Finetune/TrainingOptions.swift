@@ -13,7 +13,8 @@ struct TrainingOptions: ParsableArguments {
   var batchSize = 4
 
   @Option(
-    name: .customLong("gradient-accumulation"), help: ArgumentHelp("Batches a step.", valueName: "n"))
+    name: .customLong("gradient-accumulation"),
+    help: ArgumentHelp("Batches a step.", valueName: "n"))
   var accumulation = 1
 
   @Option(help: ArgumentHelp("The highest learning rate.", valueName: "rate"))

@@ -153,7 +153,9 @@ struct GenerateCommand: ParsableCommand {
     if options.json {
       try StandardOutput.print(report.json.text(indent: 2) + "\n")
     } else {
-      if Terminal.isTerminal(STDOUT_FILENO) { try StandardOutput.print("\n") }
+      // A prompt of the shell comes on a line of its own; what goes into a file stays as it is.
+      let end = Terminal.isTerminal(STDOUT_FILENO) ? "\n" : ""
+      try StandardOutput.print(end)
       if !options.quiet { writeToStandardError(report.text) }
     }
   }
