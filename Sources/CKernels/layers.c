@@ -148,6 +148,27 @@ PEF_CLONES void pef_column_products_f32(float *restrict sums, const float *restr
   }
 }
 
+PEF_CLONES void pef_multiply_elements_f32(float *restrict y, size_t y_row,
+                                          const float *restrict x, size_t x_row,
+                                          const float *restrict factors, size_t factors_row,
+                                          size_t rows, size_t columns) {
+  for (size_t i = 0; i < rows; i++, y += y_row, x += x_row, factors += factors_row)
+    for (size_t j = 0; j < columns; j++) y[j] = x[j] * factors[j];
+}
+
+PEF_CLONES void pef_add_products_f32(float *restrict y, size_t y_row, const float *restrict x,
+                                     size_t x_row, const float *restrict factors,
+                                     size_t factors_row, size_t rows, size_t columns) {
+  for (size_t i = 0; i < rows; i++, y += y_row, x += x_row, factors += factors_row)
+    for (size_t j = 0; j < columns; j++) y[j] = __builtin_fmaf(x[j], factors[j], y[j]);
+}
+
+PEF_CLONES void pef_scale_rows_minus_f32(float *restrict y, const float *restrict factors,
+                                         const float *restrict x, size_t rows, size_t columns) {
+  for (size_t i = 0; i < rows; i++, y += columns, x += columns)
+    for (size_t j = 0; j < columns; j++) y[j] = __builtin_fmaf(y[j], factors[i], -x[j]);
+}
+
 PEF_CLONES void pef_fold_heads_f32(float *restrict y, size_t y_row, const float *restrict x,
                                    size_t x_row, size_t rows, size_t groups, size_t repeats,
                                    size_t size) {

@@ -16,6 +16,11 @@ package struct RandomNumbers: Sendable {
     self.stream = words(stream)
   }
 
+  /// The stream of a name: a number that follows from its bytes alone (FNV-1a, 64 bits).
+  package static func stream(named name: String) -> UInt64 {
+    name.utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+  }
+
   /// Element i of a uniform distribution over [0, 1), a multiple of 2⁻⁵³.
   package func uniform(_ index: Int) -> Double { Double(bits(index) >> 11) * 0x1p-53 }
 

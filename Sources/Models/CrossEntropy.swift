@@ -33,6 +33,7 @@ struct CrossEntropy: Sendable {
     var losses: [Double] = []
     for tokens in (0..<h.count).cut(into: logits.count) {
       let z = logits.rows(0..<tokens.count)
+      let work = work.dropping(work.dropout?.from(tokens.lowerBound))
       head.forward(h.rows(tokens), into: [z], work)
       losses += Self.losses(z, labels: Array(labels[tokens]), scale: scale, work)
       guard scale != nil else { continue }

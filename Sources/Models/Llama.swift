@@ -23,15 +23,16 @@ package final class Llama: Sendable {
   ///
   /// - Parameters:
   ///   - checkpoint: the model's tensors, with its `config.json`; bitsandbytes' codes stay codes.
-  ///   - adapter: the adapter of a linear layer, by its path and shape, if it has one.
+  ///   - adapter: the adapter of a linear layer, if it has one: by its path, its weight, and the
+  ///     weight before it was quantized.
   /// - Throws: `unsupported` and `damaged` for a configuration or tensors that do not make up such a
   ///   model, with the tensor's name; `io`; what `adapter` throws.
   package convenience init(
     _ checkpoint: Checkpoint,
     quantizing: Bool = false,
-    adapter: (_ module: String, _ weight: FrozenWeight) throws(PeftoolError) -> LoRA? = { _, _ in
-      nil
-    }
+    adapter: (
+      _ module: String, _ weight: FrozenWeight, _ original: FrozenWeight
+    ) throws(PeftoolError) -> LoRA? = { _, _, _ in nil }
   ) throws(PeftoolError) {
     guard let json = try checkpoint.modelConfig else {
       throw PeftoolError(
@@ -49,7 +50,7 @@ package final class Llama: Sendable {
 
   private init(
     _ configuration: LlamaConfiguration, _ weights: ModelWeights, _ quantizing: Bool,
-    _ adapter: (String, FrozenWeight) throws(PeftoolError) -> LoRA?
+    _ adapter: (String, FrozenWeight, FrozenWeight) throws(PeftoolError) -> LoRA?
   ) throws(PeftoolError) {
     var weights = weights
     self.configuration = configuration
@@ -63,13 +64,14 @@ package final class Llama: Sendable {
     func projection(
       _ module: String, _ outputs: Int, _ inputs: Int, _ hasBias: Bool
     ) throws(PeftoolError) -> Projection {
-      var weight = try weights.matrix(module + ".weight", outputs, inputs)
+      let original = try weights.matrix(module + ".weight", outputs, inputs)
+      var weight = original
       if quantizing, !weight.isQuantized {
         weight = try weight.quantized(.nf4, blockSize: 64, isNested: true)
       }
       return Projection(
         module, weight, bias: hasBias ? try weights.vector(module + ".bias", outputs) : nil,
-        adapter: try adapter(module, weight))
+        adapter: try adapter(module, weight, original))
     }
     func norm(_ module: String, _ size: Int) throws(PeftoolError) -> RMSNorm {
       RMSNorm(weight: try weights.vector(module + ".weight", size), epsilon: epsilon)
@@ -119,7 +121,7 @@ package final class Llama: Sendable {
       configuration.isTied
       ? table : try weights.matrix("lm_head.weight", configuration.vocabularySize, hidden)
     head = ProjectionGroup(projections: [
-      Projection("lm_head", output, adapter: try adapter("lm_head", output))
+      Projection("lm_head", output, adapter: try adapter("lm_head", output, output))
     ])
     try weights.checkAllUsed()
   }
@@ -147,6 +149,9 @@ package final class Llama: Sendable {
   var groups: [ProjectionGroup] {
     layers.flatMap { [$0.attentionInputs, $0.attentionOutput, $0.gates, $0.down] } + [head]
   }
+
+  /// The largest sum of inputs, over the layers of one input, of which adapters leave some out.
+  package var maskedInputs: Int { groups.map(\.maskedInputs).max() ?? 0 }
 
   /// The largest sum of ranks of the layers of one input.
   package var largestRank: Int {

@@ -3,7 +3,9 @@ import Tensors
 /// The adapter of a linear layer: LoRA, or with a magnitude DoRA.
 ///
 /// W' = W + s·B·A, or diag(m / ‖W + s·B·A‖) · (W + s·B·A) with the norm of each row, which is a
-/// constant in the backward pass (PEFT `lora/dora.py`; the paper's section 4.3).
+/// constant in the backward pass (PEFT `lora/dora.py`; the paper's section 4.3). The factors may
+/// have frozen rows after the trained ones: −B₀ and A₀ of a start that takes its product from the
+/// weight (PiSSA, OLoRA), so that W' is W as training begins.
 package final class LoRA: Sendable {
   /// A, (rank, inputs).
   package let a: TrainableParameter
@@ -11,11 +13,19 @@ package final class LoRA: Sendable {
   package let b: TrainableParameter
   /// DoRA's m, (1, outputs).
   package let magnitude: TrainableParameter?
+  /// What B adds besides, before the scaling, (1, outputs): PEFT's `lora_bias`.
+  package let bias: TrainableParameter?
   /// The factor s.
   package let scaling: Float
+  /// The share of the inputs of A that a training pass leaves out.
+  package let dropout: Double
 
-  /// s·A, in step with `a` since the last `refresh`.
+  /// A and B transposed with the frozen rows.
+  package let all: (a: Rows, b: Rows)
+  /// s·A with the frozen rows, in step with `a` since the last `refresh`.
   let scaledA: Rows
+  /// s·bias, (1, outputs), likewise.
+  let scaledBias: Rows?
   /// DoRA's norms of the rows, (1, outputs), which a forward pass finds.
   let norms: Rows
   /// m / norm, (1, outputs).
@@ -23,16 +33,30 @@ package final class LoRA: Sendable {
   private let memory: (a: Rows, b: Rows)
 
   /// An adapter of the given factors.
+  ///
+  /// - Parameter all: the factors with frozen rows, of which `a` and `b` are the first.
   package init(
-    a: TrainableParameter, b: TrainableParameter, magnitude: TrainableParameter?, scaling: Float
+    a: TrainableParameter, b: TrainableParameter, magnitude: TrainableParameter? = nil,
+    bias: TrainableParameter? = nil, scaling: Float, dropout: Double = 0,
+    all: (a: Rows, b: Rows)? = nil
   ) {
     precondition(a.values.count == b.values.count, "one rank")
+    precondition(magnitude == nil || bias == nil, "DoRA has no bias of its own")
+    precondition(dropout >= 0 && dropout < 1, "a share that leaves something")
     self.a = a
     self.b = b
     self.magnitude = magnitude
+    self.bias = bias
     self.scaling = scaling
+    self.dropout = dropout
+    self.all = all ?? (a.values, b.values)
+    precondition(self.all.a.count == self.all.b.count, "one rank of all")
+    precondition(
+      self.all.a.storage === a.values.storage && self.all.b.storage === b.values.storage,
+      "the trained rows are the first of all")
     let rank = a.values.count
-    scaledA = Rows(rank, a.values.columns)
+    scaledA = Rows(self.all.a.count, a.values.columns)
+    scaledBias = bias.map { Rows(1, $0.values.columns) }
     norms = Rows(1, magnitude == nil ? 0 : b.values.columns)
     gains = Rows(1, magnitude == nil ? 0 : b.values.columns)
     memory = (
@@ -42,27 +66,52 @@ package final class LoRA: Sendable {
     refresh()
   }
 
-  /// The rank.
+  /// The rank of what is trained.
   package var rank: Int { a.values.count }
+  /// The rank with the frozen rows.
+  var fullRank: Int { all.a.count }
   /// What is trained.
-  package var parameters: [TrainableParameter] { [a, b] + (magnitude.map { [$0] } ?? []) }
+  package var parameters: [TrainableParameter] { [a, b] + [magnitude, bias].compactMap(\.self) }
 
   /// Brings what follows from the factors up to date: called after each change of them.
   package func refresh() {
-    scaledA.copy(from: a.values)
-    for row in 0..<rank {
+    scaledA.copy(from: all.a)
+    for row in 0..<fullRank {
       scaledA.withSpan(row: row) { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
     }
+    guard let bias, let scaledBias else { return }
+    scaledBias.copy(from: bias.values)
+    scaledBias.withSpan { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
   }
 
   /// s·Aᵀ in panels: x · it is u = s·A·x.
-  func panelsOfA() -> Panels { Panels(transposing: scaledA, in: memory.a) }
-  /// B in panels: dy · it is B transposed times dy.
-  func panelsOfB() -> Panels { Panels(transposing: b.values, in: memory.b) }
+  func panelsOfA() -> Panels { Panels(transposing: scaledA.rows(0..<rank), in: memory.a) }
+  /// B in panels, each output's row times its factor if there are any: dy · it is Bᵀ·dy.
+  func panelsOfB(_ factors: Rows? = nil) -> Panels {
+    guard let factors else { return Panels(transposing: b.values, in: memory.b) }
+    let scaled = Rows(rank, b.values.columns)
+    scaled.copy(from: b.values)
+    scaled.scaleColumns(by: factors, plus: nil)
+    return Panels(transposing: scaled, in: memory.b)
+  }
 
-  /// tile += s·B·A, some rows and columns of it.
+  /// tile += s·B·A, some rows and columns of it, with what is frozen.
   func add(rows: Range<Int>, columns: Range<Int>, to tile: Rows) {
+    add(0..<fullRank, rows: rows, columns: columns, to: tile)
+  }
+
+  /// The same of what is frozen alone.
+  func addFrozen(rows: Range<Int>, columns: Range<Int>, to tile: Rows) {
+    guard rank < fullRank else { return }
+    add(rank..<fullRank, rows: rows, columns: columns, to: tile)
+  }
+
+  /// The same of some ranks of the two.
+  func add(
+    _ ranks: Range<Int>, rows: Range<Int>, columns: Range<Int>, to tile: Rows
+  ) {
     tile.multiply(
-      transposed: b.values.columns(rows), scaledA.columns(columns), adding: true)
+      transposed: all.b.rows(ranks).columns(rows), scaledA.rows(ranks).columns(columns),
+      adding: true)
   }
 }

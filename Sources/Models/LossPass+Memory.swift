@@ -2,7 +2,7 @@ extension LossPass {
   /// The bytes that a pass over so many tokens, in texts of so many, takes beside the model.
   package static func byteCount(
     _ configuration: LlamaConfiguration, tokens: Int, longest: Int, keeping: Keeping, rank: Int,
-    usesDoRA: Bool, threads: Int
+    masked: Int, usesDoRA: Bool, threads: Int
   ) -> Int {
     let hidden = configuration.hiddenSize
     let queries = configuration.headCount * configuration.headSize
@@ -19,7 +19,7 @@ extension LossPass {
       case .inputs: configuration.layerCount * hidden + layer
       case .nothing: layer
       }
-    let scratch = 5 * hidden + 2 * inner + 4 * queries + 2 * keys + 2 * rank + 1
+    let scratch = 5 * hidden + 2 * inner + 4 * queries + 2 * keys + 2 * rank + masked + 1
     let logits =
       min(tokens, CrossEntropy.tokenCount(vocabulary: configuration.vocabularySize))
       * configuration.vocabularySize
@@ -27,7 +27,11 @@ extension LossPass {
       heads: configuration.headCount, keyHeads: configuration.keyHeadCount,
       headSize: configuration.headSize, window: nil, scaling: 1)
     let tiles =
-      threads * max(ProjectionGroup.scratchCount, attention.scratchCount(length: longest))
+      threads
+      * max(
+        masked > 0
+          ? ProjectionGroup.droppingScratchCount(tokens: tokens) : ProjectionGroup.scratchCount,
+        attention.scratchCount(length: longest))
     let tables = longest * configuration.headSize
     return 4 * (tokens * (kept + scratch) + logits + tiles + tables)
   }

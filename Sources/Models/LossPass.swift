@@ -9,6 +9,7 @@ package final class LossPass: Sendable {
   private let model: Llama
   /// The most tokens of a batch.
   package let tokenCount: Int
+  private let keeping: Keeping
   private let work: Workspace
   /// What each layer keeps; one that all share where activations are checkpointed, or nothing is
   /// trained.
@@ -38,12 +39,14 @@ package final class LossPass: Sendable {
   /// Memory for batches of so many tokens, in texts of so many.
   package init(_ model: Llama, team: ThreadTeam, tokens: Int, longest: Int, keeping: Keeping) {
     self.model = model
+    self.keeping = keeping
     tokenCount = tokens
     let configuration = model.configuration
     let hidden = configuration.hiddenSize
     work = Workspace(
       team: team, tokens: tokens,
-      scratch: model.layers[0].attention.scratchCount(length: longest), rank: model.largestRank)
+      scratch: model.layers[0].attention.scratchCount(length: longest), rank: model.largestRank,
+      masked: model.maskedInputs)
     kept =
       keeping == .everything
       ? model.layers.map { $0.makeKept(tokens) } : [model.layers[0].makeKept(tokens)]
@@ -61,25 +64,30 @@ package final class LossPass: Sendable {
   }
 
   /// The loss of each label, in the order of the labels.
-  package func losses(_ batch: TokenBatch) -> [Double] { run(batch, scale: nil) }
+  package func losses(_ batch: TokenBatch) -> [Double] { run(batch, scale: nil, work) }
 
   /// The same, and the gradients of scale · Σ losses, added to those that are there.
-  package func addGradients(_ batch: TokenBatch, scale: Float) -> [Double] {
-    run(batch, scale: scale)
+  ///
+  /// - Parameter dropout: what adapters with dropout leave out; nil to leave out nothing.
+  package func addGradients(
+    _ batch: TokenBatch, scale: Float, dropout: Dropout? = nil
+  ) -> [Double] {
+    precondition(keeping != .nothing, "what a backward pass needs")
+    return run(batch, scale: scale, dropout.map { work.dropping($0) } ?? work)
   }
 
   /// The logits after some tokens, (places, vocabulary).
   package func logits(_ batch: TokenBatch, after places: [Int]) -> Rows {
-    forward(batch.tokens, texts(of: batch))
+    forward(batch.tokens, texts(of: batch), work)
     let logits = Rows(places.count, model.configuration.vocabularySize)
     model.head.forward(normalized(places).h, into: [logits], work)
     return logits
   }
 
-  private func run(_ batch: TokenBatch, scale: Float?) -> [Double] {
+  private func run(_ batch: TokenBatch, scale: Float?, _ work: Workspace) -> [Double] {
     let count = batch.tokens.count
     let texts = texts(of: batch)
-    forward(batch.tokens, texts)
+    forward(batch.tokens, texts, work)
     let d = output.rows(0..<count)
     let places = batch.labels.indices.filter { batch.labels[$0] != nil }
     let (x, h, rho) = normalized(places)
@@ -95,7 +103,7 @@ package final class LossPass: Sendable {
     for (row, place) in places.enumerated() {
       d.rows(place..<place + 1).copy(from: dx.rows(row..<row + 1))
     }
-    backward(d, texts)
+    backward(d, texts, work)
     return losses
   }
 
@@ -118,7 +126,9 @@ package final class LossPass: Sendable {
   }
 
   /// The last layer's output, into `output`.
-  private func forward(_ tokens: [Int32], _ texts: DecoderLayer.Texts) {
+  private func forward(
+    _ tokens: [Int32], _ texts: DecoderLayer.Texts, _ work: Workspace
+  ) {
     let count = tokens.count
     let scratch = scratch.first(count)
     model.embedding.forward(tokens, into: keptInput(0).rows(0..<count), work)
@@ -130,7 +140,7 @@ package final class LossPass: Sendable {
     }
   }
 
-  private func backward(_ d: Rows, _ texts: DecoderLayer.Texts) {
+  private func backward(_ d: Rows, _ texts: DecoderLayer.Texts, _ work: Workspace) {
     let scratch = scratch.first(d.count)
     for place in model.layers.indices.reversed() where place >= lowestTrained {
       let layer = model.layers[place]

@@ -19,12 +19,14 @@ package struct ModelAdapters: Sendable {
 
   /// Reads adapters for a model.
   ///
-  /// - Parameter weights: what the whole change of each adapter is multiplied by.
+  /// - Parameters:
+  ///   - weights: what the whole change of each adapter is multiplied by.
+  ///   - dropout: the share of their inputs that they leave out where they are trained on.
   /// - Throws: `different` where an adapter does not fit the model; `unsupported` where it changes
   ///   more than linear layers, where its base was changed at its start, and for DoRA beside
   ///   another adapter or with a weight other than 1; `io`, `damaged`.
   package init(
-    _ adapters: [Adapter], weights: [Double], for checkpoint: Checkpoint
+    _ adapters: [Adapter], weights: [Double], for checkpoint: Checkpoint, dropout: Double = 0
   ) throws(PeftoolError) {
     precondition(adapters.count == weights.count, "a weight an adapter")
     guard !adapters.isEmpty else {
@@ -55,19 +57,19 @@ package struct ModelAdapters: Sendable {
       }
     }
     var pairs: [ExactName: LoRA] = [:]
-    for (module, parts) in parts { pairs[module] = try Self.pair(parts) }
+    for (module, parts) in parts { pairs[module] = try Self.pair(parts, dropout: dropout) }
     self.pairs = pairs
     paths = parts.compactMapValues { $0.first?.low.a.path }
     notes = adapters.flatMap { $0.ignored(for: "a running model") }
   }
 
   /// The adapter of a module, by its path.
-  func pair(of module: String) -> LoRA? { pairs[ExactName(module)] }
+  package func pair(of module: String) -> LoRA? { pairs[ExactName(module)] }
 
   /// Refuses modules that are no linear layers of a model.
   ///
   /// - Throws: `unsupported` with the first in the order of their names.
-  func checkAllUsed(by model: Llama) throws(PeftoolError) {
+  package func checkAllUsed(by model: Llama) throws(PeftoolError) {
     let used = Set(model.adapters.map { ExactName($0.module) })
     let rest = pairs.keys.filter { !used.contains($0) }.map(\.string)
     guard let first = rest.min(by: { $0.precedesByBytes($1) }) else { return }
@@ -97,7 +99,7 @@ package struct ModelAdapters: Sendable {
   /// One pair of all: s·B·A, or the sum of several, as [B₁ B₂ …]·[s₁·A₁; s₂·A₂; …].
   ///
   /// - Throws: `io`, and `damaged` where a value is NaN or infinite.
-  private static func pair(_ parts: [Part]) throws(PeftoolError) -> LoRA {
+  private static func pair(_ parts: [Part], dropout: Double) throws(PeftoolError) -> LoRA {
     let isAlone = parts.count == 1
     var (a, b): ([Float], [Float]) = ([], [])
     for part in parts {
@@ -123,7 +125,7 @@ package struct ModelAdapters: Sendable {
       magnitude: try parts[0].magnitude.map { (magnitude) throws(PeftoolError) in
         let values = try magnitude.values(Float.self)
         return TrainableParameter(magnitude.info.name, Rows(values, columns: values.count))
-      }, scaling: isAlone ? Float(parts[0].scaling) : 1)
+      }, scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
   }
 }
 
@@ -175,7 +177,7 @@ extension Llama {
   package convenience init(
     _ checkpoint: Checkpoint, adapters: ModelAdapters
   ) throws(PeftoolError) {
-    try self.init(checkpoint) { (module, _) in adapters.pair(of: module) }
+    try self.init(checkpoint) { (module, _, _) in adapters.pair(of: module) }
     try adapters.checkAllUsed(by: self)
   }
 }

@@ -22,6 +22,12 @@ package final class Projection: Sendable {
   /// The width of y.
   package var outputs: Int { weight.outputs }
 
+  /// Some rows and columns of the weight that an adapter begins with: W, less what its start took.
+  func fillBase(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {
+    weight.widen(rows: rows, columns: columns, into: tile)
+    adapter?.addFrozen(rows: rows, columns: columns, to: tile)
+  }
+
   /// Some rows and columns of W + s·B·A.
   func fill(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {
     weight.widen(rows: rows, columns: columns, into: tile)

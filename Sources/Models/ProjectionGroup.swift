@@ -13,11 +13,11 @@ struct ProjectionGroup: Sendable {
   let projections: [Projection]
 
   /// The inputs (backward: the outputs) that a tile spans.
-  private static let tileDepth = 256
+  static let tileDepth = 256
   /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
-  private static let tileWidth = 192
+  static let tileWidth = 192
   /// The tokens of a piece of work that is cut by tokens.
-  private static let tokenCount = 64
+  static let tokenCount = 64
 
   /// The floats of scratch that a thread needs.
   static let scratchCount = 2 * tileDepth * tileWidth
@@ -25,7 +25,7 @@ struct ProjectionGroup: Sendable {
   var inputs: Int { projections[0].inputs }
 
   /// The width of tiles for so many columns in all: as many tiles for each thread, two at least.
-  private static func width(_ columns: Int, _ threads: Int) -> Int {
+  static func width(_ columns: Int, _ threads: Int) -> Int {
     let panel = Int(PEF_PANEL)
     let rounds = max(2, (columns + threads * tileWidth - 1) / (threads * tileWidth))
     let panels = (columns + panel - 1) / panel
@@ -37,10 +37,10 @@ struct ProjectionGroup: Sendable {
   /// Shapes: x (N, inputs), an output (N, its outputs). A layer with DoRA cannot be added: its gain
   /// is applied to the whole.
   func forward(_ x: Rows, into outputs: [Rows], adding: Bool = false, _ work: Workspace) {
-    let width = Self.width(projections.reduce(0) { $0 + $1.outputs }, work.team.count)
-    let tiles = projections.indices.flatMap { place in
-      (0..<projections[place].outputs).cut(into: width).map { (place, $0) }
+    if let dropout = work.dropout, hasDropout {
+      return forward(x, into: outputs, adding: adding, dropping: dropout, work)
     }
+    let tiles = tiles(threads: work.team.count)
     work.team.forEach(tiles.count) { worker, item in
       let (place, rows) = tiles[item]
       projections[place].forward(
@@ -49,11 +49,22 @@ struct ProjectionGroup: Sendable {
     }
   }
 
+  /// All outputs of all layers, in tiles.
+  func tiles(threads: Int) -> [(place: Int, rows: Range<Int>)] {
+    let width = Self.width(projections.reduce(0) { $0 + $1.outputs }, threads)
+    return projections.indices.flatMap { place in
+      (0..<projections[place].outputs).cut(into: width).map { (place, $0) }
+    }
+  }
+
   /// Adds the adapters' gradients, and gives dx = Σ dy·W'.
   ///
   /// Shapes: x and dx (N, inputs), a dy and a y (N, its outputs). `ys` are the outputs of the forward
   /// pass, which DoRA's magnitude needs; a dy of a layer with DoRA is multiplied by its gain.
   func backward(_ x: Rows, _ dys: [Rows], ys: [Rows?], into dx: Rows?, _ work: Workspace) {
+    if let dropout = work.dropout, hasDropout {
+      return backward(x, dys, into: dx, dropping: dropout, work)
+    }
     scale(dys, ys, work)
     let products = lowRankProducts(x, dys, work)
     var pieces: [Piece] = []
@@ -82,6 +93,7 @@ struct ProjectionGroup: Sendable {
         guard let adapter = projections[place].adapter else { return }
         adapter.b.gradient.columns(columns).multiply(
           transposed: products[place].u, dys[place].columns(columns), adding: true)
+        adapter.addBiasGradient(dys[place], columns: columns)
       }
     }
   }
@@ -169,10 +181,15 @@ extension Projection {
         adapter.gains[0, row] = magnitude.values[0, row] / norm
       }
     }
-    if magnitude != nil || bias != nil {
-      y.scaleColumns(
-        by: magnitude == nil ? nil : adapter?.gains.columns(rows), plus: bias?.columns(rows))
+    finish(y, rows: rows, gains: magnitude == nil ? nil : adapter?.gains)
+  }
+
+  /// y times the gains, if there are any, plus the biases; some outputs.
+  func finish(_ y: Rows, rows: Range<Int>, gains: Rows? = nil) {
+    if gains != nil || bias != nil {
+      y.scaleColumns(by: gains?.columns(rows), plus: bias?.columns(rows))
     }
+    if let own = adapter?.scaledBias { y.scaleColumns(by: nil, plus: own.columns(rows)) }
   }
 
   /// dx = dy·W', or dx += that, some inputs of all tokens.
@@ -187,6 +204,17 @@ extension Projection {
       dx.multiply(dy.columns(rows), Panels(copying: tile, in: rest), adding: isAdding)
       isAdding = true
     }
+  }
+}
+
+extension LoRA {
+  /// The bias' gradient, some columns of it: s·Σ dy.
+  func addBiasGradient(_ dy: Rows, columns: Range<Int>) {
+    guard let bias else { return }
+    let sums = Rows(1, columns.count)
+    sums.addColumns(dy.columns(columns))
+    sums.withSpan { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
+    bias.gradient.columns(columns).add(sums)
   }
 }
 

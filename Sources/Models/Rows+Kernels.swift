@@ -13,6 +13,21 @@ struct Panels {
   /// The columns of the matrix.
   let columns: Int
 
+  /// Some rows of the matrix.
+  func rows(_ range: Range<Int>) -> Panels {
+    precondition(range.lowerBound >= 0 && range.upperBound <= depth, "rows that there are")
+    let width = Int(PEF_PANEL)
+    return Panels(
+      rows: rows.columns(range.lowerBound * width..<range.upperBound * width),
+      depth: range.count, columns: columns)
+  }
+
+  private init(rows: Rows, depth: Int, columns: Int) {
+    self.rows = rows
+    self.depth = depth
+    self.columns = columns
+  }
+
   /// The floats that panels take.
   static func floatCount(depth: Int, columns: Int) -> Int {
     (columns + Int(PEF_PANEL) - 1) / Int(PEF_PANEL) * Int(PEF_PANEL) * depth
@@ -89,6 +104,38 @@ extension Rows {
     precondition((offsets?.columns ?? columns) == columns, "an offset a column")
     unsafe pef_column_products_f32(
       pointer, x.pointer, x.stride, y.pointer, y.stride, x.count, columns, offsets?.pointer)
+  }
+}
+
+extension Rows {
+  /// self (1, columns) += the sum over the rows of x.
+  func addColumns(_ x: Rows) {
+    precondition(count == 1 && x.columns == columns, "a sum a column")
+    unsafe pef_column_products_f32(
+      pointer, x.pointer, x.stride, nil, 0, x.count, columns, nil)
+  }
+
+  /// self = x ∘ factors, some rows of one shape.
+  func multiply(_ x: Rows, elementwise factors: Rows) {
+    precondition(count == x.count && columns == x.columns, "rows of one shape")
+    precondition(count == factors.count && columns == factors.columns, "a factor an element")
+    unsafe pef_multiply_elements_f32(
+      pointer, stride, x.pointer, x.stride, factors.pointer, factors.stride, count, columns)
+  }
+
+  /// self += x ∘ factors, likewise.
+  func addProduct(_ x: Rows, elementwise factors: Rows) {
+    precondition(count == x.count && columns == x.columns, "rows of one shape")
+    precondition(count == factors.count && columns == factors.columns, "a factor an element")
+    unsafe pef_add_products_f32(
+      pointer, stride, x.pointer, x.stride, factors.pointer, factors.stride, count, columns)
+  }
+
+  /// self = factors ∘ self − other, a factor (1, count) a row; rows without gaps.
+  func scaleRows(by factors: Rows, minus other: Rows) {
+    precondition(factors.count == 1 && factors.columns == count, "a factor a row")
+    precondition(isDense && other.isDense && count == other.count && columns == other.columns)
+    unsafe pef_scale_rows_minus_f32(pointer, factors.pointer, other.pointer, count, columns)
   }
 }
 

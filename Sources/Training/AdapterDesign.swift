@@ -1,10 +1,7 @@
 package import Adapters
 package import Files
-import Glibc
 package import JSON
-import LinearAlgebra
 package import Models
-import Tensors
 
 /// What adapter is trained: the settings of PEFT's `LoraConfig`, by its names.
 package struct AdapterDesign: Sendable {
@@ -12,99 +9,99 @@ package struct AdapterDesign: Sendable {
   package var rank = 8
   /// `lora_alpha`.
   package var alpha = 16.0
+  /// `lora_dropout`.
+  package var dropout = 0.0
   /// `use_rslora`.
   package var usesRSLoRA = false
   /// `use_dora`.
   package var usesDoRA = false
+  /// `lora_bias`.
+  package var hasBias = false
   /// `target_modules`.
   package var targets = TargetModules.allLinear
   /// `rank_pattern`.
   package var rankPatterns: [ModulePattern<Int>] = []
   /// `alpha_pattern`.
   package var alphaPatterns: [ModulePattern<Double>] = []
-  /// How A begins.
-  package var start = Start.uniform
+  /// `init_lora_weights`.
+  package var start = AdapterStart.uniform
   /// What A is drawn from.
   package var seed: UInt64 = 0
-
-  /// `init_lora_weights`: how A begins; B is zeros.
-  package enum Start: String, CaseIterable, Sendable {
-    /// U(−1/√in, 1/√in), PEFT's default (Kaiming's with a = √5).
-    case uniform = "default"
-    /// N(0, 1/r²).
-    case gaussian
-  }
 
   package init() {}
 
   /// The adapter of a layer, as training begins; nil where the layer gets none.
   ///
-  /// The same for the same seed on every machine, but for the last bits of `gaussian`.
-  /// - Throws: as `TargetModules.contains`, and `damaged` where a row of the weight has no length,
-  ///   which DoRA divides by.
+  /// The same for the same seed on every machine, but for the last bits of all starts but `uniform`.
+  /// - Parameter original: the weight as it was before it was quantized, where it has been.
+  /// - Throws: as `TargetModules.contains` and `AdapterStart.pair`; `unsupported` for DoRA of the
+  ///   output embedding; `damaged` where a row of the weight has no length, which DoRA divides by.
   package func adapter(
-    of module: String, _ weight: FrozenWeight
+    of module: String, _ weight: FrozenWeight, original: FrozenWeight
   ) throws(PeftoolError) -> LoRA? {
     guard try targets.contains(module) else { return nil }
     let rank = try rankPatterns.firstValue(for: module) ?? rank
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
+    let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
     let name = AdapterKey.prefix + module
-    // Each module draws from a stream of its own, whichever others there are.
-    let random = RandomNumbers(seed: seed, stream: module.stableHash)
-    let bound = 1 / Double(weight.inputs).squareRoot()
-    let a = Rows(rank, weight.inputs)
-    for row in 0..<rank {
-      for column in 0..<weight.inputs {
-        let place = row * weight.inputs + column
-        a[row, column] =
-          switch start {
-          case .uniform: Float((random.uniform(place) * 2 - 1) * bound)
-          case .gaussian: Float(random.normal(place) / Double(rank))
-          }
-      }
-    }
-    var magnitude: TrainableParameter?
-    if usesDoRA {
-      let norms = weight.rowNorms
-      if let row = norms.firstIndex(where: { !($0 > 0 && $0.isFinite) }) {
-        throw PeftoolError(
-          .damaged, "row \(row) has length \(norms[row]), which DoRA would divide by",
-          tensor: module + ".weight")
-      }
-      magnitude = TrainableParameter(
-        name + ".lora_magnitude_vector", Rows(norms, columns: norms.count))
+    let pair: AdapterStart.Pair
+    do throws(PeftoolError) {
+      pair = try start.pair(
+        rank: rank, scaling: scaling, module: module, weight, original: original, seed: seed)
+    } catch {
+      throw error.at(tensor: module + ".weight", path: error.path)
     }
     return LoRA(
-      a: TrainableParameter(name + ".lora_A.weight", a),
-      b: TrainableParameter(name + ".lora_B.weight", Rows(rank, weight.outputs)),
-      magnitude: magnitude,
-      scaling: Float(alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))))
+      a: TrainableParameter(name + ".lora_A.weight", pair.a.rows(0..<rank)),
+      b: TrainableParameter(name + ".lora_B.weight", pair.b.rows(0..<rank)),
+      magnitude: usesDoRA ? try magnitude(of: module, weight) : nil,
+      bias: hasBias
+        ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs)) : nil,
+      scaling: Float(scaling), dropout: dropout, all: (pair.a, pair.b))
   }
 
-  /// The `adapter_config.json` that PEFT would write.
+  private func magnitude(
+    of module: String, _ weight: FrozenWeight
+  ) throws(PeftoolError) -> TrainableParameter {
+    guard module != TargetModules.head else {
+      throw PeftoolError(
+        .unsupported, "gets no DoRA adapter, whose gradient takes all logits: leave it out of "
+          + "--target-modules, or train LoRA", tensor: module + ".weight")
+    }
+    let norms = weight.rowNorms
+    if let row = norms.firstIndex(where: { !($0 > 0 && $0.isFinite) }) {
+      throw PeftoolError(
+        .damaged, "row \(row) has length \(norms[row]), which DoRA would divide by",
+        tensor: module + ".weight")
+    }
+    return TrainableParameter(
+      AdapterKey.prefix + module + ".lora_magnitude_vector", Rows(norms, columns: norms.count))
+  }
+
+  /// The `adapter_config.json` of what is saved.
   ///
+  /// A start that takes its product from the weight is saved with the frozen rows, so that the
+  /// adapter fits the model as it is: of twice the rank, its scaling as before (PEFT's
+  /// `subtract_mutated_init`, which is wrong for `alpha_pattern` with rsLoRA).
   /// - Parameters:
   ///   - modules: the layers that have adapters.
   ///   - base: the base's name or path.
   package func json(modules: [String], base: String) -> JSON {
+    let isDoubled = start.takesFromWeight
+    let (rankFactor, alphaFactor) =
+      isDoubled ? (2, usesRSLoRA ? 2.0.squareRoot() : 2) : (1, 1)
     func pattern<Value>(_ patterns: [ModulePattern<Value>], _ json: (Value) -> JSON) -> JSON {
       .object(patterns.map { .init($0.key, json($0.value)) })
     }
     return PEFTConfiguration.json([
-      "r": .number(rank), "lora_alpha": PEFTConfiguration.number(alpha),
+      "r": .number(rankFactor * rank), "lora_alpha": PEFTConfiguration.number(alphaFactor * alpha),
+      "lora_dropout": .number(dropout), "lora_bias": .bool(hasBias),
       "use_rslora": .bool(usesRSLoRA), "use_dora": .bool(usesDoRA),
       "target_modules": targets.json(of: modules),
-      "rank_pattern": pattern(rankPatterns) { .number($0) },
-      "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number($0) },
-      "init_lora_weights": start == .uniform ? .bool(true) : .string(start.rawValue),
+      "rank_pattern": pattern(rankPatterns) { .number(rankFactor * $0) },
+      "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number(alphaFactor * $0) },
+      "init_lora_weights": start == .gaussian ? .string(start.rawValue) : .bool(true),
       "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
     ])
-  }
-}
-
-extension String {
-  /// A number that follows from the bytes alone (FNV-1a, 64 bits).
-  fileprivate var stableHash: UInt64 {
-    utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
   }
 }

@@ -11,6 +11,8 @@ package enum TargetModules: Sendable {
   /// Those whose whole path an expression matches.
   case expression(String, RegularExpression)
 
+  /// The output embedding's path.
+  package static let head = "lm_head"
   /// The word for all linear layers.
   package static let allLinearName = "all-linear"
 
@@ -41,7 +43,7 @@ package enum TargetModules: Sendable {
   /// - Throws: `unsupported` where a match takes too many steps.
   package func contains(_ module: String) throws(PeftoolError) -> Bool {
     switch self {
-    case .allLinear: module != "lm_head"
+    case .allLinear: module != Self.head
     case .names(let names): names.contains { Self.matches(module, $0) }
     case .expression(_, let expression): try expression.matchesStart(of: module)
     }

@@ -20,22 +20,19 @@ package struct TrainedAdapter {
     self.configuration = configuration
   }
 
-  /// The adapter's tensors, B as (outputs, rank).
+  /// The adapter's tensors, B as (outputs, rank), both with their frozen rows.
   private var items: [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
-      let (a, b) = (adapter.a.values, adapter.b.values)
-      var items = [
+      let (a, b) = adapter.all
+      return [
         TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], values: a.values),
         TensorFile.Item(
           name: adapter.b.name, shape: [b.columns, b.count], values: b.transposedValues),
       ]
-      if let magnitude = adapter.magnitude {
-        items.append(
+        + [adapter.magnitude, adapter.bias].compactMap(\.self).map { vector in
           TensorFile.Item(
-            name: magnitude.name, shape: [magnitude.values.columns],
-            values: magnitude.values.values))
-      }
-      return items
+            name: vector.name, shape: [vector.values.columns], values: vector.values.values)
+        }
     }
   }
 
@@ -58,11 +55,10 @@ package struct TrainedAdapter {
     var place = 0
     for (_, adapter) in model.adapters {
       for parameter in adapter.parameters {
-        let values = parameter.values
-        if parameter === adapter.b {
-          values.copy(fromTransposed: lists[place])
-        } else {
-          values.copy(from: lists[place])
+        switch parameter {
+        case let b where b === adapter.b: adapter.all.b.copy(fromTransposed: lists[place])
+        case let a where a === adapter.a: adapter.all.a.copy(from: lists[place])
+        default: parameter.values.copy(from: lists[place])
         }
         place += 1
       }

@@ -17,6 +17,8 @@ package final class Trainer {
     package var adamW = AdamW.Settings()
     /// The norm to which gradients are clipped; nil for none.
     package var maximumGradientNorm: Double? = 1
+    /// What the dropout of adapters is drawn from.
+    package var seed: UInt64 = 0
     /// How the rate goes over the steps.
     package var schedule: Schedule
 
@@ -75,10 +77,13 @@ package final class Trainer {
     precondition(labelCount > 0, "examples have labels")
     for parameter in parameters { parameter.gradient.clear() }
     var sum = 0.0
-    for batch in batches {
-      sum += pass.addGradients(batch, scale: 1 / Float(labelCount)).reduce(0, +)
-    }
     let number = optimizer.stepCount + 1
+    for (place, batch) in batches.enumerated() {
+      sum += pass.addGradients(
+        batch, scale: 1 / Float(labelCount),
+        dropout: Dropout(seed: settings.seed, step: number, batch: place)
+      ).reduce(0, +)
+    }
     let loss = sum / Double(labelCount)
     let norm = GradientNorm.norm(of: parameters, team)
     for (value, name) in [(loss, "loss"), (norm, "norm of the gradients")] where !value.isFinite {

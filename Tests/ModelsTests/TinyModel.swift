@@ -79,7 +79,9 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
       Checkpoint(opening: scratch.path), quantizing: quantizing, adapter: adapter)
   }
 
-  private func adapter(_ module: String, _ weight: FrozenWeight) throws(PeftoolError) -> LoRA? {
+  private func adapter(
+    _ module: String, _ weight: FrozenWeight, _: FrozenWeight
+  ) throws(PeftoolError) -> LoRA? {
     let isChosen =
       modules.isEmpty ? module != "lm_head" : modules.contains { module.hasSuffix($0) }
     guard isChosen else { return nil }

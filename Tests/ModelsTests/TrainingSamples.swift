@@ -69,7 +69,7 @@ struct TrainingRun {
     let base = try Checkpoint(
       opening: TrainingSamples.path("bases/\(expected.string(at: "base"))"))
     let isQuantized = expected.value(at: ["quant"]) != .null
-    model = try Llama(base, quantizing: isQuantized) { (module, weight) throws(PeftoolError) in
+    model = try Llama(base, quantizing: isQuantized) { (module, weight, _) throws(PeftoolError) in
       let prefix = "base_model.model.\(module)."
       let (a, b) = (prefix + "lora_A.weight", prefix + "lora_B.weight")
       guard let rank = file.shape(a)?[0] else { return nil }

@@ -1,4 +1,5 @@
-import LinearAlgebra
+package import Files
+package import LinearAlgebra
 
 /// How whole matrices are decomposed.
 package struct Decomposition: Sendable {
@@ -8,6 +9,21 @@ package struct Decomposition: Sendable {
   package var seed: UInt64 = 0
 
   package init() {}
+
+  /// The largest singular values and vectors of a matrix: LAPACK's in f64, or as the settings say
+  /// those of a randomized range finder in f32.
+  ///
+  /// - Throws: as `SVD` and `RandomizedSVD`.
+  package func largest(_ rank: Int, of matrix: Matrix<Float>) throws(PeftoolError) -> SVD<Float> {
+    if !isExact(for: matrix, rank: rank) {
+      let found = try RandomizedSVD(of: matrix, rank: rank, .init(seed: seed))
+      if found.isConverged { return found.svd }
+    }
+    let exact = try SVD(Matrix<Double>(matrix)).truncated(to: rank)
+    return SVD(
+      u: Matrix(exact.u), singularValues: exact.singularValues.map { Float($0) },
+      vt: Matrix(exact.vt))
+  }
 
   /// Up to this least size LAPACK is as quick.
   private static let leastSizeOfRandomized = 256

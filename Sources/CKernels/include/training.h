@@ -119,6 +119,26 @@ void pef_scale_columns_f32(float *y, size_t row, size_t rows, size_t columns,
 void pef_column_products_f32(float *sums, const float *x, size_t x_row, const float *y,
                              size_t y_row, size_t rows, size_t columns, const float *offsets);
 
+/// y = x * factors, element by element; rows of each are its `row` apart.
+void pef_multiply_elements_f32(float *y, size_t y_row, const float *x, size_t x_row,
+                               const float *factors, size_t factors_row, size_t rows,
+                               size_t columns);
+
+/// y += x * factors, likewise, in one rounding.
+void pef_add_products_f32(float *y, size_t y_row, const float *x, size_t x_row,
+                          const float *factors, size_t factors_row, size_t rows, size_t columns);
+
+/// y = y * factors[row] - x of rows without gaps, in one rounding.
+void pef_scale_rows_minus_f32(float *y, const float *factors, const float *x, size_t rows,
+                              size_t columns);
+
+/// Masks of dropout (rows, columns) for the tokens from `first` on: `factor` where one of 65536
+/// numbers is below `kept`, 0 elsewhere. Number (row, column) is half-word column % 8 of
+/// Philox4x32-10's block row * ceil(columns / 8) + column / 8, under the seed: a counter of that
+/// number's low word, the batch, and the stream.
+void pef_dropout_f32(float *mask, size_t first, size_t rows, size_t columns, uint64_t seed,
+                     uint64_t stream, uint32_t batch, uint32_t kept, float factor);
+
 /// y's group g is the sum of x's heads g * repeats to (g + 1) * repeats, in that order.
 void pef_fold_heads_f32(float *y, size_t y_row, const float *x, size_t x_row, size_t rows,
                         size_t groups, size_t repeats, size_t size);

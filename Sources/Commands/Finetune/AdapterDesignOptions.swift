@@ -1,15 +1,33 @@
+import Adapters
 import ArgumentParser
 import Files
 import Training
 
 /// What adapter is trained.
 struct AdapterDesignOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("The rank.", valueName: "r"))
-  var rank = 8
+  @Option(help: ArgumentHelp("The rank; 8 if left out.", valueName: "r"))
+  var rank: Int?
 
   @Option(
     help: ArgumentHelp("Scales the update by alpha / rank; twice the rank if left out."))
   var alpha: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "The share of an adapter's inputs that are left out at random.", valueName: "share"))
+  var dropout = 0.0
+
+  @Option(
+    name: .customLong("rank-pattern"),
+    help: ArgumentHelp(
+      "The rank of the layers whose path ends as an expression says; may be repeated.",
+      valueName: "layers=r"))
+  var rankPatterns: [String] = []
+
+  @Option(
+    name: .customLong("alpha-pattern"),
+    help: ArgumentHelp("The same of alpha.", valueName: "layers=alpha"))
+  var alphaPatterns: [String] = []
 
   @Flag(name: .customLong("rslora"), help: "Scale by alpha / √rank.")
   var rsLoRA = false
@@ -17,18 +35,28 @@ struct AdapterDesignOptions: ParsableArguments {
   @Flag(help: "Train a DoRA adapter.")
   var dora = false
 
+  @Flag(help: "Train what B adds besides, too (lora_bias).")
+  var loraBias = false
+
+  @Option(
+    name: .customLong("adapter"),
+    help: ArgumentHelp(
+      "Go on from an adapter that PEFT has saved, or finetune, with its settings.",
+      valueName: "folder"), completion: .directory)
+  var existing: String?
+
   @Option(
     help: ArgumentHelp(
       "The layers that get adapters: all-linear, names such as q_proj,v_proj, or a regular "
-        + "expression for the whole path.", valueName: "layers"))
-  var targetModules = TargetModules.allLinearName
+        + "expression for the whole path; all-linear if left out.", valueName: "layers"))
+  var targetModules: String?
 
   @Option(
     name: .customLong("init"),
     help: ArgumentHelp(
-      "How A begins: \(AdapterDesign.Start.allCases.map(\.rawValue).joined(separator: " or ")).",
+      "How A and B begin: \(AdapterStart.allCases.map(\.rawValue).joined(separator: ", ")).",
       valueName: "start"))
-  var start = AdapterDesign.Start.uniform
+  var start: AdapterStart?
 
   /// The forms that a base can be brought to.
   enum Quantization: String, CaseIterable, ExpressibleByArgument {
@@ -40,29 +68,95 @@ struct AdapterDesignOptions: ParsableArguments {
       "Quantize the base while it is loaded: nf4, with double quantization.", valueName: "type"))
   var quantize: Quantization?
 
+  /// The rank that is used where no pattern says another.
+  var usedRank: Int { rank ?? 8 }
+  private static let rankRange = 1...65_536
+
   func validate() throws {
-    guard (1...65_536).contains(rank) else {
-      throw ValidationError("--rank is \(rank), expected 1 to 65536")
+    try Self.check("--rank", usedRank)
+    if let alpha { try Self.check("--alpha", alpha) }
+    guard dropout >= 0, dropout <= 0.99 else {
+      throw ValidationError("--dropout is \(dropout), expected 0 to 0.99")
     }
-    if let alpha, !(alpha > 0 && alpha.isFinite) {
-      throw ValidationError("--alpha is \(alpha), expected more than 0")
+    for (key, value) in try Self.patterns(rankPatterns, "--rank-pattern", Int.init) {
+      try Self.check("--rank-pattern \(key)", value)
+    }
+    for (key, value) in try Self.patterns(alphaPatterns, "--alpha-pattern", Double.init) {
+      try Self.check("--alpha-pattern \(key)", value)
+    }
+    guard !loraBias || !dora else {
+      throw ValidationError("--lora-bias goes without --dora, as in PEFT")
+    }
+    guard !loraBias || start ?? .uniform == .uniform else {
+      throw ValidationError("--lora-bias goes without --init, as in PEFT")
+    }
+    guard start != .loftq || quantize != nil else {
+      throw ValidationError("--init loftq makes up for a quantization: it goes with --quantize nf4")
+    }
+    try checkExisting()
+  }
+
+  /// With `--adapter` all else is settled but what is drawn anew.
+  private func checkExisting() throws {
+    guard existing != nil else { return }
+    let given: [(String, Bool)] = [
+      ("--rank", rank != nil), ("--alpha", alpha != nil), ("--rslora", rsLoRA), ("--dora", dora),
+      ("--lora-bias", loraBias), ("--target-modules", targetModules != nil),
+      ("--init", start != nil), ("--rank-pattern", !rankPatterns.isEmpty),
+      ("--alpha-pattern", !alphaPatterns.isEmpty),
+    ]
+    guard let (name, _) = given.first(where: \.1) else { return }
+    throw ValidationError("\(name) goes without --adapter, which has its own settings")
+  }
+
+  private static func check(_ name: String, _ rank: Int) throws {
+    guard rankRange.contains(rank) else {
+      throw ValidationError("\(name) is \(rank), expected 1 to \(rankRange.upperBound)")
+    }
+  }
+
+  private static func check(_ name: String, _ alpha: Double) throws {
+    guard alpha > 0, alpha.isFinite else {
+      throw ValidationError("\(name) is \(alpha), expected more than 0")
+    }
+  }
+
+  /// What stands on both sides of the last equals sign.
+  private static func patterns<Value>(
+    _ texts: [String], _ name: String, _ read: (String) -> Value?
+  ) throws -> [(key: String, value: Value)] {
+    try texts.map { text in
+      guard let sign = text.lastIndex(of: "="), sign > text.startIndex,
+        let value = read(String(text[text.index(after: sign)...]))
+      else {
+        throw ValidationError("\(name) is '\(text)', expected an expression, = and a number")
+      }
+      return (String(text[..<sign]), value)
     }
   }
 
   /// The design, with A drawn from a seed.
   ///
-  /// - Throws: as `TargetModules`.
-  func design(seed: UInt64) throws(PeftoolError) -> AdapterDesign {
+  /// - Throws: as `TargetModules` and `ModulePattern`.
+  func design(seed: UInt64) throws -> AdapterDesign {
     var design = AdapterDesign()
-    design.rank = rank
-    design.alpha = alpha ?? Double(2 * rank)
+    design.rank = usedRank
+    design.alpha = alpha ?? Double(2 * usedRank)
+    design.dropout = dropout
     design.usesRSLoRA = rsLoRA
     design.usesDoRA = dora
-    design.targets = try TargetModules(targetModules)
-    design.start = start
+    design.hasBias = loraBias
+    design.targets = try TargetModules(targetModules ?? TargetModules.allLinearName)
+    design.rankPatterns = try Self.patterns(rankPatterns, "--rank-pattern", Int.init).map {
+      try ModulePattern(key: $0.key, value: $0.value)
+    }
+    design.alphaPatterns = try Self.patterns(alphaPatterns, "--alpha-pattern", Double.init).map {
+      try ModulePattern(key: $0.key, value: $0.value)
+    }
+    design.start = start ?? .uniform
     design.seed = seed
     return design
   }
 }
 
-extension AdapterDesign.Start: ExpressibleByArgument {}
+extension AdapterStart: ExpressibleByArgument {}

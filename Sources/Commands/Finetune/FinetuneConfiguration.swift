@@ -11,7 +11,8 @@ enum FinetuneConfiguration {
   private static let kinds: [String: Kind] = [
     "data": .list, "eval-data": .list, "data-format": .value, "max-length": .value,
     "truncate": .flag, "train-on-prompt": .flag, "chat-template": .value, "packing": .flag,
-    "group-by-length": .flag, "rank": .value, "alpha": .value, "rslora": .flag, "dora": .flag,
+    "group-by-length": .flag, "rank": .value, "alpha": .value, "dropout": .value,
+    "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value, "rslora": .flag, "dora": .flag,
     "target-modules": .value, "init": .value, "quantize": .value, "epochs": .value,
     "max-steps": .value, "batch-size": .value, "gradient-accumulation": .value,
     "learning-rate": .value, "schedule": .value, "warmup": .value, "weight-decay": .value,

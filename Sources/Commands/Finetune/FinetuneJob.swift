@@ -25,31 +25,19 @@ struct FinetuneJob {
   ///
   /// - Throws: what is wrong with either; `io` where the output cannot be written; `unsupported`
   ///   where there is not the memory.
-  init(_ command: FinetuneCommand) throws(PeftoolError) {
+  init(_ command: FinetuneCommand) throws {
     self.command = command
     try Self.checkOutput(command)
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
-    let design = try command.adapter.design(seed: command.training.seed)
+    let start = try StartingAdapter(command, for: checkpoint)
     let model = try Llama(
       checkpoint, quantizing: command.adapter.quantize == .nf4
-    ) { (module, weight) throws(PeftoolError) in
-      try design.adapter(of: module, weight)
+    ) { (module, weight, original) throws(PeftoolError) in
+      try start.adapter(of: module, weight, original: original)
     }
-    let modules = model.projections.map(\.name)
-    if let name = design.targets.unmatched(in: modules).first {
-      throw PeftoolError(
-        .different, "has no linear layer '\(name.printable)' (--target-modules)",
-        path: command.model)
-    }
-    guard !model.adapters.isEmpty else {
-      throw PeftoolError(
-        .different, "--target-modules matches none of its \(modules.count) linear layers",
-        path: command.model)
-    }
-    adapter = TrainedAdapter(
-      model,
-      configuration: design.json(modules: model.adapters.map(\.module), base: command.model))
+    try start.check(model, path: command.model)
+    adapter = TrainedAdapter(model, configuration: start.json(of: model, base: command.model))
 
     let reader = try TrainingDataReader(command, model.configuration)
     data = try reader.read(command.data.paths)
@@ -68,6 +56,7 @@ struct FinetuneJob {
         stepCount: stepCount))
     trainerSettings.learningRate = options.learningRate
     trainerSettings.rateRatio = options.ratio
+    trainerSettings.seed = options.seed
     trainerSettings.adamW.weightDecay = options.weightDecay
     trainerSettings.maximumGradientNorm =
       options.maximumGradientNorm > 0 ? options.maximumGradientNorm : nil
@@ -180,7 +169,7 @@ struct FinetuneJob {
     var output = try StagedOutput(.adapterFolder, at: made, force: true)
     try adapter.write(into: &output)
     let text = ModelCard(
-      base: command.model, isDoRA: command.adapter.dora, facts: report.lines
+      base: command.model, isDoRA: StartingAdapter.isDoRA(trainer.model), facts: report.lines
     ).text
     try output.write(Array(text.utf8), to: card)
     try output.commit()

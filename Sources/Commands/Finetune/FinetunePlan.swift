@@ -38,10 +38,12 @@ struct FinetunePlan {
     output = command.output
     modules = trainer.model.adapters.count
     parameterCount = trainer.parameterCount
-    let design = command.adapter
+    let isDoRA = StartingAdapter.isDoRA(trainer.model)
+    let ranks = Set(trainer.model.adapters.map(\.adapter.rank)).sorted()
     method =
-      "\(design.dora ? "DoRA" : "LoRA") of rank \(design.rank)"
-      + (design.quantize == nil ? "" : ", base in NF4")
+      "\(isDoRA ? "DoRA" : "LoRA") of rank \(ranks[0])"
+      + (ranks.count > 1 ? " to \(ranks[ranks.count - 1])" : "")
+      + (command.adapter.quantize == nil ? "" : ", base in NF4")
     examples = data
     evaluationExampleCount = evaluationData?.count
     self.stepsPerEpoch = stepsPerEpoch
@@ -58,7 +60,8 @@ struct FinetunePlan {
     func byteCount(_ keeping: LossPass.Keeping) -> Int {
       LossPass.byteCount(
         configuration, tokens: tokens, longest: longest, keeping: keeping,
-        rank: trainer.model.largestRank, usesDoRA: design.dora, threads: threads)
+        rank: trainer.model.largestRank, masked: trainer.model.maskedInputs, usesDoRA: isDoRA,
+        threads: threads)
     }
     let base = trainer.model.byteCount
     let trained = 16 * trainer.parameterCount
@@ -95,10 +98,16 @@ struct FinetunePlan {
       }
     }
     return .object([
-      .init("rank", .number(adapter.rank)), .init("alpha", adapter.alpha.map(JSON.number) ?? .null),
+      .init("rank", .number(adapter.usedRank)),
+      .init("alpha", adapter.alpha.map(JSON.number) ?? .null),
+      .init("dropout", .number(adapter.dropout)),
+      .init("rank_pattern", .array(adapter.rankPatterns.map(JSON.string))),
+      .init("alpha_pattern", .array(adapter.alphaPatterns.map(JSON.string))),
       .init("rslora", .bool(adapter.rsLoRA)), .init("dora", .bool(adapter.dora)),
-      .init("target_modules", .string(adapter.targetModules)),
-      .init("init", .string(adapter.start.rawValue)),
+      .init("lora_bias", .bool(adapter.loraBias)),
+      .init("adapter", adapter.existing.map(JSON.string) ?? .null),
+      .init("target_modules", .string(adapter.targetModules ?? TargetModules.allLinearName)),
+      .init("init", .string((adapter.start ?? .uniform).rawValue)),
       .init("quantize", adapter.quantize.map { .string($0.rawValue) } ?? .null),
       .init("data", .string(String(hash, radix: 16))), .init("examples", .number(data.count)),
       .init("packing", .bool(command.data.packing)),

@@ -48,7 +48,7 @@ extension ProjectionGroup {
     }
     var start = 0
     let products = projections.map { projection -> Rows? in
-      guard let rank = projection.adapter?.rank else { return nil }
+      guard let rank = projection.adapter?.fullRank else { return nil }
       defer { start += rank }
       return work.lowRank(x.count, rank, at: start)
     }
@@ -72,12 +72,9 @@ extension Projection {
     weight.multiply(
       rows: rows, by: x, into: result, tile: scratch.columns(own..<scratch.columns))
     if let adapter, let u {
-      result.multiply(u, adapter.b.values.columns(rows), adding: true)
+      result.multiply(u, adapter.all.b.columns(rows), adding: true)
     }
-    let gains = adapter?.magnitude == nil ? nil : adapter?.gains.columns(rows)
-    if gains != nil || bias != nil {
-      result.scaleColumns(by: gains, plus: bias?.columns(rows))
-    }
+    finish(result, rows: rows, gains: adapter?.magnitude == nil ? nil : adapter?.gains)
     guard adding else { return }
     for row in 0..<x.count { y.rows(row..<row + 1).add(result.rows(row..<row + 1)) }
   }

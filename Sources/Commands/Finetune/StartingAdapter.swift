@@ -1,0 +1,113 @@
+import Adapters
+import Checkpoints
+import Files
+import JSON
+import Models
+import Training
+
+/// What training begins with: an adapter that is made for it, or one that there is.
+enum StartingAdapter {
+  case new(AdapterDesign)
+  case existing(ModelAdapters, configuration: JSON, path: String)
+
+  /// Opens the adapter that the options name, or takes their design.
+  ///
+  /// - Throws: `unsupported` where the adapter is not one of LoRA or DoRA as PEFT saves them; as
+  ///   `ModelAdapters`.
+  init(_ command: FinetuneCommand, for checkpoint: Checkpoint) throws {
+    guard let path = command.adapter.existing else {
+      self = .new(try command.adapter.design(seed: command.training.seed))
+      return
+    }
+    let adapter = try Adapter(opening: path)
+    guard let configPath = adapter.checkpoint.adapterConfigPath,
+      adapter.configuration.method == .lora
+    else {
+      throw PeftoolError(
+        .unsupported, "is no LoRA or DoRA adapter of PEFT; 'peftool convert' makes one of others",
+        path: path)
+    }
+    let pairs = try ModelAdapters(
+      [adapter], weights: [1], for: checkpoint, dropout: command.adapter.dropout)
+    self = .existing(
+      pairs,
+      configuration: try JSON(opening: configPath).replacing([
+        ("lora_dropout", .number(command.adapter.dropout)),
+        ("base_model_name_or_path", .string(command.model)), ("inference_mode", .bool(true)),
+      ]), path: path)
+  }
+
+  /// The adapter of a layer.
+  ///
+  /// - Throws: as `AdapterDesign.adapter`.
+  func adapter(
+    of module: String, _ weight: FrozenWeight, original: FrozenWeight
+  ) throws(PeftoolError) -> LoRA? {
+    switch self {
+    case .new(let design): try design.adapter(of: module, weight, original: original)
+    case .existing(let pairs, _, _): pairs.pair(of: module)
+    }
+  }
+
+  /// Refuses an adapter that does not fit the model as a whole.
+  ///
+  /// - Throws: `different` where names fit no layer; as `ModelAdapters.checkAllUsed`.
+  func check(_ model: Llama, path: String) throws(PeftoolError) {
+    switch self {
+    case .new(let design):
+      let modules = model.projections.map(\.name)
+      if let name = design.targets.unmatched(in: modules).first {
+        throw PeftoolError(
+          .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
+      }
+      guard !model.adapters.isEmpty else {
+        throw PeftoolError(
+          .different, "--target-modules matches none of its \(modules.count) linear layers",
+          path: path)
+      }
+      for key in design.rankPatterns.map(\.key) + design.alphaPatterns.map(\.key) {
+        let pattern = try ModulePattern(key: key, value: 0)
+        var isUsed = false
+        for (module, _) in model.adapters where try pattern.matches(module) { isUsed = true }
+        guard isUsed else {
+          throw PeftoolError(
+            .different, "the pattern '\(key.printable)' matches none of the layers with an adapter",
+            path: path)
+        }
+      }
+    case .existing(let pairs, _, let path):
+      try pairs.checkAllUsed(by: model)
+      guard !model.adapters.isEmpty else {
+        throw PeftoolError(.different, "changes no linear layer", path: path)
+      }
+    }
+  }
+
+  /// The `adapter_config.json` of what is saved.
+  func json(of model: Llama, base: String) -> JSON {
+    switch self {
+    case .new(let design): design.json(modules: model.adapters.map(\.module), base: base)
+    case .existing(_, let configuration, _): configuration
+    }
+  }
+
+  /// Whether magnitudes are trained.
+  static func isDoRA(_ model: Llama) -> Bool {
+    model.adapters.contains { $0.adapter.magnitude != nil }
+  }
+}
+
+extension JSON {
+  /// An object with some members in place of those of their names, or after all others.
+  fileprivate func replacing(_ members: [(String, JSON)]) throws(PeftoolError) -> JSON {
+    var all = try object(named: "the configuration")
+    for (key, value) in members {
+      if let place = all.firstIndex(where: { $0.key == key }) {
+        all[place] = .init(key, value)
+      } else {
+        all.append(.init(key, value))
+      }
+    }
+    return .object(all)
+  }
+}
