@@ -125,7 +125,7 @@ let package = Package(
       "TrainingTests",
       [
         "Training", "Models", "Adapters", "Checkpoints", "Examples", "Files", "Fixtures", "JSON",
-        "LinearAlgebra", "Tensors", "CKernels",
+        "LinearAlgebra", "Quantization", "Tensors", "CKernels",
       ]),
     tests("ReportsTests", ["Reports"]),
     tests(

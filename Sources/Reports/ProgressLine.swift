@@ -72,6 +72,13 @@ package final class ProgressLine: Sendable {
       let secondsLeft = Double(max(total - done, 0)) / rate
       figures += "  \(rate.rateText)  \(secondsLeft.durationText) left"
     }
+    return text(label, share: share, figures: figures, width: width)
+  }
+
+  /// The line for a share of the work, from 0 to 1: the bar takes what room the figures leave.
+  package static func text(
+    _ label: String, share: Double, figures: String, width: Int
+  ) -> String {
     let room = min(width - label.count - figures.count - 6, 30)
     guard room >= 4 else { return String("\(label)  \(figures)".prefix(max(width, 0))) }
     let filled = Int(share * Double(room))

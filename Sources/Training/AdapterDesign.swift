@@ -65,7 +65,8 @@ package struct AdapterDesign: Sendable {
   ) throws(PeftoolError) -> TrainableParameter {
     guard module != TargetModules.head else {
       throw PeftoolError(
-        .unsupported, "gets no DoRA adapter, whose gradient takes all logits: leave it out of "
+        .unsupported,
+        "gets no DoRA adapter, whose gradient takes all logits: leave it out of "
           + "--target-modules, or train LoRA", tensor: module + ".weight")
     }
     let norms = weight.rowNorms

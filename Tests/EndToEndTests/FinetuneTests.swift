@@ -30,7 +30,11 @@ private func writeTokens(
     try place.run(["finetune", base, "--data", "train.safetensors"] + arguments)
   }
 
-  @Test(arguments: [[], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"]])
+  @Test(arguments: [
+    [], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"],
+    ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
+    ["--init", "pissa"], ["--init", "loftq", "--quantize", "nf4"],
+  ])
   func anAdapterIsTrained(options: [String]) throws {
     let place = try place()
     let run = try place.run(
@@ -53,7 +57,12 @@ private func writeTokens(
         as? [String: Any])
     #expect(config["use_dora"] as? Bool == options.contains("--dora"))
     #expect(config["use_rslora"] as? Bool == options.contains("--rslora"))
-    #expect(config["r"] as? Int == 8 && config["lora_alpha"] as? Int == 16)
+    // What was taken from the weight is saved, too.
+    let isDoubled = options.contains("pissa") || options.contains("olora")
+    #expect(config["r"] as? Int == (isDoubled ? 16 : 8))
+    let scaling = try #require(config["lora_alpha"] as? Double)
+    let isRoot = options.contains("--rslora")
+    #expect(abs(scaling - 16 * (isDoubled ? isRoot ? 2.0.squareRoot() : 2 : 1)) < 1e-9)
     // What was trained can be merged.
     let merge = try place.run("merge", base, "out", "-o", "merged")
     #expect(merge.status == 0, "\(merge.errors)")
@@ -62,7 +71,8 @@ private func writeTokens(
   @Test func theBytesDoNotDependOnThreads() throws {
     let place = try place()
     for threads in ["1", "3"] {
-      let run = try finetune(place, "-o", threads, "--threads", threads, "--quiet")
+      let run = try finetune(
+        place, "-o", threads, "--threads", threads, "--dora", "--dropout", "0.2", "--quiet")
       #expect(run.status == 0 && run.errors.isEmpty)
     }
     let adapter = "adapter_model.safetensors"
@@ -73,7 +83,10 @@ private func writeTokens(
   @Test(arguments: ["INT", "KILL"], [40, 61, 130])
   func anInterruptedRunGoesOn(signal: String, line: Int) throws {
     let place = try place()
-    let options = ["--max-steps", "400", "--save-every", "25", "--packing", "--max-length", "24"]
+    let options = [
+      "--max-steps", "400", "--save-every", "25", "--packing", "--max-length", "24", "--dropout",
+      "0.1",
+    ]
     let whole = try place.run(
       ["finetune", base, "--data", "train.safetensors", "-o", "whole", "--quiet"] + options)
     #expect(whole.status == 0, "\(whole.errors)")
@@ -101,6 +114,80 @@ private func writeTokens(
     }
     let lines = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
     #expect(lines.split(separator: "\n").count == 400)
+  }
+
+  /// Frozen rows of the factors are found again, and stay.
+  @Test func aStartFromTheWeightGoesOn() throws {
+    let place = try place()
+    let options = ["--init", "pissa", "--save-every", "3", "--quiet"]
+    for (name, steps, more) in [
+      ("whole", "9", []), ("out", "9", ["--resume"]),
+    ] {
+      if name == "out" {
+        try FileManager.default.createDirectory(
+          atPath: place.path("out"), withIntermediateDirectories: false)
+        try FileManager.default.copyItem(
+          atPath: place.path("whole/checkpoint-6"), toPath: place.path("out/checkpoint-6"))
+      }
+      let run = try place.run(
+        ["finetune", base, "--data", "train.safetensors", "-o", name, "--max-steps", steps]
+          + options + more)
+      #expect(run.status == 0, "\(run.errors)")
+    }
+    let adapter = "adapter_model.safetensors"
+    #expect(try place.bytes("out/\(adapter)") == place.bytes("whole/\(adapter)"))
+  }
+
+  @Test func anAdapterIsGoneOnWith() throws {
+    let place = try place()
+    let first = try finetune(
+      place, "-o", "a", "--dora", "--rank", "3", "--rank-pattern", "v_proj=2", "--rslora")
+    #expect(first.status == 0, "\(first.errors)")
+    let second = try finetune(place, "-o", "b", "--adapter", "a", "--json")
+    #expect(second.status == 0, "\(second.errors)")
+    let configs = try ["a", "b"].map { name in
+      try #require(
+        JSONSerialization.jsonObject(with: place.bytes("\(name)/adapter_config.json"))
+          as? NSDictionary)
+    }
+    #expect(configs[0] == configs[1])
+    let plan = try finetune(place, "-o", "c", "--adapter", "b", "--dry-run")
+    #expect(plan.text.contains("DoRA of rank 2 to 3"))
+    for options in [["--rank", "3"], ["--dora"], ["--init", "pissa"]] {
+      let run = try place.run(
+        ["finetune", base, "--data", "train.safetensors", "-o", "c", "--adapter", "a"] + options)
+      #expect(run.status == 64)
+      #expect(run.errors.contains("\(options[0]) goes without --adapter"))
+    }
+  }
+
+  @Test func aPageShowsTextsOfBeforeAndAfter() throws {
+    let place = try Workplace()
+    let run = try place.run(
+      "finetune", Repository.sample("generation/tiny-chat"), "--data",
+      Repository.sample("generation/pairs.jsonl"), "-o", "out", "--report", "r.html",
+      "--learning-rate", "0.05", "--max-steps", "5", "--quiet")
+    #expect(run.status == 0, "\(run.errors)")
+    let page = try String(decoding: place.bytes("r.html"), as: UTF8.self)
+    let answer = "A number that a model has learnt."
+    // What the example says, and what the model does: both before and, no more, after.
+    #expect(page.contains("<td>\(answer)</td><td>\(answer)</td>"))
+    #expect(page.contains("user↵What is a weight?"))
+    #expect(!page.contains("<td>\(answer)</td><td>\(answer)</td><td>\(answer)</td>"))
+  }
+
+  @Test(arguments: [
+    (["--lora-bias", "--dora"], "--lora-bias goes without --dora, as in PEFT"),
+    (["--init", "loftq"], "it goes with --quantize nf4"),
+    (["--dropout", "1"], "--dropout is 1.0, expected 0 to 0.99"),
+    (["--rank-pattern", "q_proj"], "--rank-pattern is 'q_proj', expected an expression, = and a"),
+    (["--rank-pattern", "q_proj=0"], "--rank-pattern q_proj is 0, expected 1 to 65536"),
+    (["--rank", "0"], "--rank is 0, expected 1 to 65536"),
+  ])
+  func wrongUsageIsTold(options: [String], message: String) throws {
+    let run = try place().run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out"] + options)
+    #expect(run.status == 64 && run.errors.contains(message), "\(run.errors)")
   }
 
   @Test func aCheckpointOfOtherSettingsIsRefused() throws {
@@ -155,6 +242,7 @@ private func writeTokens(
     let place = try place()
     let run = try finetune(place, "-o", "out", "--dry-run")
     #expect(run.status == 0 && run.text.contains("10 examples, 120 tokens"))
+    #expect(run.text.contains("\ntime     about "))
     #expect(try place.names == ["eval.safetensors", "train.safetensors"])
   }
 
@@ -171,6 +259,9 @@ private func writeTokens(
     (["--data", "none.safetensors"], "none.safetensors: cannot open: No such file"),
     (["--data", "text.jsonl"], "llama-f32/tokenizer.json: is not there: text needs the model's"),
     (["--target-modules", "q_prj"], "has no linear layer 'q_prj' (--target-modules)"),
+    (["--rank-pattern", "q_prj=3"], "the pattern 'q_prj' matches none of the layers with"),
+    (["--adapter", "none"], "none: "),
+    (["--init", "pissa", "--rank", "41"], "has 20 ranks, of which --init pissa takes 41"),
     (["--target-modules", "(x"], "peftool: '(x' is no regular expression"),
     (["--max-length", "5"], "has 12 tokens, expected at most 5 (--max-length)"),
     (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),

@@ -61,7 +61,9 @@ func dot(_ a: [Double], _ b: [Double]) -> Double { zip(a, b).reduce(0) { $0 + $1
 
 /// Threads and memory for layers of so many tokens.
 func workspace(
-  threads: Int = 2, tokens: Int = 300, scratch: Int = 1 << 16, rank: Int = 32
+  threads: Int = 2, tokens: Int = 300, scratch: Int = 1 << 16, rank: Int = 32, masked: Int = 0
 ) -> Workspace {
-  Workspace(team: ThreadTeam(count: threads), tokens: tokens, scratch: scratch, rank: rank)
+  Workspace(
+    team: ThreadTeam(count: threads), tokens: tokens, scratch: scratch, rank: rank,
+    masked: masked)
 }

@@ -14,6 +14,7 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
   /// Further fields of `config.json`.
   var fields = ""
   var isDoRA = false
+  var dropout = 0.0
   /// The ends of the paths of the layers with an adapter; all but the output embedding if empty.
   var modules: [String] = []
 
@@ -91,7 +92,8 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
     return LoRA(
       a: TrainableParameter("\(module).a", randomRows(2, weight.inputs, seed: seed)),
       b: TrainableParameter("\(module).b", randomRows(2, weight.outputs, seed: seed + 1)),
-      magnitude: isDoRA ? TrainableParameter("\(module).m", magnitude) : nil, scaling: 0.5)
+      magnitude: isDoRA ? TrainableParameter("\(module).m", magnitude) : nil, scaling: 0.5,
+      dropout: dropout)
   }
 }
 

@@ -83,9 +83,9 @@ struct FinetuneCommand: ParsableCommand {
   func run() throws {
     let job = try FinetuneJob(self)
     if dryRun {
+      let plan = job.measuredPlan()
       try StandardOutput.print(
-        json
-          ? job.plan.json.text(indent: 2) + "\n" : job.plan.text(width: StandardOutput.width))
+        json ? plan.json.text(indent: 2) + "\n" : plan.text(width: StandardOutput.width))
       return
     }
     let report = try job.run()

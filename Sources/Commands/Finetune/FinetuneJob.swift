@@ -18,6 +18,7 @@ struct FinetuneJob {
   private let evaluationData: TokenExamples?
   private let settings: TrainingRun.Settings
   private let team: ThreadTeam
+  private let tokenizer: ExampleTokenizer?
   /// What will be done.
   let plan: FinetunePlan
 
@@ -34,12 +35,17 @@ struct FinetuneJob {
     let model = try Llama(
       checkpoint, quantizing: command.adapter.quantize == .nf4
     ) { (module, weight, original) throws(PeftoolError) in
-      try start.adapter(of: module, weight, original: original)
+      do throws(PeftoolError) {
+        return try start.adapter(of: module, weight, original: original)
+      } catch {
+        throw error.at(path: command.model)
+      }
     }
     try start.check(model, path: command.model)
     adapter = TrainedAdapter(model, configuration: start.json(of: model, base: command.model))
 
     let reader = try TrainingDataReader(command, model.configuration)
+    tokenizer = reader.tokenizer
     data = try reader.read(command.data.paths)
     evaluationData =
       command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
@@ -64,6 +70,13 @@ struct FinetuneJob {
     plan = try FinetunePlan(
       command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
       stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count)
+  }
+
+  /// The plan with an estimate of the time, from a short measurement.
+  func measuredPlan() -> FinetunePlan {
+    var plan = plan
+    plan.tokensPerSecond = StepTiming.tokensPerSecond(trainer, data, team: team, plan: plan)
+    return plan
   }
 
   private static func checkOutput(_ command: FinetuneCommand) throws(PeftoolError) {
@@ -117,6 +130,8 @@ struct FinetuneJob {
     let run = TrainingRun(
       trainer, pass: pass, adapter: adapter, data: data, evaluationData: evaluationData, settings,
       stepCount: plan.stepCount, folder: folder, fingerprint: plan.fingerprint)
+    // Before a checkpoint is read the model is what training began with.
+    let samples = try samplesBefore()
     if command.resume, let step = try TrainingCheckpoint.steps(in: folder).first {
       try run.resume(at: step)
     }
@@ -154,8 +169,23 @@ struct FinetuneJob {
     try write(report, to: folder)
     try reportFile?.write(
       report.page(
-        log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount)))
+        log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount),
+        samples: samples.map { (samples, before) throws(PeftoolError) in
+          try zip(samples.givenTexts(), zip(before, samples.texts())).map {
+            [$0.prompt, $0.expected, $1.0, $1.1]
+          }
+        } ?? []))
     return report
+  }
+
+  /// What a report shows of the model's texts; nil without a report, and for data that are tokens.
+  private func samplesBefore() throws(PeftoolError) -> (FinetuneSamples, before: [String])? {
+    guard command.report != nil, let tokenizer else { return nil }
+    let samples = FinetuneSamples(
+      evaluationData ?? data,
+      language: LanguageModel(
+        trainer.model, path: command.model, tokenizer.encoder, tokenizer.tokens), team: team)
+    return (samples, try samples.texts())
   }
 
   private var reportFile: ReportFile? {

@@ -22,6 +22,8 @@ struct FinetunePlan {
   let keeping: LossPass.Keeping
   /// The bytes of the base, of what is trained, and of a pass.
   let memory: (base: Int, trained: Int, pass: Int)
+  /// The speed that has been measured; nil where it has not.
+  var tokensPerSecond: Double?
   /// What a step depends on, for a run that goes on.
   let fingerprint: JSON
 
@@ -124,6 +126,13 @@ struct FinetunePlan {
     ])
   }
 
+  /// How long all steps take at the speed that has been measured; evaluations come to it.
+  private var seconds: Double? {
+    tokensPerSecond.map {
+      Double(examples.ids.count) * Double(stepCount) / Double(stepsPerEpoch) / $0
+    }
+  }
+
   private var activationsText: String {
     keeping == .inputs ? "computed twice (checkpointed)" : "kept"
   }
@@ -140,6 +149,10 @@ struct FinetunePlan {
     }
     facts.append(
       "steps", "\(stepCount.groupedText), \(stepsPerEpoch.groupedText) to go through the data")
+    if let seconds, let tokensPerSecond {
+      facts.append(
+        "time", "about \(seconds.durationText), at \(tokensPerSecond.fixed(0)) tokens/s")
+    }
     facts.append(
       "memory",
       "\((memory.base + memory.trained + memory.pass).byteText): base \(memory.base.byteText), "
@@ -179,6 +192,8 @@ struct FinetunePlan {
       .init("checkpointsActivations", .bool(keeping == .inputs)),
       .init("baseBytes", .number(memory.base)), .init("trainedBytes", .number(memory.trained)),
       .init("passBytes", .number(memory.pass)),
+      .init("tokensPerSecond", tokensPerSecond.map { .number($0) } ?? .null),
+      .init("seconds", seconds.map { .number($0) } ?? .null),
     ])
   }
 }

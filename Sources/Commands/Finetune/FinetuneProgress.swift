@@ -1,3 +1,4 @@
+import Files
 import Reports
 import Training
 
@@ -37,12 +38,17 @@ final class FinetuneProgress {
     stepSeconds += secondsOfLastStep
     guard !isQuiet else { return }
     let left = stepSeconds / Double(step.number - firstStep) * Double(stepCount - step.number)
-    let text =
-      "step \(step.number)/\(stepCount)  loss \(step.loss.fixed(4))  "
-      + "rate \(step.learningRate.measureText)  \(tokensPerSecond.fixed(0)) tokens/s  "
-      + "\(left.durationText) left"
+    let label = "step \(step.number)/\(stepCount)"
+    let figures =
+      "loss \(step.loss.fixed(4))  rate \(step.learningRate.measureText)  "
+      + "\(tokensPerSecond.fixed(0)) tokens/s  \(left.durationText) left"
+      + (SystemMemory.residentByteCount.map { "  \($0.byteText)" } ?? "")
+    let text = "\(label)  \(figures)"
     if isTerminal {
-      writeToStandardError("\r\(text)\u{1B}[K")
+      let line = ProgressLine.text(
+        label, share: Double(step.number) / Double(stepCount), figures: figures,
+        width: (Terminal.width(2) ?? Terminal.defaultWidth) - 1)
+      writeToStandardError("\r\(line)\u{1B}[K")
     } else if now - lastLine >= Self.secondsBetweenLines || step.number == stepCount {
       lastLine = now
       writeToStandardError(text + "\n")

@@ -72,8 +72,9 @@ struct FinetuneReport {
     }
   }
 
-  /// A page for a browser: curves of all steps in the log, and the settings.
-  func page(log: [JSON]) throws(PeftoolError) -> String {
+  /// A page for a browser: curves of all steps in the log, samples as rows of a prompt, what the
+  /// example goes on with, and what the model did before and after, and the settings.
+  func page(log: [JSON], samples: [[String]]) throws(PeftoolError) -> String {
     var page = Page(
       "\(plan.method): \(output)",
       facts: [("model", plan.model)] + lines + [("time", seconds.durationText)])
@@ -95,6 +96,11 @@ struct FinetuneReport {
         "step", [.init("training", losses), .init("evaluation", evaluated, isMarked: true)]
       ).markup)
     page.append("Learning rate", markup: LineChart("step", [.init("rate", rates)]).markup)
+    if !samples.isEmpty {
+      page.append(
+        "Samples", columns: ["prompt", "example", "before training", "after"],
+        rows: samples.map { $0.map(\.inOneLine) })
+    }
     let settings = try plan.fingerprint.object(named: "settings")
     page.append(
       "Settings", columns: ["option", "value"],
@@ -120,4 +126,9 @@ struct FinetuneReport {
       .init("tokensPerSecond", .number(tokensPerSecond)), .init("seconds", .number(seconds)),
     ])
   }
+}
+
+extension String {
+  /// Newlines as a sign, for a cell of a table.
+  fileprivate var inOneLine: String { String(map { $0.isNewline ? "↵" : $0 }) }
 }

@@ -7,7 +7,8 @@ import Tokenizers
 /// Reads examples with the model's own tokenizer and chat template.
 struct TrainingDataReader {
   private let command: FinetuneCommand
-  private let tokenizer: ExampleTokenizer?
+  /// What makes tokens of texts; nil where all data are tokens already.
+  let tokenizer: ExampleTokenizer?
   private let vocabularySize: Int
   /// The most tokens of an example.
   let maximumLength: Int
@@ -63,14 +64,20 @@ struct TrainingDataReader {
     }
     let special = try Examples.SpecialTokens(inFolder: command.model)
     var template: ChatTemplate?
+    var refusal: PeftoolError?
     if let name = command.data.chatTemplate {
       template = try ChatTemplate(named: name)
     } else {
-      template = try ChatTemplate(inFolder: command.model)
+      do throws(PeftoolError) {
+        template = try ChatTemplate(inFolder: command.model)
+      } catch  where error.kind == .unsupported {
+        // Only messages need it.
+        refusal = error
+      }
     }
     return ExampleTokenizer(
       encoder: try TokenEncoder(tokenizer, eos: special.eos),
-      template: template, tokens: special,
+      template: template, withoutTemplate: refusal, tokens: special,
       trainsOnPrompt: command.data.trainOnPrompt,
       length: .init(maximum: maximumLength, truncates: command.data.truncate))
   }

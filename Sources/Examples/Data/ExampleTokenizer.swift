@@ -6,6 +6,8 @@ package struct ExampleTokenizer: Sendable {
   package let encoder: TokenEncoder
   /// How conversations become text; nil where the model has no known chat template.
   package let template: ChatTemplate?
+  /// What is said of messages where there is none.
+  private let refusal: PeftoolError
   /// The tokens that the template writes.
   package let tokens: SpecialTokens
   /// What the template is told.
@@ -16,12 +18,19 @@ package struct ExampleTokenizer: Sendable {
   package let length: TokenExamples.Length
 
   package init(
-    encoder: TokenEncoder, template: ChatTemplate?, tokens: SpecialTokens,
+    encoder: TokenEncoder, template: ChatTemplate?, withoutTemplate refusal: PeftoolError? = nil,
+    tokens: SpecialTokens,
     options: ChatTemplate.Options = .init(), trainsOnPrompt: Bool = false,
     length: TokenExamples.Length
   ) {
     self.encoder = encoder
     self.template = template
+    self.refusal =
+      refusal
+      ?? PeftoolError(
+        .different,
+        "has messages, and the model has no chat template; --chat-template names one: "
+          + ChatTemplate.names.joined(separator: ", "))
     self.tokens = tokens
     self.options = options
     self.trainsOnPrompt = trainsOnPrompt
@@ -53,12 +62,7 @@ package struct ExampleTokenizer: Sendable {
       }
       return (ids, labels)
     case .messages(let messages):
-      guard let template else {
-        throw PeftoolError(
-          .different,
-          "has messages, and the model has no chat template; --chat-template names one: "
-            + ChatTemplate.names.joined(separator: ", "))
-      }
+      guard let template else { throw refusal }
       let chat = try template.segments(messages, tokens: tokens, options: options)
       if trainsOnPrompt {
         let ids = try encoder.encode(chat.text, false)
