@@ -163,17 +163,16 @@ private func writeTokens(
 
   @Test func aPageShowsTextsOfBeforeAndAfter() throws {
     let place = try Workplace()
+    let turn = "<|im_start|>user\\nWhat is a weight?<|im_end|>\\n<|im_start|>assistant\\n"
+    try place.write("d.jsonl", "{\"prompt\": \"\(turn)\", \"completion\": \"A model.\"}\n")
     let run = try place.run(
-      "finetune", Repository.sample("generation/tiny-chat"), "--data",
-      Repository.sample("generation/pairs.jsonl"), "-o", "out", "--report", "r.html",
-      "--learning-rate", "0.05", "--max-steps", "5", "--quiet")
+      "finetune", Repository.sample("generation/tiny-chat"), "--data", "d.jsonl", "-o", "out",
+      "--report", "r.html", "--learning-rate", "0.01", "--max-steps", "40", "--quiet")
     #expect(run.status == 0, "\(run.errors)")
     let page = try String(decoding: place.bytes("r.html"), as: UTF8.self)
-    let answer = "A number that a model has learnt."
-    // What the example says, and what the model does: both before and, no more, after.
-    #expect(page.contains("<td>\(answer)</td><td>\(answer)</td>"))
+    let cells = ["A model.", "A number that a model has learnt.", "A model."]
+    #expect(page.contains(cells.map { "<td>\($0)</td>" }.joined()))
     #expect(page.contains("user↵What is a weight?"))
-    #expect(!page.contains("<td>\(answer)</td><td>\(answer)</td><td>\(answer)</td>"))
   }
 
   @Test(arguments: [
@@ -261,7 +260,7 @@ private func writeTokens(
     (["--target-modules", "q_prj"], "has no linear layer 'q_prj' (--target-modules)"),
     (["--rank-pattern", "q_prj=3"], "the pattern 'q_prj' matches none of the layers with"),
     (["--adapter", "none"], "none: "),
-    (["--init", "pissa", "--rank", "41"], "has 20 ranks, of which --init pissa takes 41"),
+    (["--init", "pissa", "--rank", "41"], "has 40 ranks, of which --init pissa takes 41"),
     (["--target-modules", "(x"], "peftool: '(x' is no regular expression"),
     (["--max-length", "5"], "has 12 tokens, expected at most 5 (--max-length)"),
     (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),

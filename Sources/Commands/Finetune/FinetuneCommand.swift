@@ -13,14 +13,18 @@ struct FinetuneCommand: ParsableCommand {
       Reads MODEL, which stays as it is, and the examples of --data; writes OUT, an adapter as PEFT \
       saves it, with log.jsonl, a JSON object for each step.
 
-        peftool finetune SmolLM2-135M --data train.jsonl -o adapter --rank 16 --epochs 2
-        peftool finetune Llama-3.2-1B --data train.jsonl -o adapter --dora --quantize nf4
-        peftool finetune SmolLM2-135M --data train.jsonl -o adapter --resume
+        peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2
+        peftool finetune SmolLM2-135M --data train.jsonl -o q --dora --quantize nf4
+        peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has \
       columns of these names, a plain text (.txt) is cut into pieces, and tokens come from \
       .safetensors. Of prompts and completions the completions are learnt, of conversations the \
       assistant's turns. Formats/training-data.md has the details.
+
+      --init pissa, olora and loftq begin with factors of the weight itself. The adapter that is \
+      written fits MODEL as it is, of twice the rank for pissa and olora; what loftq makes fits \
+      MODEL as 'peftool quantize' codes it. --adapter goes on from an adapter that there is.
 
       Arithmetic is f32, step for step that of PEFT; weights stay in memory as they lie in the \
       file. The adapter is the same, byte for byte, for any number of threads.
