@@ -49,7 +49,7 @@ struct ProjectionGroup: Sendable {
     }
   }
 
-  /// Adds the adapters' gradients, and gives dx = Σ dy·W'.
+  /// Adds the gradients of adapters and trained weights, and gives dx = Σ dy·W'.
   ///
   /// Shapes: x and dx (N, inputs), a dy and a y (N, its outputs). `ys` are the outputs of the forward
   /// pass, which DoRA's magnitude needs; a dy of a layer with DoRA is multiplied by its gain.
@@ -63,6 +63,10 @@ struct ProjectionGroup: Sendable {
     for (place, projection) in projections.enumerated() where projection.adapter != nil {
       pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
       pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
+    }
+    for (place, projection) in projections.enumerated() where projection.weight.isTrained {
+      pieces += projection.weight.gradientParts(of: Self.tileWidth).map { .weight(place, $0) }
+      if projection.trainedBias != nil { pieces.append(.bias(place)) }
     }
     work.team.forEach(pieces.count) { worker, item in
       switch pieces[item] {
@@ -82,6 +86,10 @@ struct ProjectionGroup: Sendable {
         guard let adapter = projections[place].adapter else { return }
         adapter.b.gradient.columns(columns).multiply(
           transposed: products[place].u, dys[place].columns(columns), adding: true)
+      case .weight(let place, let rows):
+        projections[place].weight.addGradient(of: rows, dys[place], x)
+      case .bias(let place):
+        projections[place].trainedBias?.gradient.addRows(of: dys[place])
       }
     }
   }
@@ -90,6 +98,8 @@ struct ProjectionGroup: Sendable {
     case input(Range<Int>)
     case a(Int, Range<Int>)
     case b(Int, Range<Int>)
+    case weight(Int, Range<Int>)
+    case bias(Int)
   }
 
   /// DoRA: dm, and dy times the gain.

@@ -99,6 +99,12 @@ extension Rows {
     unsafe pef_add_f32(pointer, other.pointer, count * columns)
   }
 
+  /// self (1, columns) += the sum of some rows, one after the other.
+  func addRows(of other: Rows) {
+    precondition(count == 1 && columns == other.columns, "as wide")
+    for row in 0..<other.count { add(other.rows(row..<row + 1)) }
+  }
+
   /// Zeros everywhere; rows without gaps.
   package func clear() {
     precondition(isDense, "rows without gaps")

@@ -55,7 +55,7 @@ package final class AdamW {
     team.forEach(parameters.count) { _, place in
       let (parameter, moments) = (parameters[place], moments[place])
       var step = pef_adamw(
-        decay: Float(1 - rates[place] * settings.weightDecay), beta2: Float(settings.beta2),
+        decay: Float(1 - rates[place] * (parameter.isDecayed ? settings.weightDecay : 0)), beta2: Float(settings.beta2),
         one_less_beta1: Float(1 - settings.beta1), one_less_beta2: Float(1 - settings.beta2),
         step_size: Float(rates[place] / correction), root: Float(root),
         epsilon: Float(settings.epsilon))

@@ -86,7 +86,8 @@ package struct AdapterDesign: Sendable {
   /// - Parameters:
   ///   - modules: the layers that have adapters.
   ///   - base: the base's name or path.
-  package func json(modules: [String], base: String) -> JSON {
+  ///   - others: values of further keys.
+  package func json(modules: [String], base: String, others: [String: JSON] = [:]) -> JSON {
     func pattern<Value>(_ patterns: [ModulePattern<Value>], _ json: (Value) -> JSON) -> JSON {
       .object(patterns.map { .init($0.key, json($0.value)) })
     }
@@ -98,7 +99,7 @@ package struct AdapterDesign: Sendable {
       "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number($0) },
       "init_lora_weights": start == .uniform ? .bool(true) : .string(start.rawValue),
       "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
-    ])
+    ].merging(others) { $1 })
   }
 }
 

@@ -8,7 +8,14 @@ struct TensorFile {
   struct Item {
     let name: String
     let shape: [Int]
-    let values: [Float]
+    /// Makes them when they are written, so that only those of one tensor are there twice.
+    let values: () -> [Float]
+
+    init(name: String, shape: [Int], values: @escaping @autoclosure () -> [Float]) {
+      self.name = name
+      self.shape = shape
+      self.values = values
+    }
   }
 
   /// Writes F32 tensors into a folder that is being made.
@@ -24,7 +31,7 @@ struct TensorFile {
     // Any bytes may be read as bytes, and a float is its bytes.
     try unsafe file.write(encoded.bytes.span.bytes, at: 0)
     for place in encoded.fileOrder {
-      let values = items[place].values
+      let values = items[place].values()
       try unsafe file.write(values.span.bytes, at: encoded.byteRanges[place].lowerBound)
     }
   }

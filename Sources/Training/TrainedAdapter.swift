@@ -4,7 +4,7 @@ package import JSON
 package import Models
 import Tensors
 
-/// The adapters of a model as PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
+/// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and `adapter_model.safetensors`.
 package struct TrainedAdapter {
   /// The file of the tensors.
   package static let tensorsName = "adapter_model.safetensors"
@@ -20,7 +20,7 @@ package struct TrainedAdapter {
     self.configuration = configuration
   }
 
-  /// The adapter's tensors, B as (outputs, rank).
+  /// All tensors, B as (outputs, rank); a table of both ends twice, as PEFT has it.
   private var items: [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
       let (a, b) = (adapter.a.values, adapter.b.values)
@@ -37,6 +37,12 @@ package struct TrainedAdapter {
       }
       return items
     }
+      + model.trainedWeights.flatMap { weight in
+        weight.names.map { name in
+          TensorFile.Item(
+            name: name, shape: weight.shape, values: weight.parameter.values.values)
+        }
+      }
   }
 
   /// Writes both files into a folder that is being made.
@@ -48,7 +54,7 @@ package struct TrainedAdapter {
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
 
-  /// Takes the adapters' values from a folder that was written by `write`.
+  /// Takes all values from a folder that was written by `write`.
   ///
   /// - Throws: as `TensorFile.read`.
   package func read(from folder: String) throws(PeftoolError) {
@@ -67,6 +73,10 @@ package struct TrainedAdapter {
         place += 1
       }
       adapter.refresh()
+    }
+    for weight in model.trainedWeights {
+      weight.parameter.values.copy(from: lists[place])
+      place += weight.names.count
     }
   }
 }

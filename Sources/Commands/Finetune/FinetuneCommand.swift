@@ -15,12 +15,19 @@ struct FinetuneCommand: ParsableCommand {
 
         peftool finetune SmolLM2-135M --data train.jsonl -o adapter --rank 16 --epochs 2
         peftool finetune Llama-3.2-1B --data train.jsonl -o adapter --dora --quantize nf4
+        peftool finetune SmolLM2-135M --data train.jsonl -o adapter --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data train.jsonl -o adapter --resume
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has \
       columns of these names, a plain text (.txt) is cut into pieces, and tokens come from \
       .safetensors. Of prompts and completions the completions are learnt, of conversations the \
       assistant's turns. Formats/training-data.md has the details.
+
+      --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
+      and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
+      table, that table is trained for both ends and they stay one (PEFT's ensure_weight_tying): \
+      PEFT would otherwise train a copy for one end, and the ends would part. Weight decay is not \
+      for norms and biases.
 
       Arithmetic is f32, step for step that of PEFT; weights stay in memory as they lie in the \
       file. The adapter is the same, byte for byte, for any number of threads.
@@ -40,6 +47,7 @@ struct FinetuneCommand: ParsableCommand {
 
   @OptionGroup(title: "Data") var data: TrainingDataOptions
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
+  @OptionGroup(title: "Weights of the model") var weights: TrainedWeightOptions
   @OptionGroup(title: "Training") var training: TrainingOptions
 
   @Option(

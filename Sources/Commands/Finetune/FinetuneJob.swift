@@ -31,8 +31,9 @@ struct FinetuneJob {
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
     let design = try command.adapter.design(seed: command.training.seed)
+    let weights = try command.weights.weights(ofModel: command.model)
     let model = try Llama(
-      checkpoint, quantizing: command.adapter.quantize == .nf4
+      checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights
     ) { (module, weight) throws(PeftoolError) in
       try design.adapter(of: module, weight)
     }
@@ -49,7 +50,9 @@ struct FinetuneJob {
     }
     adapter = TrainedAdapter(
       model,
-      configuration: design.json(modules: model.adapters.map(\.module), base: command.model))
+      configuration: design.json(
+        modules: model.adapters.map(\.module), base: command.model,
+        others: weights.json(isTied: model.configuration.isTied)))
 
     let reader = try TrainingDataReader(command, model.configuration)
     data = try reader.read(command.data.paths)
