@@ -92,7 +92,11 @@ private func writeTokens(
     let log = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
     #expect(log.split(separator: "\n").count == 9)
     let changed = try place.run(
-      ["finetune", base, "--data", "train.safetensors", "--max-steps", "9", "-o", "out", "--resume"])
+      [
+        "finetune", base, "--data", "train.safetensors", "-o", "out", "--resume", "--max-steps",
+        "9",
+      ]
+    )
     #expect(changed.status == 2 && changed.errors.contains("was made with"))
   }
 

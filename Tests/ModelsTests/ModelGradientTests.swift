@@ -7,17 +7,18 @@ private let yarn =
   #""rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 16}"#
 
 /// Every family and form of layer, and adapters on some layers only.
-private let models: [TinyModel] = [
-  .init(), .init(isDoRA: true),
-  .init(fields: #""attention_bias": true, "mlp_bias": true"#, isDoRA: true),
-  .init(family: "mistral", fields: #""sliding_window": 3"#),
-  .init(family: "qwen2", fields: #""tie_word_embeddings": true"#, isDoRA: true),
-  .init(family: "qwen3", isDoRA: true), .init(family: "qwen3"),
-  .init(fields: yarn, isDoRA: true),
-  .init(isDoRA: true, modules: ["0.mlp.down_proj"]),
-  .init(modules: ["1.self_attn.v_proj", "1.mlp.up_proj"]),
-  .init(modules: ["lm_head"]), .init(modules: ["q_proj", "lm_head"]),
-] + ownWeights
+private let models: [TinyModel] =
+  [
+    .init(), .init(isDoRA: true),
+    .init(fields: #""attention_bias": true, "mlp_bias": true"#, isDoRA: true),
+    .init(family: "mistral", fields: #""sliding_window": 3"#),
+    .init(family: "qwen2", fields: #""tie_word_embeddings": true"#, isDoRA: true),
+    .init(family: "qwen3", isDoRA: true), .init(family: "qwen3"),
+    .init(fields: yarn, isDoRA: true),
+    .init(isDoRA: true, modules: ["0.mlp.down_proj"]),
+    .init(modules: ["1.self_attn.v_proj", "1.mlp.up_proj"]),
+    .init(modules: ["lm_head"]), .init(modules: ["q_proj", "lm_head"]),
+  ] + ownWeights
 
 /// Weights of the model itself that are trained: at both ends, between, and only above.
 private let ownWeights: [TinyModel] = [
@@ -25,7 +26,8 @@ private let ownWeights: [TinyModel] = [
   .init(
     family: "qwen2", fields: #""tie_word_embeddings": true"#, isDoRA: true,
     training: .init(modules: ["lm_head", "k_proj"], tokens: [])),
-  .init(family: "qwen3", modules: ["1.mlp.up_proj"], training: .init(modules: ["norm"], tokens: [])),
+  .init(
+    family: "qwen3", modules: ["1.mlp.up_proj"], training: .init(modules: ["norm"], tokens: [])),
   .init(
     fields: #""attention_bias": true, "mlp_bias": true"#, modules: ["q_proj"],
     training: .init(modules: ["k_proj", "1.mlp.down_proj", "o_proj"], tokens: [])),

@@ -30,7 +30,7 @@ private struct PEFTRun {
       .deletingLastPathComponent().appendingPathComponent("Samples/training/\(name)").path
   }
 
-  init(_ name: String) throws {
+  init(_ name: String, ratio: Double = 1) throws {
     folder = Self.folder(name)
     expected = try JSON(opening: folder + "/expected.json")
     batches = try Checkpoint(opening: folder + "/batches.safetensors")
@@ -64,6 +64,7 @@ private struct PEFTRun {
     try adapter.read(from: folder + "/start")
     var settings = Trainer.Settings(
       schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12))
+    settings.rateRatio = ratio
     settings.learningRate = try expected.double(at: "lr")
     settings.adamW.weightDecay = try expected.double(at: "weight_decay")
     trainer = Trainer(model, settings, team: ThreadTeam(count: 2))
@@ -117,6 +118,52 @@ private let runs = [
       let worst = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
       #expect(Double(worst) < endTolerance * Double(largest), "\(parameter.name)")
     }
+  }
+
+  /// The first step moves each number by its rate, whatever its gradient: PEFT's
+  /// `create_loraplus_optimizer` has the ratio for B and for what has one dimension.
+  @Test func ratesAreThoseOfLoRAPlus() throws {
+    let run = try PEFTRun("norms-qwen3", ratio: 16)
+    let starts = run.trainer.parameters.map(\.values.values)
+    let pass = LossPass(
+      run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
+    let rate = try run.trainer.step([run.batch(0)], pass: pass).learningRate
+    for (parameter, start) in zip(run.trainer.parameters, starts) {
+      let moved = zip(parameter.values.values, start).map { Double(abs($0 - $1)) }.max() ?? 0
+      let factor = parameter.name.hasSuffix("lora_A.weight") ? 1.0 : 16
+      #expect(abs(moved / rate - factor) < 1e-2 * factor, "\(parameter.name)")
+    }
+  }
+
+  /// As transformers' `Trainer`, but for the rows of an embedding, which are 2-D.
+  @Test func normsAndBiasesDoNotDecay() throws {
+    for (name, isDecayed) in [("norms-qwen3", false), ("linear-qwen2", nil), ("ends-qwen3", true)] {
+      for weight in try PEFTRun(name).trainer.model.trainedWeights {
+        #expect(weight.parameter.isDecayed == isDecayed ?? !weight.isVector)
+      }
+    }
+    let parameters = [true, false].map {
+      TrainableParameter("p", Rows([1, 2, 3, 4], columns: 2), isDecayed: $0)
+    }
+    var settings = AdamW.Settings()
+    settings.weightDecay = 0.5
+    AdamW(parameters, settings).step(rates: [0.5, 0.5], ThreadTeam(count: 2))
+    #expect(parameters.map(\.values.values) == [[0.75, 1.5, 2.25, 3], [1, 2, 3, 4]])
+  }
+
+  /// More numbers than a piece of work has: each moves as it would alone.
+  @Test func aLargeTableMovesAsItsRows() throws {
+    let (rows, columns) = (700, 512)
+    let large = TrainableParameter("l", Rows(rows, columns))
+    let small = TrainableParameter("s", Rows(1, columns))
+    for row in 0..<rows {
+      for column in 0..<columns { large.gradient[row, column] = Float(column % 7) - 2 }
+    }
+    small.gradient.copy(from: large.gradient.rows(0..<1))
+    AdamW([large, small], .init()).step(rates: [0.1, 0.1], ThreadTeam(count: 2))
+    let expected = small.values.values
+    #expect(expected.contains { $0 != 0 })
+    #expect((0..<rows).allSatisfy { large.values.rows($0..<$0 + 1).values == expected })
   }
 
   @Test(arguments: runs) func filesAreThoseOfPEFT(name: String) throws {
