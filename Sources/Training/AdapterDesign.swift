@@ -91,16 +91,16 @@ package struct AdapterDesign: Sendable {
     func pattern<Value>(_ patterns: [ModulePattern<Value>], _ json: (Value) -> JSON) -> JSON {
       .object(patterns.map { .init($0.key, json($0.value)) })
     }
-    return PEFTConfiguration.json(
-      [
-        "r": .number(rank), "lora_alpha": PEFTConfiguration.number(alpha),
-        "use_rslora": .bool(usesRSLoRA), "use_dora": .bool(usesDoRA),
-        "target_modules": targets.json(of: modules),
-        "rank_pattern": pattern(rankPatterns) { .number($0) },
-        "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number($0) },
-        "init_lora_weights": start == .uniform ? .bool(true) : .string(start.rawValue),
-        "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
-      ].merging(others) { $1 })
+    let own: [String: JSON] = [
+      "r": .number(rank), "lora_alpha": PEFTConfiguration.number(alpha),
+      "use_rslora": .bool(usesRSLoRA), "use_dora": .bool(usesDoRA),
+      "target_modules": targets.json(of: modules),
+      "rank_pattern": pattern(rankPatterns) { .number($0) },
+      "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number($0) },
+      "init_lora_weights": start == .uniform ? .bool(true) : .string(start.rawValue),
+      "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
+    ]
+    return PEFTConfiguration.json(own.merging(others) { $1 })
   }
 }
 
