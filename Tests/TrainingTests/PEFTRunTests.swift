@@ -122,20 +122,49 @@ private let runs = [
 
   /// The first step moves each number by its rate, whatever its gradient: PEFT's
   /// `create_loraplus_optimizer` has the ratio for B and for what has one dimension.
-  @Test func ratesAreThoseOfLoRAPlus() throws {
-    let run = try PEFTRun("norms-qwen3", ratio: 16)
+  @Test(arguments: ["norms-qwen3", "tied-llama3", "linear-qwen2", "tokens-qwen3"])
+  func ratesAreThoseOfLoRAPlus(name: String) throws {
+    let run = try PEFTRun(name, ratio: 16)
+    let own = run.trainer.model.trainedWeights.filter { !$0.isVector }.map(\.parameter.name)
     let starts = run.trainer.parameters.map(\.values.values)
     let pass = LossPass(
       run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
     let rate = try run.trainer.step([run.batch(0)], pass: pass).learningRate
     for (parameter, start) in zip(run.trainer.parameters, starts) {
       let moved = zip(parameter.values.values, start).map { Double(abs($0 - $1)) }.max() ?? 0
-      let factor = parameter.name.hasSuffix("lora_A.weight") ? 1.0 : 16
+      let isMatrix = parameter.name.hasSuffix("lora_A.weight") || own.contains(parameter.name)
+      let factor = isMatrix ? 1.0 : 16
       #expect(abs(moved / rate - factor) < 1e-2 * factor, "\(parameter.name)")
     }
   }
 
-  /// As transformers' `Trainer`, but for the rows of an embedding, which are 2-D.
+  /// What `get_peft_model` makes of `modules_to_save` with `ensure_weight_tying` on a tied model.
+  @Test(arguments: [
+    (["embed_tokens"], ["embed_tokens", "model.embed_tokens"]),
+    (["lm_head"], ["model.embed_tokens"]),
+    (["embed_tokens", "lm_head"], ["embed_tokens", "model.embed_tokens"]),
+    (["model.embed_tokens", "norm"], ["model.embed_tokens", "norm"]),
+  ])
+  func aTiedTableIsNamedAsPEFTNamesIt(given: [String], saved: [String]) {
+    let weights = TrainedWeights(modules: given, tokens: [])
+    let names = JSON.array(saved.map(JSON.string))
+    #expect(
+      weights.json(isTied: true)
+        == ["ensure_weight_tying": .bool(true), "modules_to_save": names])
+    #expect(
+      weights.json(isTied: false) == ["modules_to_save": .array(given.map(JSON.string))])
+  }
+
+  @Test func withoutATableNothingIsTied() {
+    let weights = TrainedWeights(modules: ["norm"], tokens: [7, 3])
+    #expect(
+      weights.json(isTied: true) == [
+        "modules_to_save": .array([.string("norm")]),
+        "trainable_token_indices": .array([.number(7), .number(3)]),
+      ])
+  }
+
+  /// As transformers' `Trainer` has it.
   @Test func normsAndBiasesDoNotDecay() throws {
     for (name, isDecayed) in [("norms-qwen3", false), ("linear-qwen2", nil), ("ends-qwen3", true)] {
       for weight in try PEFTRun(name).trainer.model.trainedWeights {
