@@ -23,24 +23,23 @@ package struct TrainedAdapter {
   /// All tensors, B as (outputs, rank); a table of both ends twice, as PEFT has it.
   private var items: [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
-      let (a, b) = (adapter.a.values, adapter.b.values)
+      let (a, b) = (adapter.a, adapter.b)
       var items = [
-        TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], values: a.values),
+        TensorFile.Item(name: a.name, shape: [a.values.count, a.values.columns], rows: a.values),
         TensorFile.Item(
-          name: adapter.b.name, shape: [b.columns, b.count], values: b.transposedValues),
+          name: b.name, shape: [b.values.columns, b.values.count], rows: b.values,
+          isTransposed: true),
       ]
       if let magnitude = adapter.magnitude {
         items.append(
           TensorFile.Item(
-            name: magnitude.name, shape: [magnitude.values.columns],
-            values: magnitude.values.values))
+            name: magnitude.name, shape: [magnitude.values.columns], rows: magnitude.values))
       }
       return items
     }
       + model.trainedWeights.flatMap { weight in
         weight.names.map { name in
-          TensorFile.Item(
-            name: name, shape: weight.shape, values: weight.parameter.values.values)
+          TensorFile.Item(name: name, shape: weight.shape, rows: weight.parameter.values)
         }
       }
   }
@@ -59,39 +58,21 @@ package struct TrainedAdapter {
   /// - Throws: as `TensorFile.read`.
   package func read(from folder: String) throws(PeftoolError) {
     let items = items
-    let lists = try TensorFile.read(
-      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) })
-    var place = 0
-    for (_, adapter) in model.adapters {
-      for parameter in adapter.parameters {
-        let values = parameter.values
-        if parameter === adapter.b {
-          values.copy(fromTransposed: lists[place])
-        } else {
-          values.copy(from: lists[place])
-        }
-        place += 1
+    try TensorFile.read(
+      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) }
+    ) { place, values in
+      let item = items[place]
+      if item.isTransposed {
+        item.rows.copy(fromTransposed: values)
+      } else {
+        item.rows.copy(from: values)
       }
-      adapter.refresh()
     }
-    for weight in model.trainedWeights {
-      weight.parameter.values.copy(from: lists[place])
-      place += weight.names.count
-    }
+    for (_, adapter) in model.adapters { adapter.refresh() }
   }
 }
 
 extension Rows {
-  /// The floats of the transpose, row by row.
-  fileprivate var transposedValues: [Float] {
-    var values: [Float] = []
-    values.reserveCapacity(count * columns)
-    for column in 0..<columns {
-      for row in 0..<count { values.append(self[row, column]) }
-    }
-    return values
-  }
-
   fileprivate func copy(fromTransposed values: [Float]) {
     for column in 0..<columns {
       for row in 0..<count { self[row, column] = values[column * count + row] }

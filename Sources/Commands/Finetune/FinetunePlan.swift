@@ -130,11 +130,14 @@ struct FinetunePlan {
     let rows = weights.filter(\.isRows)
     if weights.count > rows.count {
       let names = options.modulesToSave ?? ""
-      let count = (weights.count - rows.count).groupedText
-      lines.append(("whole", "\(names.printable): \(count) tensors"))
+      let count = weights.count - rows.count
+      lines.append(
+        ("whole", "\(names.printable): \(count.groupedText) tensor\(count == 1 ? "" : "s")"))
     }
     for weight in rows {
-      lines.append(("tokens", "\(weight.shape[0].groupedText) rows of the embedding"))
+      let count = weight.shape[0]
+      lines.append(
+        ("tokens", "\(count.groupedText) row\(count == 1 ? "" : "s") of the embedding"))
     }
     return lines
   }
