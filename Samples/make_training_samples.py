@@ -48,6 +48,20 @@ RUNS = {
     "lora-mistral": ("mistral-f32", None, 0.0, dict(target_modules=ALL)),
     "qlora-llama3": ("llama3-f32", "nf4", 0.0, dict(target_modules=ALL)),
     "qdora-llama3": ("llama3-f32", "nf4", 0.0, dict(target_modules=ALL, use_dora=True)),
+    # Whole modules: embeddings that are two tables and one, norms, a layer with a bias; rows.
+    "ends-qwen3": ("qwen3-f32", None, 0.1, dict(
+        target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"])),
+    "tied-llama3": ("llama3-f32", None, 0.0, dict(
+        target_modules=["v_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True)),
+    "norms-qwen3": ("qwen3-f32", None, 0.0, dict(
+        target_modules=["up_proj"], modules_to_save=["norm"])),
+    "linear-qwen2": ("qwen2-f32", None, 0.0, dict(
+        target_modules=["q_proj", "k_proj"], modules_to_save=["k_proj", "input_layernorm"],
+        use_dora=True)),
+    "tokens-llama3": ("llama3-f32", None, 0.1, dict(
+        target_modules=["v_proj"], trainable_token_indices=[130, 5, 17])),
+    "tokens-qwen3": ("qwen3-f32", None, 0.0, dict(
+        target_modules=["v_proj"], trainable_token_indices=[130, 5, 17])),
 }
 ADAMW = dict(lr=2e-3, betas=(0.9, 0.999), eps=1e-8)
 
@@ -129,8 +143,8 @@ def make_run(folder, name):
     randomize(model)
     save_adapter(model, folder / name / "start", base)
     model.train()
-    parameters = {key.replace(".default", ""): value for key, value in model.named_parameters()
-                  if value.requires_grad}
+    parameters = {key.replace(".default", "").replace(".modules_to_save", ""): value
+                  for key, value in model.named_parameters() if value.requires_grad}
     ids = torch.randint(0, VOCABULARY, (STEPS, 2, 32), generator=seeded(7))
     # The second halves are always the same, so that there is something to learn.
     ids[1:, :, 16:] = ids[0, :, 16:]

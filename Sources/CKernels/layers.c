@@ -50,8 +50,8 @@ PEF_CLONES void pef_rmsnorm_backward_f32(float *restrict dx, const float *restri
 
 PEF_CLONES void pef_rmsnorm_weight_f32(float *restrict dw, const float *restrict dy,
                                        const float *restrict x, const float *restrict rho,
-                                       size_t rows, size_t columns) {
-  for (size_t i = 0; i < rows; i++, x += columns, dy += columns)
+                                       size_t row, size_t rows, size_t columns) {
+  for (size_t i = 0; i < rows; i++, x += row, dy += row)
     for (size_t j = 0; j < columns; j++) dw[j] = __builtin_fmaf(dy[j], x[j] * rho[i], dw[j]);
 }
 

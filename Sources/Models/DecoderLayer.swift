@@ -19,6 +19,16 @@ package struct DecoderLayer: Sendable {
       + down.projections
   }
 
+  /// Its norms.
+  private var norms: [RMSNorm] {
+    [inputNorm, outputNorm] + (headNorms.map { [$0.q, $0.k] } ?? [])
+  }
+
+  /// Whether anything of it is trained.
+  var isTrained: Bool {
+    projections.contains(where: \.isTrained) || norms.contains { $0.trained != nil }
+  }
+
   /// Whether a layer has the gain of DoRA.
   private static func hasGain(_ group: ProjectionGroup) -> Bool {
     group.projections.contains { $0.adapter?.magnitude != nil }
@@ -162,9 +172,10 @@ package struct DecoderLayer: Sendable {
     let (q, k) = kept.raw.map { ($0.q, $0.k) } ?? (kept.q, kept.k)
     attentionInputs.backward(
       scratch.h, [dq, dk, scratch.foldedV], ys: [q, k, kept.v],
-      into: needsInput ? scratch.dh : nil, work)
-    guard needsInput else { return }
-    inputNorm.backward(scratch.dh, x: kept.x, rho: kept.rhos.input, addingTo: d, work)
+      into: needsInput || inputNorm.trained != nil ? scratch.dh : nil, work)
+    guard needsInput || inputNorm.trained != nil else { return }
+    inputNorm.backward(
+      scratch.dh, x: kept.x, rho: kept.rhos.input, addingTo: needsInput ? d : nil, work)
   }
 
   /// sum = x + group(input).

@@ -18,18 +18,23 @@ package final class Llama: Sendable {
   let norm: RMSNorm
   /// The output embedding.
   let head: ProjectionGroup
+  /// What is trained of its own weights, from the input on.
+  package let trainedWeights: [TrainedWeight]
 
   /// Loads a model.
   ///
   /// - Parameters:
   ///   - checkpoint: the model's tensors, with its `config.json`; bitsandbytes' codes stay codes.
+  ///   - training: what of it is trained; a module that is trained whole is asked no adapter for.
   ///   - adapter: the adapter of a linear layer, if it has one: by its path, its weight, and the
   ///     weight before it was quantized.
   /// - Throws: `unsupported` and `damaged` for a configuration or tensors that do not make up such a
-  ///   model, with the tensor's name; `io`; what `adapter` throws.
+  ///   model, with the tensor's name; `different` and `unsupported` for weights that are not there
+  ///   or cannot be trained; `io`; what `adapter` throws.
   package convenience init(
     _ checkpoint: Checkpoint,
     quantizing: Bool = false,
+    training: TrainedWeights = .none,
     adapter: (
       _ module: String, _ weight: FrozenWeight, _ original: FrozenWeight
     ) throws(PeftoolError) -> LoRA? = { _, _, _ in nil }
@@ -45,7 +50,8 @@ package final class Llama: Sendable {
     } catch {
       throw error.at(path: Folder.path(checkpoint.directory ?? checkpoint.path, "config.json"))
     }
-    try self.init(configuration, ModelWeights(checkpoint, configuration), quantizing, adapter)
+    try self.init(
+      configuration, ModelWeights(checkpoint, configuration, training), quantizing, adapter)
   }
 
   private init(
@@ -62,24 +68,34 @@ package final class Llama: Sendable {
     )
 
     func projection(
-      _ module: String, _ outputs: Int, _ inputs: Int, _ hasBias: Bool
+      _ module: String, _ outputs: Int, _ inputs: Int, _ hasBias: Bool,
+      isQuantized: Bool = quantizing
     ) throws(PeftoolError) -> Projection {
       let original = try weights.matrix(module + ".weight", outputs, inputs)
       var weight = original
-      if quantizing, !weight.isQuantized {
+      if isQuantized, !weight.isQuantized {
         weight = try weight.quantized(.nf4, blockSize: 64, isNested: true)
       }
+      let bias = hasBias ? try weights.vector(module + ".bias", outputs) : nil
+      guard weights.isTrained(module) else {
+        return Projection(module, weight, bias: bias, adapter: try adapter(module, weight, original))
+      }
+      try weights.checkNoAdapter(besides: module) { () throws(PeftoolError) in
+        try adapter(module, weight, original)
+      }
       return Projection(
-        module, weight, bias: hasBias ? try weights.vector(module + ".bias", outputs) : nil,
-        adapter: try adapter(module, weight, original))
+        module, .whole(try weights.makeTrained(module, whole: weight)),
+        trainedBias: bias.map { weights.makeTrained(module + ".bias", vector: $0) })
     }
     func norm(_ module: String, _ size: Int) throws(PeftoolError) -> RMSNorm {
-      RMSNorm(weight: try weights.vector(module + ".weight", size), epsilon: epsilon)
+      let weight = try weights.vector(module + ".weight", size)
+      guard weights.isTrained(module) else { return RMSNorm(weight: weight, epsilon: epsilon) }
+      return RMSNorm(
+        trained: weights.makeTrained(module + ".weight", vector: weight), epsilon: epsilon)
     }
 
-    let table = try weights.matrix(
-      "model.embed_tokens.weight", configuration.vocabularySize, hidden)
-    embedding = TokenEmbedding(table: table)
+    let table = try weights.table(configuration)
+    embedding = TokenEmbedding(table: table, padding: configuration.paddingRow)
     var layers: [DecoderLayer] = []
     for place in 0..<configuration.layerCount {
       let path = "model.layers.\(place)"
@@ -117,12 +133,19 @@ package final class Llama: Sendable {
     }
     self.layers = layers
     self.norm = try norm("model.norm", hidden)
-    let output =
-      configuration.isTied
-      ? table : try weights.matrix("lm_head.weight", configuration.vocabularySize, hidden)
-    head = ProjectionGroup(projections: [
-      Projection("lm_head", output, adapter: try adapter("lm_head", output, output))
-    ])
+    if configuration.isTied {
+      head = ProjectionGroup(projections: [
+        try weights.tiedHead(table) { (weight) throws(PeftoolError) in
+          try adapter(TrainedWeights.head, weight, weight)
+        }
+      ])
+    } else {
+      head = ProjectionGroup(projections: [
+        try projection(
+          TrainedWeights.head, configuration.vocabularySize, hidden, false, isQuantized: false)
+      ])
+    }
+    trainedWeights = weights.trainedWeights
     try weights.checkAllUsed()
   }
 

@@ -43,6 +43,8 @@ package struct LlamaConfiguration: Equatable, Sendable {
   package let epsilon: Double
   /// `tie_word_embeddings`.
   package let isTied: Bool
+  /// `pad_token_id`, whose row of the input embedding torch does not train; nil for none.
+  package let paddingToken: Int?
   /// Which of q, k, v and o have biases, and whether the feed-forward layer has.
   package let biases: Biases
   /// How many keys a query of each layer sees; nil for all.
@@ -95,6 +97,7 @@ package struct LlamaConfiguration: Equatable, Sendable {
       throw PeftoolError(.damaged, "rms_norm_eps is \(epsilon), expected 0 or more")
     }
     isTied = try fields.bool("tie_word_embeddings") ?? false
+    paddingToken = try fields["pad_token_id"]?.int(named: "pad_token_id")
     let activation = try fields["hidden_act"]?.string(named: "hidden_act") ?? "silu"
     guard activation == "silu" else {
       throw PeftoolError(

@@ -23,7 +23,8 @@ package final class LossPass: Sendable {
   private let labelled: (x: Rows, h: Rows, rho: Rows)
   private let logits: Rows
   private let rotary: RotaryEmbedding
-  /// The lowest layer that has an adapter: nothing is computed below it in the backward pass.
+  /// The lowest layer of which anything is trained, or the first where the embedding is: nothing is
+  /// computed below it in the backward pass.
   private let lowestTrained: Int
 
   /// What is kept for the backward pass.
@@ -59,8 +60,8 @@ package final class LossPass: Sendable {
     rotary = RotaryEmbedding(
       configuration.rotary, headSize: configuration.headSize, count: longest)
     lowestTrained =
-      model.layers.firstIndex { $0.projections.contains { $0.adapter != nil } }
-      ?? model.layers.count
+      model.embedding.table.isTrained
+      ? 0 : model.layers.firstIndex(where: \.isTrained) ?? model.layers.count
   }
 
   /// The loss of each label, in the order of the labels.
@@ -92,10 +93,16 @@ package final class LossPass: Sendable {
     let places = batch.labels.indices.filter { batch.labels[$0] != nil }
     let (x, h, rho) = normalized(places)
     let dh = scratch.dh.rows(0..<places.count)
+    let isTrainedBelow = lowestTrained < model.layers.count
+    let needsGradient = scale != nil && (isTrainedBelow || model.norm.trained != nil)
     let losses = CrossEntropy(head: model.head).losses(
       h, labels: batch.labels.compactMap(\.self), scale: scale, logits: logits,
-      dh: scale == nil || lowestTrained == model.layers.count ? nil : dh, work)
-    guard scale != nil, lowestTrained < model.layers.count else { return losses }
+      dh: needsGradient ? dh : nil, work)
+    guard needsGradient else { return losses }
+    guard isTrainedBelow else {
+      model.norm.backward(dh, x: x, rho: rho, addingTo: nil, work)
+      return losses
+    }
     d.clear()
     let dx = scratch.h.rows(0..<places.count)
     dx.clear()
@@ -104,6 +111,7 @@ package final class LossPass: Sendable {
       d.rows(place..<place + 1).copy(from: dx.rows(row..<row + 1))
     }
     backward(d, texts, work)
+    if model.embedding.table.isTrained { model.embedding.backward(d, batch.tokens, work) }
     return losses
   }
 
@@ -149,7 +157,9 @@ package final class LossPass: Sendable {
       if !inputs.isEmpty, place < model.layers.count - 1 {
         layer.forward(own, texts, into: labelled.x.rows(0..<d.count), scratch, work)
       }
-      layer.backward(own, texts, d, needsInput: place > lowestTrained, scratch, work)
+      layer.backward(
+        own, texts, d, needsInput: place > lowestTrained || model.embedding.table.isTrained,
+        scratch, work)
     }
   }
 

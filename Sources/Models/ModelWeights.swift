@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 import Files
 import JSON
@@ -5,13 +6,22 @@ import Tensors
 
 /// The tensors of a model by name, read one by one, with account of what has been read.
 struct ModelWeights {
-  private let checkpoint: Checkpoint
+  let checkpoint: Checkpoint
+  /// What is trained.
+  let training: TrainedWeights
+  /// The weights that are trained, in the order in which they were read.
+  var trainedWeights: [TrainedWeight] = []
+  /// The modules whose weights have been read.
+  var modules: [String] = []
   private let quantized: [ExactName: QuantizedWeight]
   private var unused: Set<ExactName>
 
   /// - Throws: as `QuantizedWeight.all`.
-  init(_ checkpoint: Checkpoint, _ configuration: LlamaConfiguration) throws(PeftoolError) {
+  init(
+    _ checkpoint: Checkpoint, _ configuration: LlamaConfiguration, _ training: TrainedWeights
+  ) throws(PeftoolError) {
     self.checkpoint = checkpoint
+    self.training = training
     var quantized: [ExactName: QuantizedWeight] = [:]
     for weight in try QuantizedWeight.all(in: checkpoint) {
       quantized[ExactName(weight.codes.name)] = weight
@@ -55,8 +65,13 @@ struct ModelWeights {
 
   /// Refuses tensors that the model has no use for.
   ///
-  /// - Throws: `different` with the first in the order of the file.
+  /// - Throws: `different` with the first in the order of the file; as `TrainedWeights.check`.
   func checkAllUsed() throws(PeftoolError) {
+    do throws(PeftoolError) {
+      try training.check(against: modules)
+    } catch {
+      throw error.at(path: checkpoint.path)
+    }
     let rest = checkpoint.tensors.filter { tensor in
       unused.contains(ExactName(tensor.name)) && !Self.isKnownRest(tensor.name)
     }
@@ -79,6 +94,7 @@ struct ModelWeights {
         path: checkpoint.path)
     }
     unused.remove(ExactName(name))
+    if let module = name.moduleOfWeight { modules.append(module) }
     return tensor
   }
 

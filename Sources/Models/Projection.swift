@@ -1,26 +1,40 @@
-/// A linear layer y = x·Wᵀ + bias: a frozen weight, with or without an adapter.
+/// A linear layer y = x·Wᵀ + bias: a frozen weight, with or without an adapter, or a trained one.
 package final class Projection: Sendable {
   /// The module's path, such as `model.layers.0.self_attn.q_proj`.
   package let name: String
   /// The weight, (outputs, inputs).
-  package let weight: FrozenWeight
+  package let weight: ModuleWeight
   /// The bias, (1, outputs).
   package let bias: Rows?
+  /// The bias where it is trained, with the weight.
+  let trainedBias: TrainableParameter?
   /// The adapter.
   package let adapter: LoRA?
 
-  /// A layer of the given parts.
+  /// A layer that is frozen but for its adapter.
   package init(_ name: String, _ weight: FrozenWeight, bias: Rows? = nil, adapter: LoRA? = nil) {
     self.name = name
-    self.weight = weight
+    self.weight = .frozen(weight)
     self.bias = bias
+    trainedBias = nil
     self.adapter = adapter
+  }
+
+  /// A layer whose weight is trained, all or in part, and then its bias too.
+  init(_ name: String, _ weight: ModuleWeight, trainedBias: TrainableParameter? = nil) {
+    self.name = name
+    self.weight = weight
+    bias = trainedBias?.values
+    self.trainedBias = trainedBias
+    adapter = nil
   }
 
   /// The width of x.
   package var inputs: Int { weight.inputs }
   /// The width of y.
   package var outputs: Int { weight.outputs }
+  /// Whether anything of it is trained.
+  var isTrained: Bool { adapter != nil || weight.isTrained }
 
   /// Some rows and columns of the weight that an adapter begins with: W, less what its start took.
   func fillBase(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {

@@ -48,16 +48,7 @@ extension ProjectionGroup {
     let inputs = projections.indices.map {
       DroppedInput(x: x, mask: masks[$0], u: products[$0])
     }
-    var pieces: [Piece] = []
-    if dx != nil {
-      pieces += (0..<self.inputs).cut(into: Self.width(self.inputs, work.team.count)).map {
-        .input($0)
-      }
-    }
-    for (place, projection) in projections.enumerated() where projection.adapter != nil {
-      pieces += (0..<projection.inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
-      pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
-    }
+    let pieces = pieces(needsInput: dx != nil, threads: work.team.count)
     work.team.forEach(pieces.count) { worker, item in
       let scratch = DroppingScratch(work.scratch(of: worker))
       switch pieces[item] {
@@ -75,14 +66,12 @@ extension ProjectionGroup {
         }
       case .b(let place, let columns):
         projections[place].addOutputGradients(dys[place], inputs[place], rows: columns, scratch)
+      case .weight(let place, let rows):
+        projections[place].weight.addGradient(of: rows, dys[place], x)
+      case .bias(let place):
+        projections[place].trainedBias?.gradient.addRows(of: dys[place])
       }
     }
-  }
-
-  private enum Piece {
-    case input(Range<Int>)
-    case a(Int, Range<Int>)
-    case b(Int, Range<Int>)
   }
 
   /// The masks of the layers that have one, (N, inputs).

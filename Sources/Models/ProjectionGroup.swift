@@ -57,7 +57,7 @@ struct ProjectionGroup: Sendable {
     }
   }
 
-  /// Adds the adapters' gradients, and gives dx = Σ dy·W'.
+  /// Adds the gradients of adapters and trained weights, and gives dx = Σ dy·W'.
   ///
   /// Shapes: x and dx (N, inputs), a dy and a y (N, its outputs). `ys` are the outputs of the forward
   /// pass, which DoRA's magnitude needs; a dy of a layer with DoRA is multiplied by its gain.
@@ -67,14 +67,7 @@ struct ProjectionGroup: Sendable {
     }
     scale(dys, ys, work)
     let products = lowRankProducts(x, dys, work)
-    var pieces: [Piece] = []
-    if dx != nil {
-      pieces += (0..<inputs).cut(into: Self.width(inputs, work.team.count)).map { .input($0) }
-    }
-    for (place, projection) in projections.enumerated() where projection.adapter != nil {
-      pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
-      pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
-    }
+    let pieces = pieces(needsInput: dx != nil, threads: work.team.count)
     work.team.forEach(pieces.count) { worker, item in
       switch pieces[item] {
       case .input(let columns):
@@ -94,14 +87,41 @@ struct ProjectionGroup: Sendable {
         adapter.b.gradient.columns(columns).multiply(
           transposed: products[place].u, dys[place].columns(columns), adding: true)
         adapter.addBiasGradient(dys[place], columns: columns)
+      case .weight(let place, let rows):
+        projections[place].weight.addGradient(of: rows, dys[place], x)
+      case .bias(let place):
+        projections[place].trainedBias?.gradient.addRows(of: dys[place])
       }
     }
   }
 
-  private enum Piece {
+  /// A piece of the work of a backward pass.
+  enum Piece {
+    /// Columns of dx.
     case input(Range<Int>)
+    /// Columns of the gradient of a layer's A, and of B and what goes with its outputs.
     case a(Int, Range<Int>)
     case b(Int, Range<Int>)
+    /// Rows of the gradient of a layer's weight, and that of its bias.
+    case weight(Int, Range<Int>)
+    case bias(Int)
+  }
+
+  /// All pieces, the large ones first.
+  func pieces(needsInput: Bool, threads: Int) -> [Piece] {
+    var pieces: [Piece] = []
+    if needsInput {
+      pieces += (0..<inputs).cut(into: Self.width(inputs, threads)).map { .input($0) }
+    }
+    for (place, projection) in projections.enumerated() where projection.adapter != nil {
+      pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
+      pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
+    }
+    for (place, projection) in projections.enumerated() where projection.weight.isTrained {
+      pieces += projection.weight.gradientParts(of: Self.tileWidth).map { .weight(place, $0) }
+      if projection.trainedBias != nil { pieces.append(.bias(place)) }
+    }
+    return pieces
   }
 
   /// DoRA: dm, and dy times the gain.
@@ -212,7 +232,7 @@ extension LoRA {
   func addBiasGradient(_ dy: Rows, columns: Range<Int>) {
     guard let bias else { return }
     let sums = Rows(1, columns.count)
-    sums.addColumns(dy.columns(columns))
+    sums.addRows(of: dy.columns(columns))
     sums.withSpan { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
     bias.gradient.columns(columns).add(sums)
   }

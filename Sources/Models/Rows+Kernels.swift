@@ -108,13 +108,6 @@ extension Rows {
 }
 
 extension Rows {
-  /// self (1, columns) += the sum over the rows of x.
-  func addColumns(_ x: Rows) {
-    precondition(count == 1 && x.columns == columns, "a sum a column")
-    unsafe pef_column_products_f32(
-      pointer, x.pointer, x.stride, nil, 0, x.count, columns, nil)
-  }
-
   /// self = x ∘ factors, some rows of one shape.
   func multiply(_ x: Rows, elementwise factors: Rows) {
     precondition(count == x.count && columns == x.columns, "rows of one shape")
@@ -144,6 +137,13 @@ extension Rows {
   func add(_ other: Rows) {
     precondition(isDense && other.isDense && count * columns == other.count * other.columns)
     unsafe pef_add_f32(pointer, other.pointer, count * columns)
+  }
+
+  /// self (1, columns) += the sum of some rows, one after the other.
+  func addRows(of other: Rows) {
+    precondition(count == 1 && columns == other.columns, "as wide")
+    unsafe pef_column_products_f32(
+      pointer, other.pointer, other.stride, nil, 0, other.count, columns, nil)
   }
 
   /// Zeros everywhere; rows without gaps.

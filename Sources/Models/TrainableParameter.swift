@@ -7,10 +7,14 @@ package final class TrainableParameter: Sendable {
   /// The gradient, which backward passes add to.
   package let gradient: Rows
 
+  /// Whether weight decay is for it: not for norms and biases, as in transformers' `Trainer`.
+  package let isDecayed: Bool
+
   /// A parameter of the given values, its gradient zeros.
-  package init(_ name: String, _ values: Rows) {
+  package init(_ name: String, _ values: Rows, isDecayed: Bool = true) {
     self.name = name
     self.values = values
+    self.isDecayed = isDecayed
     gradient = Rows(values.count, values.columns)
   }
 

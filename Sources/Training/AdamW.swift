@@ -1,4 +1,5 @@
 import CKernels
+import Checkpoints
 import Glibc
 package import LinearAlgebra
 package import Models
@@ -29,6 +30,9 @@ package final class AdamW {
   /// The steps that were made.
   package private(set) var stepCount: Int
 
+  /// The numbers of a piece of work.
+  private static let pieceCount = 1 << 18
+
   /// Moments of zeros.
   package init(_ parameters: [TrainableParameter], _ settings: Settings, stepCount: Int = 0) {
     self.parameters = parameters
@@ -52,17 +56,24 @@ package final class AdamW {
     let exponent = Double(stepCount)
     let root = (1 - pow(settings.beta2, exponent)).squareRoot()
     let correction = 1 - pow(settings.beta1, exponent)
-    team.forEach(parameters.count) { _, place in
+    let pieces = parameters.indices.flatMap { place in
+      let values = parameters[place].values
+      return (0..<values.count).cut(into: max(1, Self.pieceCount / max(1, values.columns)))
+        .map { (place, $0) }
+    }
+    team.forEach(pieces.count) { _, item in
+      let (place, rows) = pieces[item]
       let (parameter, moments) = (parameters[place], moments[place])
+      let decay = parameter.isDecayed ? settings.weightDecay : 0
       var step = pef_adamw(
-        decay: Float(1 - rates[place] * settings.weightDecay), beta2: Float(settings.beta2),
+        decay: Float(1 - rates[place] * decay), beta2: Float(settings.beta2),
         one_less_beta1: Float(1 - settings.beta1), one_less_beta2: Float(1 - settings.beta2),
         step_size: Float(rates[place] / correction), root: Float(root),
         epsilon: Float(settings.epsilon))
-      parameter.values.withSpan { values in
-        moments.first.withSpan { first in
-          moments.second.withSpan { second in
-            parameter.gradient.withSpan { gradient in
+      parameter.values.rows(rows).withSpan { values in
+        moments.first.rows(rows).withSpan { first in
+          moments.second.rows(rows).withSpan { second in
+            parameter.gradient.rows(rows).withSpan { gradient in
               // Four lists of one length, of which the kernel reads and writes as many elements.
               unsafe values.withUnsafeMutableBufferPointer { p in
                 unsafe first.withUnsafeMutableBufferPointer { m in

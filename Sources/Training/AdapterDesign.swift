@@ -56,7 +56,8 @@ package struct AdapterDesign: Sendable {
       b: TrainableParameter(name + ".lora_B.weight", pair.b.rows(0..<rank)),
       magnitude: usesDoRA ? try magnitude(of: module, weight) : nil,
       bias: hasBias
-        ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs)) : nil,
+        ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs), isDecayed: false)
+        : nil,
       scaling: Float(scaling), dropout: dropout, all: (pair.a, pair.b))
   }
 
@@ -87,14 +88,15 @@ package struct AdapterDesign: Sendable {
   /// - Parameters:
   ///   - modules: the layers that have adapters.
   ///   - base: the base's name or path.
-  package func json(modules: [String], base: String) -> JSON {
+  ///   - others: values of further keys.
+  package func json(modules: [String], base: String, others: [String: JSON] = [:]) -> JSON {
     let isDoubled = start.takesFromWeight
     let (rankFactor, alphaFactor) =
       isDoubled ? (2, usesRSLoRA ? 2.0.squareRoot() : 2) : (1, 1)
     func pattern<Value>(_ patterns: [ModulePattern<Value>], _ json: (Value) -> JSON) -> JSON {
       .object(patterns.map { .init($0.key, json($0.value)) })
     }
-    return PEFTConfiguration.json([
+    let own: [String: JSON] = [
       "r": .number(rankFactor * rank), "lora_alpha": PEFTConfiguration.number(alphaFactor * alpha),
       "lora_dropout": .number(dropout), "lora_bias": .bool(hasBias),
       "use_rslora": .bool(usesRSLoRA), "use_dora": .bool(usesDoRA),
@@ -103,6 +105,7 @@ package struct AdapterDesign: Sendable {
       "alpha_pattern": pattern(alphaPatterns) { PEFTConfiguration.number(alphaFactor * $0) },
       "init_lora_weights": start == .gaussian ? .string(start.rawValue) : .bool(true),
       "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
-    ])
+    ]
+    return PEFTConfiguration.json(own.merging(others) { $1 })
   }
 }

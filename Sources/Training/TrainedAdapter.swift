@@ -4,7 +4,7 @@ package import JSON
 package import Models
 import Tensors
 
-/// The adapters of a model as PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
+/// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and `adapter_model.safetensors`.
 package struct TrainedAdapter {
   /// The file of the tensors.
   package static let tensorsName = "adapter_model.safetensors"
@@ -20,20 +20,26 @@ package struct TrainedAdapter {
     self.configuration = configuration
   }
 
-  /// The adapter's tensors, B as (outputs, rank), both with their frozen rows.
+  /// All tensors, B as (outputs, rank), both factors with their frozen rows; a table of both ends
+  /// twice, as PEFT has it.
   private var items: [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
       let (a, b) = adapter.all
       return [
-        TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], values: a.values),
+        TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], rows: a),
         TensorFile.Item(
-          name: adapter.b.name, shape: [b.columns, b.count], values: b.transposedValues),
+          name: adapter.b.name, shape: [b.columns, b.count], rows: b, isTransposed: true),
       ]
         + [adapter.magnitude, adapter.bias].compactMap(\.self).map { vector in
           TensorFile.Item(
-            name: vector.name, shape: [vector.values.columns], values: vector.values.values)
+            name: vector.name, shape: [vector.values.columns], rows: vector.values)
         }
     }
+      + model.trainedWeights.flatMap { weight in
+        weight.names.map { name in
+          TensorFile.Item(name: name, shape: weight.shape, rows: weight.parameter.values)
+        }
+      }
   }
 
   /// Writes both files into a folder that is being made.
@@ -45,39 +51,26 @@ package struct TrainedAdapter {
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
 
-  /// Takes the adapters' values from a folder that was written by `write`.
+  /// Takes all values from a folder that was written by `write`.
   ///
   /// - Throws: as `TensorFile.read`.
   package func read(from folder: String) throws(PeftoolError) {
     let items = items
-    let lists = try TensorFile.read(
-      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) })
-    var place = 0
-    for (_, adapter) in model.adapters {
-      for parameter in adapter.parameters {
-        switch parameter {
-        case let b where b === adapter.b: adapter.all.b.copy(fromTransposed: lists[place])
-        case let a where a === adapter.a: adapter.all.a.copy(from: lists[place])
-        default: parameter.values.copy(from: lists[place])
-        }
-        place += 1
+    try TensorFile.read(
+      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) }
+    ) { place, values in
+      let item = items[place]
+      if item.isTransposed {
+        item.rows.copy(fromTransposed: values)
+      } else {
+        item.rows.copy(from: values)
       }
-      adapter.refresh()
     }
+    for (_, adapter) in model.adapters { adapter.refresh() }
   }
 }
 
 extension Rows {
-  /// The floats of the transpose, row by row.
-  fileprivate var transposedValues: [Float] {
-    var values: [Float] = []
-    values.reserveCapacity(count * columns)
-    for column in 0..<columns {
-      for row in 0..<count { values.append(self[row, column]) }
-    }
-    return values
-  }
-
   fileprivate func copy(fromTransposed values: [Float]) {
     for column in 0..<columns {
       for row in 0..<count { self[row, column] = values[column * count + row] }

@@ -2,7 +2,7 @@ package import Files
 package import LinearAlgebra
 package import Models
 
-/// A model's adapters, and what makes a step of them.
+/// What is trained of a model, and what makes a step of it.
 ///
 /// Peak memory: the model's, a pass's (`LossPass`), and 16 bytes a trained number: the number, its
 /// gradient and two moments.
@@ -11,7 +11,8 @@ package final class Trainer {
   package struct Settings: Equatable, Sendable {
     /// The highest learning rate.
     package var learningRate = 2e-4
-    /// What B's rate, and a magnitude's, is multiplied by (LoRA+).
+    /// What the rate of B, of a magnitude, and of a norm or a bias is multiplied by (LoRA+, as
+    /// PEFT's `create_loraplus_optimizer` has it).
     package var rateRatio = 1.0
     /// The optimizer's settings.
     package var adamW = AdamW.Settings()
@@ -43,7 +44,7 @@ package final class Trainer {
 
   /// The model.
   package let model: Llama
-  /// What is trained, in the order of the modules.
+  /// What is trained: the adapters in the order of the modules, then the model's own weights.
   package let parameters: [TrainableParameter]
   /// The optimizer.
   package let optimizer: AdamW
@@ -52,16 +53,17 @@ package final class Trainer {
   /// For each parameter the factor on the learning rate.
   private let rateFactors: [Double]
 
-  /// A model whose adapters are trained from where they are.
+  /// A model that is trained from where it is.
   package init(_ model: Llama, _ settings: Settings, team: ThreadTeam) {
     self.model = model
     self.settings = settings
     self.team = team
     let adapters = model.adapters.map(\.adapter)
-    parameters = adapters.flatMap(\.parameters)
-    rateFactors = adapters.flatMap { adapter in
-      adapter.parameters.map { $0 === adapter.a ? 1 : settings.rateRatio }
-    }
+    parameters = adapters.flatMap(\.parameters) + model.trainedWeights.map(\.parameter)
+    rateFactors =
+      adapters.flatMap { adapter in
+        adapter.parameters.map { $0 === adapter.a ? 1 : settings.rateRatio }
+      } + model.trainedWeights.map { $0.isVector ? settings.rateRatio : 1 }
     optimizer = AdamW(parameters, settings.adamW)
   }
 

@@ -42,9 +42,9 @@ package struct TrainingCheckpoint {
     for (parameter, moments) in zip(trainer.parameters, trainer.optimizer.moments) {
       let shape = [parameter.values.count, parameter.values.columns]
       items.append(
-        .init(name: parameter.name + ".exp_avg", shape: shape, values: moments.first.values))
+        .init(name: parameter.name + ".exp_avg", shape: shape, rows: moments.first))
       items.append(
-        .init(name: parameter.name + ".exp_avg_sq", shape: shape, values: moments.second.values))
+        .init(name: parameter.name + ".exp_avg_sq", shape: shape, rows: moments.second))
     }
     try TensorFile.write(items, as: optimizerName, into: &output)
     try output.write(Array(state.text(indent: 2).utf8), to: stateName)
@@ -64,10 +64,9 @@ package struct TrainingCheckpoint {
       let shape = [parameter.values.count, parameter.values.columns]
       return [".exp_avg", ".exp_avg_sq"].map { (name: parameter.name + $0, shape: shape) }
     }
-    let lists = try TensorFile.read(Folder.path(path, optimizerName), names)
-    for (place, moments) in trainer.optimizer.moments.enumerated() {
-      moments.first.copy(from: lists[2 * place])
-      moments.second.copy(from: lists[2 * place + 1])
+    try TensorFile.read(Folder.path(path, optimizerName), names) { place, values in
+      let moments = trainer.optimizer.moments[place / 2]
+      (place.isMultiple(of: 2) ? moments.first : moments.second).copy(from: values)
     }
     trainer.optimizer.restore(stepCount: step)
     return state

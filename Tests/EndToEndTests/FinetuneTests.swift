@@ -34,6 +34,8 @@ private func writeTokens(
     [], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"],
     ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
     ["--init", "pissa"], ["--init", "loftq", "--quantize", "nf4"],
+    ["--modules-to-save", "embed_tokens, norm,lm_head", "--quantize", "nf4"],
+    ["--trainable-tokens", "5,17", "--modules-to-save", "up_proj"],
   ])
   func anAdapterIsTrained(options: [String]) throws {
     let place = try place()
@@ -68,15 +70,42 @@ private func writeTokens(
     #expect(merge.status == 0, "\(merge.errors)")
   }
 
-  @Test func theBytesDoNotDependOnThreads() throws {
+  @Test(arguments: ["q_proj", "embed_tokens,lm_head,norm,up_proj"])
+  func theBytesDoNotDependOnThreads(modules: String) throws {
     let place = try place()
     for threads in ["1", "3"] {
       let run = try finetune(
-        place, "-o", threads, "--threads", threads, "--dora", "--dropout", "0.2", "--quiet")
+        place, "-o", threads, "--threads", threads, "--dora", "--dropout", "0.2", "--quiet",
+        "--modules-to-save", modules)
       #expect(run.status == 0 && run.errors.isEmpty)
     }
     let adapter = "adapter_model.safetensors"
     #expect(try place.bytes("1/\(adapter)") == place.bytes("3/\(adapter)"))
+  }
+
+  /// What is trained besides the adapter goes on, too.
+  @Test(arguments: [["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"]])
+  func aRunOfWholeWeightsGoesOn(options: [String]) throws {
+    let place = try place()
+    let all =
+      ["finetune", base, "--data", "train.safetensors", "--save-every", "5", "--max-steps", "9"]
+      + options
+    #expect(try place.run(all + ["-o", "whole"]).status == 0)
+    // What a run leaves that is cut off after step 5.
+    #expect(try place.shell("cp -r whole out && rm out/adapter_*").status == 0)
+    let run = try place.run(all + ["-o", "out", "--resume", "--json"])
+    #expect(run.status == 0, "\(run.errors)")
+    let adapter = "adapter_model.safetensors"
+    #expect(try place.bytes("out/\(adapter)") == place.bytes("whole/\(adapter)"))
+    let log = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
+    #expect(log.split(separator: "\n").count == 9)
+    let changed = try place.run(
+      [
+        "finetune", base, "--data", "train.safetensors", "-o", "out", "--resume", "--max-steps",
+        "9",
+      ]
+    )
+    #expect(changed.status == 2 && changed.errors.contains("was made with"))
   }
 
   /// Whatever step a signal meets, the run goes on as if there had been none.
@@ -262,6 +291,13 @@ private func writeTokens(
     (["--adapter", "none"], "none: "),
     (["--init", "pissa", "--rank", "41"], "has 40 ranks, of which --init pissa takes 41"),
     (["--target-modules", "(x"], "peftool: '(x' is no regular expression"),
+    (["--modules-to-save", "embed"], "llama-f32: has no module 'embed' (--modules-to-save)"),
+    (["--trainable-tokens", "5,9999"], "llama-f32: has no token 9999 (--trainable-tokens)"),
+    (["--trainable-tokens", "<a>"], "llama-f32/tokenizer.json: "),
+    (
+      ["--modules-to-save", "q_proj", "--quantize", "nf4"],
+      "q_proj.weight': is quantized, and codes cannot be trained whole"
+    ),
     (["--max-length", "5"], "has 12 tokens, expected at most 5 (--max-length)"),
     (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),
     (["--batch-size", "1000000000", "--packing"], "are free: a smaller --batch-size"),

@@ -3,7 +3,7 @@
 /// A layer in f64; DoRA's norms are those of the start, whatever A and B become.
 struct LayerTwin {
   let outputs, inputs, rank: Int
-  let w, bias: [Double]
+  var w, bias: [Double]
   var a, b, m: [Double]
   let norms: [Double]
   let scaling: Double

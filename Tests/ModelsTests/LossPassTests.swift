@@ -7,6 +7,10 @@ private let models: [TinyModel] = [
   .init(), .init(family: "qwen2", isDoRA: true), .init(family: "qwen3", isDoRA: true),
   .init(family: "mistral", layerCount: 3, fields: #""sliding_window": 5"#),
   .init(layerCount: 1, isDoRA: true), .init(layerCount: 3, modules: ["1.mlp.gate_proj"]),
+  .init(
+    family: "qwen3", modules: ["1.mlp.up_proj"],
+    training: .init(modules: ["embed_tokens", "lm_head", "norm", "k_proj"], tokens: [])),
+  .init(modules: ["1.mlp.up_proj"], training: .init(modules: ["model.norm"], tokens: [4, 0, 7])),
 ]
 
 extension [Float] {

@@ -7,12 +7,46 @@ struct ModelTwin {
   /// All linear layers, in the order of `Llama.projections`.
   var linears: [LayerTwin]
   private let model: Llama
-  private let table: [Double]
+  private var table: [Double]
+  /// Of each layer that of the input, Qwen3's of q and of k, and that of the output; then the last.
+  private var norms: [[Double]]
 
   init(_ model: Llama) {
     self.model = model
     linears = model.projections.map(LayerTwin.init)
     table = model.embedding.table.values.map(Double.init)
+    norms =
+      model.layers.flatMap { layer in
+        [layer.inputNorm, layer.headNorms?.q, layer.headNorms?.k, layer.outputNorm]
+          .map { $0?.weight.doubles ?? [] }
+      } + [model.norm.weight.doubles]
+  }
+
+  /// Changes a number of one of the model's own weights by its place and PEFT's name.
+  mutating func set(_ weight: TrainedWeight, _ element: Int, _ value: Double) {
+    let path = weight.parameter.name.split(separator: ".").dropFirst(2).map(String.init)
+    let hidden = model.configuration.hiddenSize
+    let isTied = model.configuration.isTied
+    if path[1] == "embed_tokens" {
+      var place = element
+      if weight.isRows, case .rows(_, let trained) = model.embedding.table {
+        place = trained.tokens[element / hidden] * hidden + element % hidden
+      }
+      table[place] = value
+      if isTied { linears[linears.count - 1].w[place] = value }
+    } else if path.contains(where: { $0.hasSuffix("norm") }) {
+      let names = ["input_layernorm", "q_norm", "k_norm", "post_attention_layernorm"]
+      let own = names.firstIndex(of: path[path.count - 2])
+      norms[own.map { 4 * (Int(path[2]) ?? 0) + $0 } ?? norms.count - 1][element] = value
+    } else {
+      let name = path.dropLast().joined(separator: ".")
+      let place = model.projections.firstIndex { $0.name == name } ?? 0
+      if path.last == "bias" {
+        linears[place].bias[element] = value
+      } else {
+        linears[place].w[element] = value
+      }
+    }
   }
 
   /// The sum of the losses of a batch's labels.
@@ -33,10 +67,13 @@ struct ModelTwin {
     var x = batch.tokens.flatMap { table[Int($0) * hidden..<(Int($0) + 1) * hidden] }
     for (place, layer) in model.layers.enumerated() {
       let own = Array(linears[place * 7..<place * 7 + 7])
-      let h = normalized(x, layer.inputNorm)
+      let first = 4 * place
+      let epsilon = Double(layer.inputNorm.epsilon)
+      let h = normalized(x, norms[first], epsilon)
       var (q, k) = (own[0].forward(h), own[1].forward(h))
-      if let norms = layer.headNorms {
-        (q, k) = (normalized(q, norms.q), normalized(k, norms.k))
+      if layer.headNorms != nil {
+        q = normalized(q, norms[first + 1], epsilon)
+        k = normalized(k, norms[first + 2], epsilon)
       }
       let attention = AttentionTwin(
         heads: layer.attention.heads, keyHeads: layer.attention.keyHeads,
@@ -44,19 +81,19 @@ struct ModelTwin {
         scaling: 1 / Double(layer.attention.headSize).squareRoot(), texts: batch.texts)
       let o = attention.forward(rotated(q, batch), rotated(k, batch), own[2].forward(h)).o
       x = zip(x, own[3].forward(o)).map { $0 + $1 }
-      let h2 = normalized(x, layer.outputNorm)
+      let h2 = normalized(x, norms[first + 3], epsilon)
       let m = zip(own[4].forward(h2), own[5].forward(h2)).map { $0 / (1 + exp(-$0)) * $1 }
       x = zip(x, own[6].forward(m)).map { $0 + $1 }
     }
-    return linears[linears.count - 1].forward(normalized(x, model.norm))
+    return linears[linears.count - 1].forward(
+      normalized(x, norms[norms.count - 1], Double(model.norm.epsilon)))
   }
 
-  private func normalized(_ x: [Double], _ norm: RMSNorm) -> [Double] {
-    let weight = norm.weight.doubles
-    return stride(from: 0, to: x.count, by: weight.count).flatMap { start in
+  private func normalized(_ x: [Double], _ weight: [Double], _ epsilon: Double) -> [Double] {
+    stride(from: 0, to: x.count, by: weight.count).flatMap { start in
       let row = Array(x[start..<start + weight.count])
       let mean = dot(row, row) / Double(row.count)
-      let rho = 1 / (mean + Double(norm.epsilon)).squareRoot()
+      let rho = 1 / (mean + epsilon).squareRoot()
       return zip(row, weight).map { $0 * rho * $1 }
     }
   }

@@ -71,7 +71,7 @@ private enum Twin {
         return sum + Double(dy[place]) * Double(x[place]) * Double(rho[row])
       }
     }
-    pef_rmsnorm_weight_f32(&found, dy, x, rho, rows, columns)
+    pef_rmsnorm_weight_f32(&found, dy, x, rho, columns, rows, columns)
     #expect(error(found, expected) < f32Tolerance)
   }
 }

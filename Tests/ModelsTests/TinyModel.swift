@@ -17,9 +17,12 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
   var dropout = 0.0
   /// The ends of the paths of the layers with an adapter; all but the output embedding if empty.
   var modules: [String] = []
+  /// What is trained of its own weights.
+  var training = TrainedWeights.none
 
   var testDescription: String {
-    "\(family) \(fields) \(isDoRA ? "DoRA" : "LoRA") \(modules.joined(separator: ","))"
+    "\(family) \(fields) \(isDoRA ? "DoRA" : "LoRA") \(modules.joined(separator: ",")) "
+      + "\(training.modules.joined(separator: ",")) \(training.tokens)"
   }
 
   private static let (hidden, inner, heads, keyHeads, headSize, vocabulary) = (8, 10, 4, 2, 4, 13)
@@ -77,7 +80,8 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
     try scratch.write("config.json", config)
     try scratch.write("model.safetensors", tensors())
     return try Llama(
-      Checkpoint(opening: scratch.path), quantizing: quantizing, adapter: adapter)
+      Checkpoint(opening: scratch.path), quantizing: quantizing, training: training,
+      adapter: adapter)
   }
 
   private func adapter(
@@ -99,7 +103,9 @@ struct TinyModel: Sendable, CustomTestStringConvertible {
 
 extension Llama {
   /// What is trained, in the order of the layers.
-  var parameters: [TrainableParameter] { adapters.flatMap { $0.adapter.parameters } }
+  var parameters: [TrainableParameter] {
+    adapters.flatMap { $0.adapter.parameters } + trainedWeights.map(\.parameter)
+  }
 
   /// All gradients in that order, which become zeros.
   func takeGradients() -> [Float] {

@@ -18,7 +18,8 @@ enum TrainingSamples {
   static let bases = ["llama3-f32", "qwen2-f32", "qwen3-f32", "mistral-f32"]
   static let runs = [
     "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
-    "qlora-llama3", "qdora-llama3",
+    "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
+    "tokens-llama3", "tokens-qwen3",
   ]
 }
 
@@ -69,7 +70,12 @@ struct TrainingRun {
     let base = try Checkpoint(
       opening: TrainingSamples.path("bases/\(expected.string(at: "base"))"))
     let isQuantized = expected.value(at: ["quant"]) != .null
-    model = try Llama(base, quantizing: isQuantized) { (module, weight, _) throws(PeftoolError) in
+    var tokens: [Int] = []
+    if case .inputEmbedding(let indices) = configuration.tokens { tokens = indices }
+    let training = TrainedWeights(modules: configuration.modulesToSave, tokens: tokens)
+    model = try Llama(
+      base, quantizing: isQuantized, training: training
+    ) { (module, weight, _) throws(PeftoolError) in
       let prefix = "base_model.model.\(module)."
       let (a, b) = (prefix + "lora_A.weight", prefix + "lora_B.weight")
       guard let rank = file.shape(a)?[0] else { return nil }
@@ -84,6 +90,9 @@ struct TrainingRun {
         a: TrainableParameter(a, Rows(factors.0, columns: weight.inputs)),
         b: TrainableParameter(b, Rows(factors.1, columns: weight.outputs)), magnitude: magnitude,
         scaling: Float(try configuration.scaling(of: module, keptRank: rank)))
+    }
+    for weight in model.trainedWeights {
+      weight.parameter.values.copy(from: try file.values(weight.parameter.name))
     }
   }
 

@@ -53,9 +53,9 @@ void pef_rmsnorm_forward_f32(float *y, float *rho, const float *x, const float *
 void pef_rmsnorm_backward_f32(float *dx, const float *dy, const float *x, const float *rho,
                               const float *w, size_t rows, size_t columns);
 
-/// dw += the sum over the rows of dy * x * rho.
+/// dw += the sum over the rows of dy * x * rho; rows of dy and x are `row` apart.
 void pef_rmsnorm_weight_f32(float *dw, const float *dy, const float *x, const float *rho,
-                            size_t rows, size_t columns);
+                            size_t row, size_t rows, size_t columns);
 
 /// Turns each head of each row: pairs (i, i + size / 2) by the angle whose cosine and sine stand in
 /// row position[row] of the tables (positions, size / 2); backwards with inverse. Rows of x are

@@ -15,6 +15,7 @@ struct FinetuneCommand: ParsableCommand {
 
         peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2
         peftool finetune SmolLM2-135M --data train.jsonl -o q --dora --quantize nf4
+        peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has \
@@ -25,6 +26,12 @@ struct FinetuneCommand: ParsableCommand {
       --init pissa, olora and loftq begin with factors of the weight itself. The adapter that is \
       written fits MODEL as it is, of twice the rank for pissa and olora; what loftq makes fits \
       MODEL as 'peftool quantize' codes it. --adapter goes on from an adapter that there is.
+
+      --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
+      and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
+      table, that table is trained for both ends and they stay one (PEFT's ensure_weight_tying): \
+      PEFT would otherwise train a copy for one end, and the ends would part. Weight decay is not \
+      for norms and biases.
 
       Arithmetic is f32, step for step that of PEFT; weights stay in memory as they lie in the \
       file. The adapter is the same, byte for byte, for any number of threads.
@@ -44,6 +51,7 @@ struct FinetuneCommand: ParsableCommand {
 
   @OptionGroup(title: "Data") var data: TrainingDataOptions
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
+  @OptionGroup(title: "Weights of the model") var weights: TrainedWeightOptions
   @OptionGroup(title: "Training") var training: TrainingOptions
 
   @Option(

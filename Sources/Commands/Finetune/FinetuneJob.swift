@@ -32,8 +32,9 @@ struct FinetuneJob {
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
     let start = try StartingAdapter(command, for: checkpoint)
+    let weights = try command.weights.weights(ofModel: command.model)
     let model = try Llama(
-      checkpoint, quantizing: command.adapter.quantize == .nf4
+      checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights
     ) { (module, weight, original) throws(PeftoolError) in
       do throws(PeftoolError) {
         return try start.adapter(of: module, weight, original: original)
@@ -42,7 +43,11 @@ struct FinetuneJob {
       }
     }
     try start.check(model, path: command.model)
-    adapter = TrainedAdapter(model, configuration: start.json(of: model, base: command.model))
+    adapter = TrainedAdapter(
+      model,
+      configuration: try start.json(
+        of: model, base: command.model,
+        others: weights.json(isTied: model.configuration.isTied)))
 
     let reader = try TrainingDataReader(command, model.configuration)
     tokenizer = reader.tokenizer

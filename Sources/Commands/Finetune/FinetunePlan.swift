@@ -12,6 +12,9 @@ struct FinetunePlan {
   let modules: Int
   let parameterCount: Int
   let method: String
+  /// The modules that are trained whole, and the tokens whose rows are, in a sentence each.
+  let wholeLines: [(label: String, value: String)]
+  let trainedWeightCount: Int
   let examples: TokenExamples
   let evaluationExampleCount: Int?
   let stepsPerEpoch: Int
@@ -46,6 +49,8 @@ struct FinetunePlan {
       "\(isDoRA ? "DoRA" : "LoRA") of rank \(ranks[0])"
       + (ranks.count > 1 ? " to \(ranks[ranks.count - 1])" : "")
       + (command.adapter.quantize == nil ? "" : ", base in NF4")
+    trainedWeightCount = trainer.model.trainedWeights.count
+    wholeLines = Self.wholeLines(command.weights, trainer.model)
     examples = data
     evaluationExampleCount = evaluationData?.count
     self.stepsPerEpoch = stepsPerEpoch
@@ -109,6 +114,8 @@ struct FinetunePlan {
       .init("lora_bias", .bool(adapter.loraBias)),
       .init("adapter", adapter.existing.map(JSON.string) ?? .null),
       .init("target_modules", .string(adapter.targetModules ?? TargetModules.allLinearName)),
+      .init("modules_to_save", command.weights.modulesToSave.map { .string($0) } ?? .null),
+      .init("trainable_tokens", command.weights.trainableTokens.map { .string($0) } ?? .null),
       .init("init", .string((adapter.start ?? .uniform).rawValue)),
       .init("quantize", adapter.quantize.map { .string($0.rawValue) } ?? .null),
       .init("data", .string(String(hash, radix: 16))), .init("examples", .number(data.count)),
@@ -133,6 +140,26 @@ struct FinetunePlan {
     }
   }
 
+  private static func wholeLines(
+    _ options: TrainedWeightOptions, _ model: Llama
+  ) -> [(label: String, value: String)] {
+    var lines: [(label: String, value: String)] = []
+    let weights = model.trainedWeights
+    let rows = weights.filter(\.isRows)
+    if weights.count > rows.count {
+      let names = options.modulesToSave ?? ""
+      let count = weights.count - rows.count
+      lines.append(
+        ("whole", "\(names.printable): \(count.groupedText) tensor\(count == 1 ? "" : "s")"))
+    }
+    for weight in rows {
+      let count = weight.shape[0]
+      lines.append(
+        ("tokens", "\(count.groupedText) row\(count == 1 ? "" : "s") of the embedding"))
+    }
+    return lines
+  }
+
   private var activationsText: String {
     keeping == .inputs ? "computed twice (checkpointed)" : "kept"
   }
@@ -142,6 +169,7 @@ struct FinetunePlan {
     var facts = Facts()
     facts.append("model", model.printable)
     facts.append("adapter", "\(method) on \(modules.groupedText) layers")
+    for line in wholeLines { facts.append(line.label, line.value) }
     facts.append("trained", "\(parameterCount.groupedText) parameters")
     facts.append("data", dataText)
     if let count = evaluationExampleCount {
@@ -182,6 +210,7 @@ struct FinetunePlan {
     .object([
       .init("model", .string(model)), .init("output", .string(output)),
       .init("modules", .number(modules)), .init("parameters", .number(parameterCount)),
+      .init("wholeTensors", .number(trainedWeightCount)),
       .init("examples", .number(examples.count)), .init("tokens", .number(examples.ids.count)),
       .init("learntTokens", .number(examples.learntTokenCount)),
       .init("truncated", .number(examples.truncatedCount)),

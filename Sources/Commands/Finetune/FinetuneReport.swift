@@ -38,8 +38,10 @@ struct FinetuneReport {
   /// What was done and what came of it, for the summary, the page and the model card.
   var lines: [(label: String, value: String)] {
     var lines = [
-      ("adapter", "\(plan.method) on \(plan.modules.groupedText) layers"), ("data", plan.dataText),
+      ("adapter", "\(plan.method) on \(plan.modules.groupedText) layers")
     ]
+    lines += plan.wholeLines
+    lines.append(("data", plan.dataText))
     if let first, let last {
       lines.append(
         (

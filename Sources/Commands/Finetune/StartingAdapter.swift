@@ -84,10 +84,16 @@ enum StartingAdapter {
   }
 
   /// The `adapter_config.json` of what is saved.
-  func json(of model: Llama, base: String) -> JSON {
+  ///
+  /// - Parameter others: values of further keys.
+  func json(
+    of model: Llama, base: String, others: [String: JSON]
+  ) throws(PeftoolError) -> JSON {
     switch self {
-    case .new(let design): design.json(modules: model.adapters.map(\.module), base: base)
-    case .existing(_, let configuration, _): configuration
+    case .new(let design):
+      design.json(modules: model.adapters.map(\.module), base: base, others: others)
+    case .existing(_, let configuration, _):
+      try configuration.replacing(others.sorted { $0.key < $1.key })
     }
   }
 

@@ -1,0 +1,134 @@
+import Checkpoints
+import Files
+
+// Which of the weights that are read are trained.
+extension ModelWeights {
+  /// Whether a module is trained whole.
+  func isTrained(_ module: String) -> Bool { training.contains(module) }
+
+  /// A norm's weight or a bias that is trained from where it is.
+  mutating func makeTrained(_ name: String, vector: Rows) -> TrainableParameter {
+    let parameter = TrainableParameter(TrainedWeight.name(name), vector, isDecayed: false)
+    trainedWeights.append(TrainedWeight(parameter, shape: [vector.columns]))
+    return parameter
+  }
+
+  /// A module's weight that is trained whole, in f32 from where it is.
+  ///
+  /// - Parameter other: another module that has the same weight.
+  /// - Throws: `unsupported` where it is quantized.
+  mutating func makeTrained(
+    _ module: String, whole weight: FrozenWeight, alsoIn other: String? = nil
+  ) throws(PeftoolError) -> TrainableParameter {
+    guard !weight.isQuantized else {
+      throw PeftoolError(
+        .unsupported,
+        "is quantized, and codes cannot be trained whole (--modules-to-save)",
+        tensor: module + ".weight", path: checkpoint.path)
+    }
+    let parameter = TrainableParameter(TrainedWeight.name(module + ".weight"), weight.widened)
+    trainedWeights.append(
+      TrainedWeight(
+        parameter, shape: [weight.outputs, weight.inputs],
+        alsoAs: other.map { TrainedWeight.name($0 + ".weight") }))
+    return parameter
+  }
+
+  /// Refuses an adapter of a module that is trained whole, where PEFT would put both.
+  func checkNoAdapter(
+    besides module: String, _ adapter: () throws(PeftoolError) -> LoRA?
+  ) throws(PeftoolError) {
+    if training.takesPlaceOfAdapter(module) { return }
+    guard try adapter() != nil else { return }
+    throw PeftoolError(
+      .unsupported,
+      "'\(module)' is one of both --target-modules and --modules-to-save, where a whole name such "
+        + "as \(module.split(separator: ".").last ?? "") would leave it to the latter",
+      path: checkpoint.path)
+  }
+
+  /// The input embedding: all of it is trained, or the rows of some tokens, or nothing.
+  ///
+  /// - Throws: as `matrix`; `different` for tokens that there are not, `unsupported` for those that
+  ///   cannot be trained.
+  mutating func table(_ configuration: LlamaConfiguration) throws(PeftoolError) -> ModuleWeight {
+    let module = TrainedWeights.embedding
+    let table = try matrix(
+      module + ".weight", configuration.vocabularySize, configuration.hiddenSize)
+    let isTied = configuration.isTied
+    if training.containsTable(isTied: isTied) {
+      guard training.tokens.isEmpty else {
+        throw PeftoolError(
+          .different,
+          "the embedding is trained whole (--modules-to-save), and with it the rows of all "
+            + "tokens: --trainable-tokens has nothing to add", path: checkpoint.path)
+      }
+      return .whole(
+        try makeTrained(module, whole: table, alsoIn: isTied ? TrainedWeights.head : nil))
+    }
+    guard !training.tokens.isEmpty else { return .frozen(table) }
+    for token in training.tokens {
+      guard (0..<table.outputs).contains(token) else {
+        throw PeftoolError(
+          .different,
+          "has no token \(token) (--trainable-tokens): its embedding has \(table.outputs)",
+          path: checkpoint.path)
+      }
+      guard isTied || token != configuration.paddingRow else {
+        throw PeftoolError(
+          .unsupported,
+          "token \(token) is its pad_token_id, whose row of the embedding gets no gradient "
+            + "(--trainable-tokens)", path: checkpoint.path)
+      }
+    }
+    let rows = Rows(training.tokens.count, table.inputs)
+    for (place, token) in training.tokens.enumerated() {
+      table.widen(
+        rows: token..<token + 1, columns: 0..<table.inputs, into: rows.rows(place..<place + 1))
+    }
+    let parameter = TrainableParameter(TrainedWeight.rowsName, rows)
+    trainedWeights.append(TrainedWeight(parameter, shape: [rows.count, rows.columns]))
+    return .rows(table, TrainedRows(parameter, tokens: training.tokens))
+  }
+
+  /// The output embedding that is the input embedding's table, with an adapter where that is frozen.
+  ///
+  /// - Throws: `unsupported` for an adapter of a table that is trained at the other end; what
+  ///   `adapter` throws.
+  mutating func tiedHead(
+    _ table: ModuleWeight, _ adapter: (FrozenWeight) throws(PeftoolError) -> LoRA?
+  ) throws(PeftoolError) -> Projection {
+    let module = TrainedWeights.head
+    modules.append(module)
+    switch table {
+    case .frozen(let weight):
+      return Projection(module, weight, adapter: try adapter(weight))
+    case .whole: return Projection(module, table)
+    case .rows(let weight, _):
+      guard try adapter(weight) == nil else {
+        throw PeftoolError(
+          .unsupported,
+          "'\(module)' is the input embedding too, rows of which are trained: it cannot have an "
+            + "adapter besides", path: checkpoint.path)
+      }
+      return Projection(module, table)
+    }
+  }
+}
+
+extension LlamaConfiguration {
+  /// The row of the input embedding that torch gives no gradient; counted from the end if negative.
+  var paddingRow: Int? {
+    guard let token = paddingToken else { return nil }
+    return token < 0 ? vocabularySize + token : token
+  }
+}
+
+extension FrozenWeight {
+  /// All of it, in f32.
+  fileprivate var widened: Rows {
+    let rows = Rows(outputs, inputs)
+    widen(rows: 0..<outputs, columns: 0..<inputs, into: rows)
+    return rows
+  }
+}

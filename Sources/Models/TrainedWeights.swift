@@ -1,0 +1,101 @@
+import Adapters
+package import Files
+
+/// Which of a model's own weights are trained, besides adapters: PEFT's `modules_to_save` and
+/// `trainable_token_indices`.
+package struct TrainedWeights: Equatable, Sendable {
+  /// The ends of the paths of modules that are trained whole: the embeddings, norms and linear
+  /// layers.
+  package let modules: [String]
+  /// The tokens whose rows of the input embedding are trained, each once.
+  package let tokens: [Int]
+
+  /// Nothing.
+  package static let none = TrainedWeights(modules: [], tokens: [])
+
+  /// Modules by the ends of their paths, and tokens, of which repeated ones count once.
+  package init(modules: [String], tokens: [Int]) {
+    self.modules = modules
+    var known: Set<Int> = []
+    self.tokens = tokens.filter { known.insert($0).inserted }
+  }
+
+  /// The path of the input embedding.
+  package static let embedding = "model.embed_tokens"
+  /// The path of the output embedding.
+  package static let head = "lm_head"
+
+  /// Whether a module is trained whole: a name is the end of its path, as PEFT matches them
+  /// (`utils/other.py`, `_set_trainable`), inside of a word too.
+  package func contains(_ module: String) -> Bool { modules.contains(where: module.hasSuffix) }
+
+  /// Whether a layer that is trained whole gets no adapter for it: PEFT looks for whole words there
+  /// (`tuners_utils.py`, `check_target_module_exists`).
+  func takesPlaceOfAdapter(_ module: String) -> Bool {
+    modules.contains { module == $0 || module.hasSuffix("." + $0) }
+  }
+
+  /// Whether the table of both ends is trained as one.
+  ///
+  /// PEFT does so with `ensure_weight_tying`; without it, it trains a copy for one end, and the ends
+  /// of a tied model part.
+  package func containsTable(isTied: Bool) -> Bool {
+    contains(Self.embedding) || (isTied && contains(Self.head))
+  }
+
+  /// Refuses names that fit no module of a model, and those of what is made up of modules.
+  ///
+  /// - Parameter known: the paths of the modules that have a weight.
+  /// - Throws: `different` for a name that fits nothing, `unsupported` for one of several modules.
+  package func check(against known: [String]) throws(PeftoolError) {
+    var groups: Set<String> = []
+    for module in known {
+      let parts = module.split(separator: ".")
+      for count in 1..<max(1, parts.count) {
+        groups.insert(parts[..<count].joined(separator: "."))
+      }
+    }
+    for name in modules {
+      if let group = groups.filter({ $0.hasSuffix(name) }).min() {
+        throw PeftoolError(
+          .unsupported,
+          "--modules-to-save has '\(name.printable)', which fits '\(group)', a group of modules: "
+            + "name modules, such as up_proj")
+      }
+      if !known.contains(where: { $0.hasSuffix(name) }) {
+        throw PeftoolError(
+          .different,
+          "has no module '\(name.printable)' (--modules-to-save): it could be embed_tokens, "
+            + "lm_head, norm, input_layernorm, q_proj or another")
+      }
+    }
+  }
+}
+
+/// A weight of the model itself that is trained.
+package struct TrainedWeight: Sendable {
+  /// The values.
+  package let parameter: TrainableParameter
+  /// PEFT's names for it: that of the parameter, and the head's where both ends are one table.
+  package let names: [String]
+  /// The shape as it is saved: (outputs, inputs), or (count) of a norm and a bias.
+  package let shape: [Int]
+
+  init(_ parameter: TrainableParameter, shape: [Int], alsoAs other: String? = nil) {
+    self.parameter = parameter
+    self.shape = shape
+    names = [parameter.name] + (other.map { [$0] } ?? [])
+  }
+
+  /// Whether it is rows of the input embedding.
+  package var isRows: Bool { parameter.name == Self.rowsName }
+  /// Whether it is a norm's weight or a bias.
+  package var isVector: Bool { shape.count == 1 }
+
+  /// The name under which PEFT saves a module's parameter.
+  static func name(_ parameter: String) -> String { AdapterKey.prefix + parameter }
+  /// The name of the trained rows of the input embedding.
+  static var rowsName: String {
+    name(TrainedWeights.embedding + ".token_adapter.trainable_tokens_delta")
+  }
+}

@@ -1,0 +1,107 @@
+"""finetune of whole modules and rows of the embedding: PEFT loads and merges what comes of it."""
+
+import json
+import shutil
+import warnings
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from conftest import SAMPLES
+
+BASES = SAMPLES / "training" / "bases"
+CASES = {
+    "ends": ("qwen3-f32", ["--modules-to-save", "embed_tokens,lm_head"]),
+    "tied": ("llama3-f32", ["--modules-to-save", "embed_tokens", "--dora"]),
+    "tied-head": ("llama3-f32", ["--modules-to-save", "lm_head,norm"]),
+    "norms": ("qwen3-f32", ["--modules-to-save", "norm"]),
+    "linear": ("qwen2-f32", ["--modules-to-save", "k_proj,1.mlp.down_proj,input_layernorm"]),
+    "tokens-tied": ("llama3-f32", ["--trainable-tokens", "130,5,17"]),
+    "tokens": ("qwen3-f32", ["--trainable-tokens", "130,5,17", "--modules-to-save", "lm_head"]),
+}
+# Of torch and transformers themselves.
+KNOWN = ("`is_gradient_checkpointing` is deprecated", "unclosed file")
+TOLERANCE = 2e-5
+
+
+def load(base):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def finetune(peftool, base, folder, *options):
+    """Trains on rows of tokens, which are evaluation data too; gives them and the last loss."""
+    ids = torch.randint(0, 160, (6, 24), generator=torch.Generator().manual_seed(1))
+    ids[:, 12:] = ids[:, :12]
+    ids[:, 3] = 130
+    save_file({"input_ids": ids.to(torch.int32)}, folder / "data.safetensors")
+    out = folder / "out"
+    peftool.check(
+        "finetune", base, "--data", folder / "data.safetensors", "--eval-data",
+        folder / "data.safetensors", "-o", out, "--max-steps", 6, "--learning-rate", 0.01,
+        "--rank", 2, "--quiet", *options)
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    assert evaluations[-1] == min(evaluations) < evaluations[0]
+    return out, ids, evaluations[-1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_peft_loads_and_merges_what_was_trained(peftool, tmp_path, case):
+    base, options = CASES[case]
+    out, ids, loss = finetune(peftool, BASES / base, tmp_path, *options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = peft.PeftModel.from_pretrained(load(BASES / base), out)
+    assert not [str(w.message) for w in caught if not str(w.message).startswith(KNOWN)]
+    with torch.no_grad():
+        found = float(model(input_ids=ids, labels=ids).loss)
+        assert found == pytest.approx(loss, rel=TOLERANCE)
+        merged = model.merge_and_unload()
+    peftool.check("merge", BASES / base, out, "-o", tmp_path / "merged", "--quiet")
+    expected = merged.state_dict()
+    tensors = load_file(tmp_path / "merged" / "model.safetensors")
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["tie_word_embeddings"] == merged.config.tie_word_embeddings
+    if config["tie_word_embeddings"]:
+        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        assert torch.allclose(tensor, expected[name], rtol=0, atol=1e-6), name
+    changed = load_file(BASES / base / "model.safetensors")
+    own = {name.removeprefix("base_model.model.") for name in load_file(
+        out / "adapter_model.safetensors") if "lora" not in name and "tokens_delta" not in name}
+    for name in own & changed.keys():
+        assert not torch.equal(changed[name], tensors[name]), name
+
+
+def test_the_padding_tokens_row_stays_as_in_torch(peftool, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(BASES / "qwen3-f32", base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"pad_token_id": 130}))
+    out, ids, _ = finetune(peftool, base, tmp_path, "--modules-to-save", "embed_tokens")
+    name = "model.embed_tokens.weight"
+    before = load_file(base / "model.safetensors")[name]
+    after = load_file(out / "adapter_model.safetensors")["base_model.model." + name]
+    assert torch.equal(before[130], after[130]) and not torch.equal(before, after)
+    model = peft.PeftModel.from_pretrained(load(base), out, is_trainable=True)
+    model(input_ids=ids, labels=ids).loss.backward()
+    gradient = model.base_model.model.model.embed_tokens.weight.grad
+    assert not gradient[130].any() and gradient[int(ids[0, 0])].any()
+
+
+def test_a_token_is_named_by_its_text(peftool, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(BASES / "llama3-f32", base)
+    tokenizer = json.loads((SAMPLES / "generation/tiny-chat/tokenizer.json").read_text())
+    text, number = next(
+        (text, number) for text, number in tokenizer["model"]["vocab"].items()
+        if number < 160 and text.isalpha())
+    shutil.copy(SAMPLES / "generation/tiny-chat/tokenizer.json", base)
+    out, _, _ = finetune(peftool, base, tmp_path, "--trainable-tokens", f"7,{text}")
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["trainable_token_indices"] == [7, number]

@@ -1,0 +1,221 @@
+import Adapters
+import Checkpoints
+import Files
+import Fixtures
+import Foundation
+import JSON
+import LinearAlgebra
+import Tensors
+import Testing
+
+@testable import Models
+@testable import Training
+
+/// What PEFT and torch found in twelve steps, as parts of the largest number, or of the number:
+/// what f32 loses adds up over the steps.
+private let lossTolerance = 1e-4
+private let endTolerance = 1e-3
+
+/// A run of PEFT in `Samples/training`, made anew from its settings.
+private struct PEFTRun {
+  let folder: String
+  let expected: JSON
+  let configuration: JSON
+  let trainer: Trainer
+  let adapter: TrainedAdapter
+  private let batches: Checkpoint
+
+  static func folder(_ name: String) -> String {
+    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().appendingPathComponent("Samples/training/\(name)").path
+  }
+
+  init(_ name: String, ratio: Double = 1) throws {
+    folder = Self.folder(name)
+    expected = try JSON(opening: folder + "/expected.json")
+    batches = try Checkpoint(opening: folder + "/batches.safetensors")
+    let known = try JSON(opening: folder + "/start/adapter_config.json")
+    configuration = known
+    var design = AdapterDesign()
+    design.rank = try known.int(at: "r")
+    design.alpha = try known.double(at: "lora_alpha")
+    design.usesDoRA = known["use_dora"] == .bool(true)
+    design.usesRSLoRA = known["use_rslora"] == .bool(true)
+    design.targets = .names(
+      try known.array(at: "target_modules").map { try $0.string(named: "target_modules") })
+    var (modules, tokens): ([String], [Int]) = ([], [])
+    if let value = known["modules_to_save"], value != .null {
+      modules = try value.array(named: "").map { try $0.string(named: "") }
+    }
+    if let value = known["trainable_token_indices"], value != .null {
+      tokens = try value.array(named: "").map { try $0.int(named: "") }
+    }
+    let weights = TrainedWeights(modules: modules, tokens: tokens)
+    let base = try expected.string(at: "base")
+    let model = try Llama(
+      Checkpoint(opening: Self.folder("bases/\(base)")),
+      quantizing: expected["quant"] != .null, training: weights
+    ) { [design] (module, weight, original) throws(PeftoolError) in
+      try design.adapter(of: module, weight, original: original)
+    }
+    adapter = TrainedAdapter(
+      model,
+      configuration: design.json(
+        modules: model.adapters.map(\.module), base: base,
+        others: weights.json(isTied: model.configuration.isTied)))
+    try adapter.read(from: folder + "/start")
+    var settings = Trainer.Settings(
+      schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12))
+    settings.rateRatio = ratio
+    settings.learningRate = try expected.double(at: "lr")
+    settings.adamW.weightDecay = try expected.double(at: "weight_decay")
+    trainer = Trainer(model, settings, team: ThreadTeam(count: 2))
+  }
+
+  func batch(_ step: Int) throws -> TokenBatch {
+    func numbers(_ name: String) throws -> [Float] {
+      let tensor = try #require(batches[name])
+      var values = [Float](repeating: 0, count: tensor.elementCount)
+      let bytes = try batches.source.bytes(of: tensor)
+      var span = values.mutableSpan
+      Float.read(bytes.span.bytes, tensor.dtype, into: &span, count: tensor.elementCount)
+      return values
+    }
+    let (ids, mask) = (try numbers("input_ids"), try numbers("label_mask"))
+    return TokenBatch(
+      (0..<2).map { row in
+        let own = (step * 2 + row) * 32..<(step * 2 + row + 1) * 32
+        return (ids[own].map { Int32($0) }, mask[own].map { $0 != 0 })
+      })
+  }
+}
+
+private let runs = [
+  "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
+  "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
+  "tokens-llama3", "tokens-qwen3",
+]
+
+@Suite struct PEFTRunTests {
+  @Test(arguments: runs) func twelveStepsAreThoseOfPEFT(name: String) throws {
+    let run = try PEFTRun(name)
+    let pass = LossPass(
+      run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
+    let losses = try run.expected.array(at: "losses").map { try $0.double(named: "losses") }
+    let norms = try run.expected.array(at: "grad_norms").map { try $0.double(named: "norms") }
+    #expect(losses.count == 12 && norms.count == 12)
+    for (place, loss) in losses.enumerated() {
+      let step = try run.trainer.step([run.batch(place)], pass: pass)
+      #expect(abs(step.loss - loss) < lossTolerance * loss, "step \(step.number)")
+      #expect(
+        abs(step.gradientNorm - norms[place]) < lossTolerance * norms[place],
+        "norm of step \(step.number)")
+    }
+
+    let found = run.trainer.parameters.map(\.values.values)
+    try run.adapter.read(from: run.folder + "/end")
+    for (parameter, values) in zip(run.trainer.parameters, found) {
+      let expected = parameter.values.values
+      let largest = expected.reduce(0) { max($0, abs($1)) }
+      let worst = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
+      #expect(Double(worst) < endTolerance * Double(largest), "\(parameter.name)")
+    }
+  }
+
+  /// The first step moves each number by its rate, whatever its gradient: PEFT's
+  /// `create_loraplus_optimizer` has the ratio for B and for what has one dimension.
+  @Test(arguments: ["norms-qwen3", "tied-llama3", "linear-qwen2", "tokens-qwen3"])
+  func ratesAreThoseOfLoRAPlus(name: String) throws {
+    let run = try PEFTRun(name, ratio: 16)
+    let own = run.trainer.model.trainedWeights.filter { !$0.isVector }.map(\.parameter.name)
+    let starts = run.trainer.parameters.map(\.values.values)
+    let pass = LossPass(
+      run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
+    let rate = try run.trainer.step([run.batch(0)], pass: pass).learningRate
+    for (parameter, start) in zip(run.trainer.parameters, starts) {
+      let moved = zip(parameter.values.values, start).map { Double(abs($0 - $1)) }.max() ?? 0
+      let isMatrix = parameter.name.hasSuffix("lora_A.weight") || own.contains(parameter.name)
+      let factor = isMatrix ? 1.0 : 16
+      #expect(abs(moved / rate - factor) < 1e-2 * factor, "\(parameter.name)")
+    }
+  }
+
+  /// What `get_peft_model` makes of `modules_to_save` with `ensure_weight_tying` on a tied model.
+  @Test(arguments: [
+    (["embed_tokens"], ["embed_tokens", "model.embed_tokens"]),
+    (["lm_head"], ["model.embed_tokens"]),
+    (["embed_tokens", "lm_head"], ["embed_tokens", "model.embed_tokens"]),
+    (["model.embed_tokens", "norm"], ["model.embed_tokens", "norm"]),
+  ])
+  func aTiedTableIsNamedAsPEFTNamesIt(given: [String], saved: [String]) {
+    let weights = TrainedWeights(modules: given, tokens: [])
+    let names = JSON.array(saved.map(JSON.string))
+    #expect(
+      weights.json(isTied: true)
+        == ["ensure_weight_tying": .bool(true), "modules_to_save": names])
+    #expect(
+      weights.json(isTied: false) == ["modules_to_save": .array(given.map(JSON.string))])
+  }
+
+  @Test func withoutATableNothingIsTied() {
+    let weights = TrainedWeights(modules: ["norm"], tokens: [7, 3])
+    #expect(
+      weights.json(isTied: true) == [
+        "modules_to_save": .array([.string("norm")]),
+        "trainable_token_indices": .array([.number(7), .number(3)]),
+      ])
+  }
+
+  /// As transformers' `Trainer` has it.
+  @Test func normsAndBiasesDoNotDecay() throws {
+    for (name, isDecayed) in [("norms-qwen3", false), ("linear-qwen2", nil), ("ends-qwen3", true)] {
+      for weight in try PEFTRun(name).trainer.model.trainedWeights {
+        #expect(weight.parameter.isDecayed == isDecayed ?? !weight.isVector)
+      }
+    }
+    let parameters = [true, false].map {
+      TrainableParameter("p", Rows([1, 2, 3, 4], columns: 2), isDecayed: $0)
+    }
+    var settings = AdamW.Settings()
+    settings.weightDecay = 0.5
+    AdamW(parameters, settings).step(rates: [0.5, 0.5], ThreadTeam(count: 2))
+    #expect(parameters.map(\.values.values) == [[0.75, 1.5, 2.25, 3], [1, 2, 3, 4]])
+  }
+
+  /// More numbers than a piece of work has: each moves as it would alone.
+  @Test func aLargeTableMovesAsItsRows() throws {
+    let (rows, columns) = (700, 512)
+    let large = TrainableParameter("l", Rows(rows, columns))
+    let small = TrainableParameter("s", Rows(1, columns))
+    for row in 0..<rows {
+      for column in 0..<columns { large.gradient[row, column] = Float(column % 7) - 2 }
+    }
+    small.gradient.copy(from: large.gradient.rows(0..<1))
+    AdamW([large, small], .init()).step(rates: [0.1, 0.1], ThreadTeam(count: 2))
+    let expected = small.values.values
+    #expect(expected.contains { $0 != 0 })
+    #expect((0..<rows).allSatisfy { large.values.rows($0..<$0 + 1).values == expected })
+  }
+
+  @Test(arguments: runs) func filesAreThoseOfPEFT(name: String) throws {
+    let run = try PEFTRun(name)
+    let scratch = try Scratch()
+    let path = scratch.path("out")
+    var output = try StagedOutput(.adapterFolder, at: path, force: false)
+    try run.adapter.write(into: &output)
+    try output.commit()
+    let own = try Checkpoint(opening: path + "/adapter_model.safetensors")
+    let known = try Checkpoint(opening: run.folder + "/start/adapter_model.safetensors")
+    #expect(own.tensors.map(\.name).sorted() == known.tensors.map(\.name).sorted())
+    for tensor in known.tensors {
+      let found = try #require(own[tensor.name])
+      #expect(found.shape == tensor.shape && found.dtype == tensor.dtype)
+      // All of it was read from there.
+      #expect(try own.source.bytes(of: found) == known.source.bytes(of: tensor))
+    }
+    let configuration = try JSON(opening: path + "/adapter_config.json")
+    for member in try run.configuration.object(named: "configuration") {
+      #expect(configuration[member.key] == member.value, "\(member.key)")
+    }
+  }
+}
