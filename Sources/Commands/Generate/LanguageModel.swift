@@ -28,7 +28,7 @@ struct LanguageModel {
   /// Opens a model, what is small first.
   ///
   /// - Throws: as `Checkpoint`, `Tokenizer`, `ModelAdapters` and `Llama`; `unsupported` for an
-  ///   adapter and a GGUF model.
+  ///   adapter and a GGUF model; `different` where a file was changed while it was read.
   init(opening path: String, _ options: ModelOptions) throws(PeftoolError) {
     let checkpoint = try Checkpoint(opening: path)
     try Self.check(checkpoint)
@@ -50,6 +50,8 @@ struct LanguageModel {
     let pairs = try ModelAdapters(
       opened, weights: options.weights?.values ?? opened.map { _ in 1 }, for: checkpoint)
     model = try Llama(checkpoint, adapters: pairs)
+    try checkpoint.source.verifyUnchanged()
+    for adapter in opened { try adapter.checkpoint.source.verifyUnchanged() }
     self.path = path
     adapters = options.adapters
     notes = pairs.notes
