@@ -6,13 +6,24 @@ import random
 import shutil
 import signal
 
+from checkpoints import tokenizer
 from faults import NOBODY, Lab, Tracer, calls, peftool, row, signalled, traced, write_in_child
 from inputs import CHANGED, READING, cut, rewrite
 from refusals import MOST_SECONDS, bad_adapters, bad_files, bad_indexes, bad_tokenizers, too_much
 from streams import QUIET, to_reader
+from syscalls import FAILING
 
 QUESTIONS = [{"prompt": "ab", "choices": ["a", "b"], "answer": 0},
              {"prompt": "b", "choices": ["ab", "aab"], "answer": "ab"}]
+
+
+def copy_model(folder):
+    """The small base, with a tokenizer that has text for all of its tokens."""
+    shutil.copytree(Lab.small().base, folder)
+    tokens = ["a", "b", "ab", *(f"t{number}" for number in range(3, Lab.small().vocabulary))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    (folder / "tokenizer.json").write_text(
+        json.dumps(tokenizer(vocab=vocabulary) | {"added_tokens": []}))
 
 
 class Place:
@@ -27,7 +38,7 @@ class Place:
     def restore(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
-        shutil.copytree(Lab.small().base, self.model)
+        copy_model(self.model)
         shutil.copytree(Lab.small().dora, self.adapter)
         self.data.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
 
@@ -36,6 +47,13 @@ class Place:
         common = ["--adapter", self.adapter, "--quiet", "--threads", 1]
         return {"generate": ["generate", self.model, "ab", "--max-tokens", 4, *common],
                 "evaluate": ["evaluate", self.model, "--data", self.data, *common]}
+
+    def check(self, row):
+        """A case: undisturbed all is well. Otherwise no refusal would say anything."""
+        for verb, arguments in self.commands().items():
+            run = peftool(*arguments)
+            row.check(f"{verb}, undisturbed", run.not_status(0), run.stderr,
+                      not run.stdout and "no output")
 
     def __enter__(self):
         return self
@@ -52,7 +70,7 @@ def not_refused(run, *texts):
 
 def endless(folder):
     """A model that goes on for as long as it is let."""
-    shutil.copytree(Lab.small().base, folder)
+    copy_model(folder)
     config = json.loads((folder / "config.json").read_text())
     config["max_position_embeddings"] = 1_000_000
     (folder / "config.json").write_text(json.dumps(config))
@@ -62,6 +80,7 @@ def endless(folder):
 @row(27, "running a model: what is missing is told by its name")
 def missing(row):
     with Place("missing") as place:
+        place.check(row)
         shard = place.model / Lab.small().shards[0].name
         for path, verbs in (
                 (place.model, None), (place.model / "config.json", None),
@@ -81,6 +100,9 @@ def missing(row):
 @row(27, "running a model: damaged files are refused soon, in one line")
 def damaged(row):
     with Place("damaged") as place:
+        place.check(row)
+        # Both verbs read a model by the same way: they take turns.
+        commands, turn = list(place.commands().items()), 0
         files = {
             "tokenizer.json": bad_tokenizers(),
             "model.safetensors.index.json": bad_indexes(Lab.small().base),
@@ -110,12 +132,13 @@ def damaged(row):
                     continue
                 place.restore()
                 write_in_child(place.model / name, make)
-                for verb, arguments in place.commands().items():
-                    run = peftool(*arguments)
-                    row.check(f"{verb}, {name}: {label}", not_refused(run), too_much(run),
-                              len(run.stderr) > 2000 and "a long message",
-                              any(c < " " and c != "\n" or c in "\x7f\u202e" for c in run.stderr)
-                              and "raw control characters on stderr")
+                turn += 1
+                verb, arguments = commands[turn % 2]
+                run = peftool(*arguments)
+                row.check(f"{verb}, {name}: {label}", not_refused(run), too_much(run),
+                          len(run.stderr) > 2000 and "a long message",
+                          any(c < " " and c != "\n" or c in "\x7f\u202e" for c in run.stderr)
+                          and "raw control characters on stderr")
         good = json.loads((Lab.small().dora / "adapter_config.json").read_text())
         for label, make in bad_adapters().items():
             if label.startswith("use_dora without"):
@@ -123,7 +146,7 @@ def damaged(row):
             place.restore()
             write_in_child(place.adapter / "adapter_config.json",
                            lambda make=make: json.dumps({**good, **make()}))
-            for verb, arguments in place.commands().items():
+            for verb, arguments in commands:
                 row.check(f"{verb}, adapter: {label}", not_refused(peftool(*arguments)))
 
 
@@ -156,6 +179,7 @@ def unreadable(row):
         row.cannot("unreadable files", "needs root, to become nobody")
         return
     with Place("unreadable") as place:
+        place.check(row)
         for path in (place.model / "tokenizer.json", place.model / "config.json",
                      place.model / Lab.small().shards[0].name,
                      place.adapter / "adapter_model.safetensors"):
@@ -169,10 +193,9 @@ def unreadable(row):
 @row(9, "running a model: a failure of the n-th call of each kind")
 def failing(row):
     with Place("failing") as place:
+        place.check(row)
         for verb, arguments in place.commands().items():
             expected = peftool(*arguments)
-            row.check(f"{verb}, undisturbed", expected.not_status(0),
-                      not expected.stdout and "no output")
             for name in ("openat", "pread64", "read", "fstat", "newfstatat", "getdents64"):
                 counts, first = {}, None
                 for call in calls(traced(*arguments, calls=[name]).log):
@@ -181,7 +204,7 @@ def failing(row):
                         first = min(first or counts[call.pid], counts[call.pid])
                 if first is None:
                     continue
-                for error in ("EIO", "EINTR"):
+                for error in FAILING[name]:
                     for n in range(first, first + row.count(1000, 3)):
                         run = traced(*arguments, calls=[name],
                                      inject=[f"{name}:error={error}:when={n}"])
@@ -204,6 +227,7 @@ def failing(row):
 def changed(row):
     """Whatever is changed while it is read is seen before the first word is printed."""
     with Place("changed") as place:
+        place.check(row)
         for verb, arguments in place.commands().items():
             for path in (place.model / Lab.small().shards[-1].name,
                          place.adapter / "adapter_model.safetensors"):
@@ -245,6 +269,7 @@ def at_random(row):
 @row(17, "running a model: standard output full, closed, its reader gone")
 def streams(row):
     with Place("streams") as place:
+        place.check(row)
         for verb, arguments in place.commands().items():
             for flags in ([], ["--json"]):
                 with open("/dev/full", "wb") as stream:
