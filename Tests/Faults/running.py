@@ -113,7 +113,8 @@ def damaged(row):
                 "an eos token that is a text": lambda: '{"eos_token_id": "</s>"}',
                 "nested": lambda: '{"eos_token_id": ' + "[" * 1_000_000},
             "tokenizer_config.json": {
-                "no JSON": lambda: "{", "a number for a token": lambda: '{"eos_token": 4}',
+                "no JSON": lambda: "{", "an array": lambda: "[]",
+                "a number for a token": lambda: '{"eos_token": 4}',
                 "nested": lambda: "[" * 1_000_000},
             "config.json": {
                 "empty": lambda: "", "no JSON": lambda: "{", "an array": lambda: "[]",

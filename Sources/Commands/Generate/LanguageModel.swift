@@ -81,8 +81,9 @@ struct LanguageModel {
     let generation = Folder.exists(path) ? try JSON(opening: path) : nil
     let config = Folder.path(folder, "config.json")
     for (json, path) in [(generation, path), (try checkpoint.modelConfig, config)] {
-      guard let value = json?["eos_token_id"], value != .null else { continue }
       do throws(PeftoolError) {
+        _ = try json?.object(named: "the document")
+        guard let value = json?["eos_token_id"], value != .null else { continue }
         var numbers: Set<Int32> = []
         let values = if case .array(let values) = value { values } else { [value] }
         for value in values {
