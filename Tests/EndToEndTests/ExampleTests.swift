@@ -69,6 +69,8 @@ private let standIns = [
   "expected": "bases/llama-bf16",
   "quantized": "quantized/llama-nf4-double",
   "tiny-chat": "generation/tiny-chat",
+  "SmolLM2-135M": "generation/tiny-chat",
+  "train.jsonl": "generation/pairs.jsonl",
   "tiny-sailor": "generation/tiny-sailor",
   "story.txt": "generation/story.txt",
   "pairs.jsonl": "generation/pairs.jsonl",
@@ -104,7 +106,9 @@ private let standIns = [
       try place.write("merge.yaml", "adapters: [{path: math}, {path: code}]")
       try place.write("prompts.txt", "one\ntwo\n")
       let text = try String(contentsOf: page, encoding: .utf8)
-      for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
+      // What goes on where a run was broken off would find none here.
+      for line in text.components(separatedBy: "\n")
+      where line.hasPrefix("  peftool ") && !line.contains(" --resume") {
         if let output = line.firstMatch(of: /[ ]-o ([a-z.]+)/)?.1 {
           try? FileManager.default.removeItem(atPath: place.path(String(output)))
         }

@@ -260,7 +260,8 @@ import Testing
       """
       # With jobs of its own, a shell lets what runs behind it be interrupted.
       set -m
-      peftool generate model Once --max-tokens 500000 > text &
+      : > text
+      peftool generate model Once --max-tokens 500000 >> text &
       while kill -0 $! && (( $(stat -c %s text) < 100 )); do sleep 0.05; done
       kill -INT -- -$!
       wait $!

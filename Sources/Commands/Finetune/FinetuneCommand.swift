@@ -14,7 +14,7 @@ struct FinetuneCommand: ParsableCommand {
       saves it, with log.jsonl, a JSON object for each step.
 
         peftool finetune SmolLM2-135M --data train.jsonl -o adapter --rank 16 --epochs 2
-        peftool finetune Llama-3.2-1B --data train.jsonl -o adapter --dora --quantize nf4
+        peftool finetune SmolLM2-135M --data train.jsonl -o adapter --dora --quantize nf4
         peftool finetune SmolLM2-135M --data train.jsonl -o adapter --resume
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has \
