@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Makes Samples/generation in the environment of the interop tests.
 
-    .build/interop/bin/python Samples/make_generation_samples.py
+    .build/interop/bin/python Samples/make_generation_samples.py [--sampling]
 
 A Llama of two layers that has learnt the text and the chats below by heart, with its tokenizer, and
 a LoRA adapter that has learnt another answer: what the help of `generate` and `evaluate` shows
-works on them. The same bytes on every run on one kind of processor.
+works on them. The same bytes on every run on one kind of processor. And what transformers leaves of
+logits before it draws a token, which alone is made with --sampling.
 """
 
 import json
 import pathlib
 import shutil
+import sys
 
 import peft
 import torch
@@ -74,7 +76,47 @@ def train(model, texts, steps, rate):
     return loss.item()
 
 
+# (temperature, top-k, top-p, repetition penalty)
+SAMPLINGS = [
+    (1, None, None, 1), (0.7, None, None, 1), (2.5, None, None, 1), (1, 1, None, 1),
+    (1, 10, None, 1), (0.8, 40, None, 1), (1, None, 0.3, 1), (1, None, 0.9, 1),
+    (1.3, None, 0.99, 1), (1, None, None, 1.3), (1, None, None, 0.8), (0.6, 20, 0.7, 1.1),
+    (1.5, 60, 0.95, 1.2), (0.3, 5, 0.5, 1.05)]
+
+
+def processed(logits, text, temperature, top_k, top_p, penalty):
+    """The logits as transformers' generate has them before it draws, by their tokens."""
+    steps = transformers.LogitsProcessorList()
+    if penalty != 1:
+        steps.append(transformers.RepetitionPenaltyLogitsProcessor(float(penalty)))
+    steps.append(transformers.TemperatureLogitsWarper(float(temperature)))
+    if top_k is not None:
+        steps.append(transformers.TopKLogitsWarper(top_k))
+    if top_p is not None:
+        steps.append(transformers.TopPLogitsWarper(top_p))
+    left = steps(torch.tensor([text]), torch.tensor([logits]))[0]
+    return [[token, logit] for token, logit in enumerate(left.tolist()) if logit > -torch.inf]
+
+
+def make_sampling():
+    torch.manual_seed(2)
+    text = torch.randint(96, (12,)).tolist()
+    # Those of a 16-bit model are often equal; which of equals is left then, torch leaves open.
+    logits = {"different": (torch.randn(96) * 2.5).tolist(),
+              "equal": ((torch.randn(96) * 2.5 * 2).round() / 2).tolist()}
+    cases = [
+        {"logits": name, "temperature": sampling[0], "topK": sampling[1], "topP": sampling[2],
+         "repetitionPenalty": sampling[3], "left": processed(values, text, *sampling)}
+        for name, values in logits.items() for sampling in SAMPLINGS]
+    parts = [f'"text": {json.dumps(text)}', f'"logits": {json.dumps(logits)}',
+             '"cases": [\n' + ",\n".join(map(json.dumps, cases)) + "\n]"]
+    (OUT / "sampling.json").write_text("{" + ",\n".join(parts) + "}\n")
+
+
 def main():
+    if sys.argv[1:] == ["--sampling"]:
+        make_sampling()
+        return
     shutil.rmtree(OUT, ignore_errors=True)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -122,6 +164,7 @@ def main():
         json.dumps({"prompt": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n",
                     "completion": a}) + "\n" for q, a in CHATS))
     (OUT / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
+    make_sampling()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ package final class Llama: Sendable {
       }
       let bias = hasBias ? try weights.vector(module + ".bias", outputs) : nil
       guard weights.isTrained(module) else {
-        return Projection(module, weight, bias: bias, adapter: try adapter(module, weight, original))
+        return Projection(
+          module, weight, bias: bias, adapter: try adapter(module, weight, original))
       }
       try weights.checkNoAdapter(besides: module) { () throws(PeftoolError) in
         try adapter(module, weight, original)

@@ -107,7 +107,9 @@ private let standIns = [
       try place.write("merge.yaml", "adapters: [{path: math}, {path: code}]")
       try place.write("prompts.txt", "one\ntwo\n")
       let text = try String(contentsOf: page, encoding: .utf8)
-      for line in text.components(separatedBy: "\n") where line.hasPrefix("  peftool ") {
+      // What goes on where a run was broken off would find none here.
+      for line in text.components(separatedBy: "\n")
+      where line.hasPrefix("  peftool ") && !line.contains(" --resume") {
         if let output = line.firstMatch(of: /[ ]-o ([a-z.]+)/)?.1 {
           try? FileManager.default.removeItem(atPath: place.path(String(output)))
         }

@@ -55,10 +55,10 @@ private let advice =
   }
 
   @Test func everyKnownTextHasAFamily() throws {
-    #expect(ChatTemplate.known.count == 27)
-    let families = Set(ChatTemplate.known.values)
+    #expect(ChatTemplate.upstream.count == 27)
     // Every family is recognised by some text.
-    #expect(families == Set(ChatTemplate.names))
+    #expect(Set(ChatTemplate.upstream.values) == Set(ChatTemplate.names))
+    #expect(ChatTemplate.samples.values.sorted() == ChatTemplate.names.sorted())
     #expect(Set(ChatTemplate.names).count == ChatTemplate.names.count)
   }
 
@@ -75,12 +75,15 @@ private let advice =
   }
 
   @Test(arguments: ChatTemplate.names)
-  func ourOwnSpellingsAreNotUpstreams(name: String) throws {
+  func ourOwnSpellingsAreRecognisedAndNotUpstreams(name: String) throws {
     let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
       .deletingLastPathComponent().deletingLastPathComponent()
       .appendingPathComponent("Samples/chat/\(name).jinja").path
     let text = try String(contentsOfFile: path, encoding: .utf8)
-    #expect(throws: PeftoolError.self) { try ChatTemplate(recognizing: text) }
+    #expect(try ChatTemplate(recognizing: text).name == name)
+    #expect(throws: PeftoolError.self) {
+      try ChatTemplate(recognizing: text, among: ChatTemplate.upstream)
+    }
   }
 
   @Test func aNameThatIsNoneIsRefusedWithAllNames() {

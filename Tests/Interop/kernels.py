@@ -53,10 +53,26 @@ TWINS = """
     for (size_t half = 8; half > 0; half /= 2) \\
       for (size_t k = 0; k < half; k++) sums[k] += sums[k + half]; \\
     return sums[0]; \\
+  } \\
+  void twin_rows_times_vector_##NAME(REAL *y, const REAL *w, size_t row, const REAL *x, \\
+                                     size_t rows, size_t columns) { \\
+    for (size_t i = 0; i < rows; i++) { \\
+      REAL sums[16] = {0}; \\
+      for (size_t j = 0; j < columns; j++) \\
+        sums[j % 16] = FMA(w[i * row + j], x[j], sums[j % 16]); \\
+      for (size_t half = 8; half > 0; half /= 2) \\
+        for (size_t k = 0; k < half; k++) sums[k] += sums[k + half]; \\
+      y[i] = sums[0]; \\
+    } \\
   }
 TWINS(float, f32, fmaf)
 TWINS(double, f64, fma)
 """
+
+# Each does what those before it do.
+ARCHITECTURES = ["x86-64", "x86-64-v3", "x86-64-v4"]
+# The 4-bit codes, as in types.h.
+CODES4 = {"nf4": 0, "fp4": 1}
 
 REALS = {"f32": (np.float32, ctypes.c_float), "f64": (np.float64, ctypes.c_double)}
 
@@ -96,6 +112,12 @@ def build_variant(folder, architecture):
     shutil.copytree(SOURCES, copy)
     for path in [*copy.glob("*.h"), *copy.glob("*.inc")]:
         path.write_text(re.sub(r"#if defined\(__x86_64__\)", "#if 0", path.read_text()))
+    for path in copy.glob("*.c"):
+        # What is written for one kind of processor, the others pass over.
+        path.write_text(re.sub(
+            r'__builtin_cpu_supports\("([\w-]+)"\)',
+            lambda found: str(int(ARCHITECTURES.index(found[1]) <= ARCHITECTURES.index(
+                architecture))), path.read_text()))
     return Kernels(
         compile_library(sorted(copy.glob("*.c")), copy / "include",
                         folder / f"{architecture}.so", [*FLAGS, f"-march={architecture}"])
@@ -156,6 +178,36 @@ class Kernels:
         getattr(self.library, f"{prefix}_lowrank_{real}")(
             pointer(out), pointer(left), pointer(right), size(rows), size(columns), size(rank),
             REALS[real][1](scaling))
+        return out
+
+    def rows_times_vector(self, w, x, prefix="pef"):
+        """Each row of w, of which x may have fewer elements, times x, in f32."""
+        out = np.full(w.shape[0], np.nan, np.float32)
+        getattr(self.library, f"{prefix}_rows_times_vector_f32")(
+            pointer(out), pointer(w), size(w.shape[1]), pointer(x), size(w.shape[0]), size(x.size))
+        return out
+
+    def weights_times_vector(self, dtype, bits, x):
+        """The same of the bits of a dtype."""
+        out = np.full(bits.shape[0], np.nan, np.float32)
+        self.library.pef_weights_times_vector_f32(
+            DTYPES[dtype][0], pointer(bits), size(bits.shape[1]), pointer(x), size(bits.shape[0]),
+            size(x.size), pointer(out))
+        return out
+
+    def codes4(self, code, packed, absmax, block_size, first, rows, columns):
+        """Rows without gaps of 4-bit codes, in f32."""
+        out = np.full((rows, columns), np.nan, np.float32)
+        self.library.pef_dequantize4_tile(
+            CODES4[code], pointer(packed), pointer(absmax), size(block_size), size(first),
+            size(columns), size(rows), size(columns), pointer(out))
+        return out
+
+    def codes4_times_vector(self, code, packed, absmax, block_size, first, rows, x):
+        out = np.full(rows, np.nan, np.float32)
+        self.library.pef_codes4_times_vector_f32(
+            CODES4[code], pointer(packed), pointer(absmax), size(block_size), size(first),
+            pointer(x), size(rows), size(x.size), pointer(out))
         return out
 
     def in_place(self, name, real, y, *arguments):

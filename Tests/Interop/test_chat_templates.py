@@ -14,8 +14,6 @@ import gguf
 import make_data_samples
 import pytest
 
-from test_gguf import smollm2  # noqa: F401
-
 
 def test_the_golden_texts_are_what_transformers_makes():
     committed = json.loads((make_data_samples.CHAT / "conversations.json").read_text())
@@ -23,7 +21,7 @@ def test_the_golden_texts_are_what_transformers_makes():
     assert all(len(texts) == 48 for texts in committed["texts"].values())
 
 
-def test_smollm2s_own_template_writes_what_ours_does(smollm2):  # noqa: F811
+def test_smollm2s_own_template_writes_what_ours_does(smollm2):
     template = gguf.GGUFReader(smollm2).fields["tokenizer.chat_template"].contents()
     assert template != make_data_samples.templates()["smollm2"]
     assert make_data_samples.compare("smollm2", template) == 2000

@@ -10,7 +10,6 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from conftest import SAMPLES
-from test_gguf import smollm2  # noqa: F401
 
 GENERATION = SAMPLES / "generation"
 VOCABULARY = 352
@@ -130,6 +129,18 @@ def save_adapter(folder, output, seed=0, **options):
     return model.eval()
 
 
+def save_mild_adapter(folder, output, **options):
+    """The same for a trained model, of which PEFT's random B would leave nothing."""
+    save_adapter(folder, output, **options)
+    path = output / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for name in tensors:
+        if "lora_B" in name:
+            tensors[name] *= 0.1
+    save_file(tensors, path, {"format": "pt"})
+    return peft.PeftModel.from_pretrained(load(folder), output).eval()
+
+
 @pytest.mark.parametrize("options", [
     {}, {"use_rslora": True}, {"use_dora": True}, {"target_modules": "all-linear"},
     {"target_modules": ["lm_head", "k_proj"]},
@@ -168,7 +179,7 @@ def test_penalties_are_transformers(peftool, tmp_path):
 
 
 def test_tokens_are_drawn_as_often_as_transformers_says(peftool, tmp_path):
-    """2000 draws of one token against the probabilities of transformers' own warpers."""
+    """Draws of one token against the probabilities of transformers' own warpers."""
     folder = make(tmp_path / "model", initializer_range=0.1)
     ids = tokenizer(folder).encode(PROMPT)
     with torch.no_grad():
@@ -191,13 +202,6 @@ def test_tokens_are_drawn_as_often_as_transformers_says(peftool, tmp_path):
     assert deviation.abs().max() < 4
 
 
-@pytest.fixture(scope="module")
-def smollm2_folder(peftool, smollm2, tmp_path_factory):  # noqa: F811
-    folder = tmp_path_factory.mktemp("smollm2") / "model"
-    peftool.check("convert", smollm2, "-o", folder)
-    return folder
-
-
 def test_smollm2_says_what_it_says_in_transformers(peftool, smollm2_folder):
     texts = transformers.AutoTokenizer.from_pretrained(smollm2_folder)
     model = load(smollm2_folder)
@@ -211,20 +215,20 @@ def test_smollm2_says_what_it_says_in_transformers(peftool, smollm2_folder):
 
 @pytest.mark.parametrize("is_dora", [False, True], ids=["lora", "dora"])
 def test_smollm2_with_an_adapter(peftool, smollm2_folder, tmp_path, is_dora):
+    """Beside the weights or merged into them: the same text, and not that of the base."""
     texts = transformers.AutoTokenizer.from_pretrained(smollm2_folder)
-    model = save_adapter(smollm2_folder, tmp_path / "adapter", use_dora=is_dora)
-    # A random B of PEFT's is too much for a trained model.
-    path = tmp_path / "adapter" / "adapter_model.safetensors"
-    tensors = load_file(path)
-    for name in tensors:
-        if "lora_B" in name:
-            tensors[name] *= 0.1
-    save_file(tensors, path, {"format": "pt"})
-    model = peft.PeftModel.from_pretrained(load(smollm2_folder), tmp_path / "adapter").eval()
+    model = save_mild_adapter(smollm2_folder, tmp_path / "adapter", use_dora=is_dora)
     prompt = "Once upon a time"
     wanted = expected(model, texts(prompt)["input_ids"], 200)
-    flags = ["--adapter", tmp_path / "adapter", "--max-tokens", 200]
-    assert generate(peftool, smollm2_folder, *flags, prompt=prompt)["ids"] == wanted
+    flags = ["--max-tokens", 200]
+    found = generate(
+        peftool, smollm2_folder, "--adapter", tmp_path / "adapter", *flags, prompt=prompt)
+    assert found["ids"] == wanted
+    assert found["ids"] != generate(peftool, smollm2_folder, *flags, prompt=prompt)["ids"]
+    # In f32, since rounding to bf16 is a change of its own.
+    peftool.check(
+        "merge", smollm2_folder, tmp_path / "adapter", "-o", tmp_path / "merged", "--dtype", "f32")
+    assert generate(peftool, tmp_path / "merged", *flags, prompt=prompt)["ids"] == wanted
 
 
 def test_smollm2_answers_in_its_template(peftool, smollm2_folder):
@@ -234,6 +238,12 @@ def test_smollm2_answers_in_its_template(peftool, smollm2_folder):
     ids = texts.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
     wanted = texts.decode(expected(load(smollm2_folder), ids, 100), skip_special_tokens=True)
     found = peftool.check(
-        "generate", smollm2_folder, chat[1]["content"], "--chat", "--chat-template", "smollm2",
-        "--system", chat[0]["content"], "--max-tokens", 100)
+        "generate", smollm2_folder, chat[1]["content"], "--chat", "--system",
+        chat[0]["content"], "--max-tokens", 100)
     assert found == wanted
+    # The template's own system message, where there is none.
+    ids = texts.apply_chat_template(chat[1:], add_generation_prompt=True)["input_ids"]
+    wanted = texts.decode(expected(load(smollm2_folder), ids, 100), skip_special_tokens=True)
+    for flags in [[], ["--chat-template", "smollm2"]]:
+        assert wanted == peftool.check(
+            "generate", smollm2_folder, chat[1]["content"], "--chat", *flags, "--max-tokens", 100)

@@ -308,3 +308,66 @@ def test_all_processors_convert_alike(library, variants, dtype):
         for variant in variants:
             assert variant.narrow(dtype, values, real).tobytes() == expected
             assert variant.widen(dtype, patterns(dtype), real).tobytes() == wide
+
+
+def shapes_of_rows():
+    """Rows and columns about the four rows and sixteen columns that go at once."""
+    return [(rows, columns) for rows in (1, 3, 4, 5, 8, 11)
+            for columns in (1, 7, 15, 16, 17, 32, 47, 64, 129, 576)]
+
+
+@pytest.mark.parametrize("dtype", list(kernels.DTYPES))
+def test_weights_are_multiplied_as_they_lie(library, twins, variants, dtype):
+    """The same bits as one chain for each of sixteen sums, for any dtype and processor."""
+    generator = np.random.default_rng(7)
+    for rows, columns in shapes_of_rows():
+        row = columns + int(generator.integers(0, 3))
+        values = random(generator, "f32", rows * row)
+        bits = library.narrow(dtype, values, "f32").reshape(rows, row)
+        x = random(generator, "f32", columns)
+        wide = library.widen(dtype, bits.ravel(), "f32").reshape(rows, row)
+        expected = twins.rows_times_vector(wide, x, prefix="twin")
+        for build in [library, *variants]:
+            found = build.weights_times_vector(dtype, bits, x)
+            assert found.tobytes() == expected.tobytes(), (rows, columns, row)
+            assert build.rows_times_vector(wide, x).tobytes() == expected.tobytes()
+        exact = wide[:, :columns].astype(np.float64) @ x.astype(np.float64)
+        bound = (columns + 2) * np.finfo(np.float32).eps * (
+            np.abs(wide[:, :columns]).astype(np.float64) @ np.abs(x).astype(np.float64))
+        assert (np.abs(expected - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", SMALL)
+def test_every_weight_is_multiplied_as_it_is_widened(library, variants, dtype):
+    """Each bit pattern alone in a row, in vectors of sixteen and in the rest."""
+    bits = patterns(dtype)
+    wide = library.widen(dtype, bits, "f32")
+    for columns in (1, 16):
+        rows = np.zeros((bits.size, columns), bits.dtype)
+        rows[:, -1] = bits
+        x = np.ones(columns, np.float32)
+        with np.errstate(invalid="ignore"):
+            expected = (wide + 0).view(np.uint32)
+        for build in [library, *variants]:
+            found = build.weights_times_vector(dtype, rows, x)
+            assert_same(found.view(np.uint32), expected, "F32")
+
+
+@pytest.mark.parametrize("code", list(kernels.CODES4))
+@pytest.mark.parametrize("block_size", [16, 48, 64, 256, 4096])
+def test_codes_are_multiplied_as_they_are_read(library, twins, variants, code, block_size):
+    generator = np.random.default_rng(8)
+    for rows in (1, 2, 5):
+        for columns in (16, 32, 48, 128, 576):
+            first = 16 * int(generator.integers(0, 20))
+            count = first + rows * columns
+            packed = generator.integers(0, 256, -(-count // 2), np.uint8)
+            absmax = np.abs(random(generator, "f32", -(-count // block_size)))
+            x = random(generator, "f32", columns)
+            wide = library.codes4(code, packed, absmax, block_size, first, rows, columns)
+            assert np.unique(wide / np.abs(wide).max()).size > 8
+            expected = twins.rows_times_vector(wide, x, prefix="twin")
+            for build in [library, *variants]:
+                found = build.codes4_times_vector(
+                    code, packed, absmax, block_size, first, rows, x)
+                assert found.tobytes() == expected.tobytes(), (rows, columns, first)

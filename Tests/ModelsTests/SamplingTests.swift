@@ -1,3 +1,5 @@
+import Foundation
+import JSON
 import Testing
 
 @testable import Models
@@ -71,21 +73,107 @@ import Testing
     #expect(Set(drawn(1)).count > 3)
   }
 
-  @Test func drawsAreAsOftenAsTheirProbability() {
-    let sampling = Sampling(temperature: 1, topK: 4, seed: 3)
-    var counts: [Int32: Int] = [:]
-    for index in 0..<20_000 {
-      counts[sampling.token(logits, after: none, index: index) ?? -1, default: 0] += 1
-    }
-    // e^3, e^2, e^2 and e^1.5, by their sum.
-    for (token, share) in [(2, 0.5108), (3, 0.1879), (5, 0.1879), (0, 0.1140)] as [(Int32, Double)]
-    {
-      #expect(abs(Double(counts[token] ?? 0) / 20_000 - share) < 0.015)
-    }
-    #expect(counts.count == 4)
-  }
-
   @Test func aVocabularyWithoutAnyNumberHasNoToken() {
     #expect(Sampling().token([.nan, -.infinity], after: none, index: 0) == nil)
+  }
+}
+
+/// `Samples/generation/sampling.json`, which transformers' own processors have made.
+@Suite struct SamplingGoldenTests {
+  /// Settings, and what is left to draw from.
+  struct Case: CustomTestStringConvertible {
+    var sampling: Sampling
+    let logits: [Float]
+    let text: [Int32]
+    let left: [Sampling.Candidate]
+    /// Whether logits are equal, so that torch leaves open which of them top-p drops.
+    let hasEquals: Bool
+
+    var testDescription: String { "\(sampling)\(hasEquals ? ", equal logits" : "")" }
+
+    /// The probability of each token that is left.
+    var shares: [Int32: Double] {
+      let weights = left.map { ($0.token, exp(Double($0.logit))) }
+      let total = weights.reduce(0) { $0 + $1.1 }
+      return Dictionary(uniqueKeysWithValues: weights.map { ($0.0, $0.1 / total) })
+    }
+  }
+
+  static let cases: [Case] = {
+    do {
+      return try read()
+    } catch {
+      Issue.record("\(error)")
+      return []
+    }
+  }()
+
+  private static func read() throws -> [Case] {
+    let json = try JSON(
+      opening: URL(fileURLWithPath: TrainingSamples.path("../generation/sampling.json")).path)
+    func floats(_ json: JSON) throws -> [Float] {
+      try json.array(named: "numbers").map { Float(try $0.double(named: "a number")) }
+    }
+    let text = try json.array(at: "text").map { Int32(try $0.int(named: "a token")) }
+    return try json.array(at: "cases").map { entry in
+      func optional(_ key: String) -> JSON? { entry[key].flatMap { $0 == .null ? nil : $0 } }
+      let name = try entry.string(at: "logits")
+      let sampling = Sampling(
+        temperature: Float(try entry.double(at: "temperature")),
+        topK: try optional("topK")?.int(named: "topK"),
+        topP: try optional("topP").map { Float(try $0.double(named: "topP")) },
+        repetitionPenalty: Float(try entry.double(at: "repetitionPenalty")), seed: 11)
+      return Case(
+        sampling: sampling, logits: try floats(#require(json["logits"]?[name])), text: text,
+        left: try entry.array(at: "left").map {
+          let pair = try $0.array(named: "a token and its logit")
+          return Sampling.Candidate(
+            token: Int32(try pair[0].int(named: "a token")),
+            logit: Float(try pair[1].double(named: "a logit")))
+        }, hasEquals: name == "equal")
+    }
+  }
+
+  @Test func thereAreCases() { #expect(Self.cases.count == 28) }
+
+  @Test(arguments: cases)
+  func whatIsLeftIsTransformers(example: Case) {
+    let left = example.sampling.candidates(example.logits, after: example.text)
+    if example.hasEquals, example.sampling.topP != nil {
+      #expect(left.map(\.logit).sorted() == example.left.map(\.logit).sorted())
+    } else {
+      #expect(left == example.left)
+    }
+  }
+
+  /// Pearson's χ² of 20,000 draws, whose mean is the degrees of freedom, n, and whose standard
+  /// deviation is √(2·n).
+  @Test(arguments: cases.filter { !$0.hasEquals })
+  func tokensAreDrawnAsOftenAsTransformersSays(example: Case) {
+    let draws = 20_000
+    var counts: [Int32: Int] = [:]
+    for index in 0..<draws {
+      let token = example.sampling.token(example.logits, after: example.text, index: index)
+      counts[token ?? -1, default: 0] += 1
+    }
+    let shares = example.shares
+    #expect(counts.keys.allSatisfy { shares[$0] != nil })
+    // Rare tokens count as one: the approximation wants a few expected draws of each.
+    var (sum, kinds, rare) = (0.0, 0, (found: 0.0, expected: 0.0))
+    func add(_ found: Double, _ expected: Double) {
+      sum += (found - expected) * (found - expected) / expected
+      kinds += 1
+    }
+    for (token, share) in shares {
+      let (found, expected) = (Double(counts[token] ?? 0), share * Double(draws))
+      if expected < 8 {
+        rare = (rare.found + found, rare.expected + expected)
+      } else {
+        add(found, expected)
+      }
+    }
+    if rare.expected > 0 { add(rare.found, rare.expected) }
+    let freedom = Double(kinds - 1)
+    #expect(sum < freedom + 4 * (2 * freedom).squareRoot() + 1e-9, "χ² \(sum) of \(freedom)")
   }
 }

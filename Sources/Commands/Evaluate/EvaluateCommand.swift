@@ -30,7 +30,8 @@ struct EvaluateCommand: ParsableCommand {
       predicted in the first window that has it, so that a short stride lets it see more.
 
       Of questions the accuracy by the summed logarithm of the answer's likelihood, and by that \
-      divided by its bytes ('by length'); prompt and answer are joined by --delimiter.
+      divided by the answer's characters and by its bytes: acc, acc_norm and acc_bytes of \
+      lm-evaluation-harness. Prompt and answer are joined by --delimiter.
 
       --data - reads JSON lines from standard input. Formats/json-output.md describes what --json \
       prints.
@@ -90,7 +91,12 @@ struct EvaluateCommand: ParsableCommand {
       throw PeftoolError(
         .unsupported, "holds numbers of tokens, expected text: .jsonl, .csv or .txt", path: data)
     }
+    // What is wrong with the words is told before gigabytes are read.
+    let named = try chatTemplate.map { (name) throws(PeftoolError) in
+      try ChatTemplate(named: name)
+    }
     let input = try InputData(data)
+    _ = try input.opened()
     let language = try LanguageModel(opening: model, options)
     var evaluation = Evaluation(language, try settings(of: language), team: options.team)
     let outcome: Evaluation.Outcome
@@ -101,7 +107,7 @@ struct EvaluateCommand: ParsableCommand {
     } else {
       outcome = try evaluation.score(
         examples: input.opened(), format,
-        try exampleTokenizer(language, hasMessages: input.hasMessages(format)))
+        try exampleTokenizer(language, named, hasMessages: input.hasMessages(format)))
     }
     let report = EvaluationReport(
       evaluation: evaluation, outcome: outcome, data: data, seconds: monotonicSeconds() - start)
@@ -134,15 +140,10 @@ struct EvaluateCommand: ParsableCommand {
   /// - Parameter hasMessages: whether a chat template is needed: of one that is not known nothing is
   ///   said otherwise.
   private func exampleTokenizer(
-    _ language: LanguageModel, hasMessages: Bool
+    _ language: LanguageModel, _ named: ChatTemplate?, hasMessages: Bool
   ) throws(PeftoolError) -> ExampleTokenizer {
-    var template: ChatTemplate?
-    if hasMessages {
-      template =
-        if let chatTemplate { try ChatTemplate(named: chatTemplate) } else {
-          try ChatTemplate(inFolder: language.folder)
-        }
-    }
+    var template = named
+    if hasMessages, named == nil { template = try ChatTemplate(inFolder: language.folder) }
     return ExampleTokenizer(
       encoder: try TokenEncoder(language.tokenizer, eos: language.tokens.eos), template: template,
       tokens: language.tokens, length: .init(maximum: .max, truncates: true))

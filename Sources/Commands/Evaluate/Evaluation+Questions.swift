@@ -17,10 +17,14 @@ extension Evaluation {
     while let question = try lines.next() {
       do throws(PeftoolError) {
         let likelihoods = try likelihoods(of: question)
-        let normalized = zip(likelihoods, question.choices).map { $0 / Double($1.utf8.count) }
+        func isRight(_ length: (String) -> Int) -> Bool {
+          let values = zip(likelihoods, question.choices).map { $0 / Double(length($1)) }
+          return values.firstLargest == question.answer
+        }
         scores.count += 1
-        scores.correctCount += likelihoods.firstLargest == question.answer ? 1 : 0
-        scores.normalizedCorrectCount += normalized.firstLargest == question.answer ? 1 : 0
+        scores.correctCount += isRight { _ in 1 } ? 1 : 0
+        scores.correctByCharactersCount += isRight(\.unicodeScalars.count) ? 1 : 0
+        scores.correctByBytesCount += isRight(\.utf8.count) ? 1 : 0
       } catch {
         throw PeftoolError(error.kind, "line \(question.line): \(error.reason)", path: input.path)
       }
@@ -33,7 +37,7 @@ extension Evaluation {
 
   /// The logarithm of each answer's likelihood.
   private mutating func likelihoods(of question: Question) throws(PeftoolError) -> [Double] {
-    let prompt = String(question.prompt.reversed().drop(while: \.isWhitespace).reversed())
+    let prompt = question.prompt.withoutTrailingPythonSpace
     var given = try language.encode(prompt)
     var start: [Int32] = []
     if given.isEmpty {

@@ -46,15 +46,15 @@ struct Evaluation {
   struct QuestionScores {
     /// The questions.
     var count = 0
-    /// Those whose right answer has the highest likelihood.
+    /// Those whose right answer has the highest likelihood (`acc` of lm-evaluation-harness).
     var correctCount = 0
-    /// The same with its logarithm by the bytes of the answer.
-    var normalizedCorrectCount = 0
+    /// The same with its logarithm by the Unicode characters of the answer (`acc_norm`).
+    var correctByCharactersCount = 0
+    /// The same by the bytes of the answer (`acc_bytes`).
+    var correctByBytesCount = 0
 
-    /// The share of the right answers.
-    var accuracy: Double { Double(correctCount) / Double(max(1, count)) }
-    /// The same by length.
-    var normalizedAccuracy: Double { Double(normalizedCorrectCount) / Double(max(1, count)) }
+    /// So many as a share of the questions.
+    func share(_ correctCount: Int) -> Double { Double(correctCount) / Double(max(1, count)) }
   }
 
   let language: LanguageModel

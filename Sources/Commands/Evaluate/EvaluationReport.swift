@@ -22,12 +22,12 @@ struct EvaluationReport {
       facts.append("perplexity", scores.perplexity?.fixed(4))
     case .questions(let scores):
       facts.append("questions", scores.count.groupedText)
-      facts.append(
-        "accuracy", "\(scores.accuracy.percentText) (\(scores.correctCount.groupedText) right)")
-      facts.append(
-        "by length",
-        "\(scores.normalizedAccuracy.percentText) "
-          + "(\(scores.normalizedCorrectCount.groupedText) right)")
+      for (name, count) in [
+        ("accuracy", scores.correctCount), ("by characters", scores.correctByCharactersCount),
+        ("by bytes", scores.correctByBytesCount),
+      ] {
+        facts.append(name, "\(scores.share(count).percentText) (\(count.groupedText) right)")
+      }
     }
     facts.append(
       "computed",
@@ -62,8 +62,10 @@ struct EvaluationReport {
       .init("predictedTokens", texts.map { .number($0.tokenCount) } ?? .null),
       .init("loss", number(texts?.loss)),
       .init("perplexity", number(texts?.perplexity)),
-      .init("accuracy", number(questions?.accuracy)),
-      .init("accuracyByLength", number(questions?.normalizedAccuracy)),
+      .init("accuracy", number(questions.map { $0.share($0.correctCount) })),
+      .init(
+        "accuracyByCharacters", number(questions.map { $0.share($0.correctByCharactersCount) })),
+      .init("accuracyByBytes", number(questions.map { $0.share($0.correctByBytesCount) })),
       .init("computedTokens", .number(evaluation.computedTokenCount)),
       .init("seconds", .number(seconds)),
       .init("notes", .array(evaluation.language.notes.map { .string($0) })),

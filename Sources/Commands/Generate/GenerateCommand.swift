@@ -93,7 +93,9 @@ struct GenerateCommand: ParsableCommand {
   private static let maximumPromptByteCount = 64 << 20
 
   func validate() throws {
-    guard maxTokens > 0 else { throw ValidationError("--max-tokens is \(maxTokens), expected 1") }
+    guard maxTokens > 0 else {
+      throw ValidationError("--max-tokens is \(maxTokens), expected 1 or more")
+    }
     guard temperature >= 0, temperature.isFinite else {
       throw ValidationError("--temperature is \(temperature), expected 0 or more")
     }
@@ -123,18 +125,28 @@ struct GenerateCommand: ParsableCommand {
   }
 
   func run() throws {
+    // What is wrong with the words is told before gigabytes are read.
+    let named = try chatTemplate.map { (name) throws(PeftoolError) in
+      try ChatTemplate(named: name)
+    }
     let text = try promptText()
     let language = try LanguageModel(opening: model, options)
     var endTokens = language.endTokens
+    var notes = language.notes
     let tokens: [Int32]
     if chat {
-      let template = try template(in: language.folder)
+      let template = try named ?? template(in: language.folder)
       let messages = [system.map { ChatMessage(.system, $0) }, ChatMessage(.user, text)]
       let segments = try template.segments(
         messages.compactMap(\.self), tokens: language.tokens, options: .init(isPrompt: true))
       tokens = try language.encode(segments.text, addingSpecialTokens: false)
-      if let end = language.tokenizer.id(of: try template.turnEnd(language.tokens)) {
+      let turnEnd = try template.turnEnd(language.tokens)
+      if let end = language.tokenizer.id(of: turnEnd) {
         endTokens.insert(end)
+      } else {
+        notes.append(
+          "the tokenizer has no token '\(turnEnd.printable)', which ends a turn in the chat "
+            + "template \(template.name): the model has hardly learnt from it")
       }
     } else {
       tokens = try language.encode(text)
@@ -149,14 +161,17 @@ struct GenerateCommand: ParsableCommand {
       if !options.json { try StandardOutput.print(piece) }
     }
     let report = GenerationReport(
-      language: language, promptTokenCount: tokens.count, result: result, seed: seed)
+      language: language, notes: notes, promptTokenCount: tokens.count, result: result, seed: seed)
     if options.json {
       try StandardOutput.print(report.json.text(indent: 2) + "\n")
     } else {
-      // A prompt of the shell comes on a line of its own; what goes into a file stays as it is.
-      let end = Terminal.isTerminal(STDOUT_FILENO) ? "\n" : ""
-      try StandardOutput.print(end)
-      if !options.quiet { writeToStandardError(report.text) }
+      // On a terminal what follows has a line of its own; what goes into a file stays as it is.
+      let isShown = Terminal.isTerminal(STDOUT_FILENO)
+      try StandardOutput.print(isShown ? "\n" : "")
+      if !options.quiet {
+        if !isShown, Terminal.isTerminal(STDERR_FILENO) { writeToStandardError("\n") }
+        writeToStandardError(report.text)
+      }
     }
   }
 
@@ -177,7 +192,6 @@ struct GenerateCommand: ParsableCommand {
   }
 
   private func template(in folder: String) throws(PeftoolError) -> ChatTemplate {
-    if let chatTemplate { return try ChatTemplate(named: chatTemplate) }
     guard let template = try ChatTemplate(inFolder: folder) else {
       throw PeftoolError(
         .different,

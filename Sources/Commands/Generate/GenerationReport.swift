@@ -6,6 +6,8 @@ import Reports
 /// What has been generated, and how fast, in words and as JSON.
 struct GenerationReport {
   let language: LanguageModel
+  /// What the user should know: one sentence each.
+  let notes: [String]
   let promptTokenCount: Int
   let result: TextGeneration.Result
   let seed: UInt64
@@ -26,7 +28,7 @@ struct GenerationReport {
     let summary =
       "prompt of \(promptTokenCount.text(of: "token")); "
       + "\(result.tokens.count.text(of: "token")), \(speed); \(reason)"
-    return (language.notes + [summary]).map { "note: \($0)\n" }.joined()
+    return (notes + [summary]).map { "note: \($0)\n" }.joined()
   }
 
   /// The same for a program; `Formats/json-output.md` describes it.
@@ -44,7 +46,7 @@ struct GenerationReport {
       .init("firstTokenSeconds", .number(result.firstTokenSeconds)),
       .init("seconds", .number(result.seconds)),
       .init("tokensPerSecond", result.tokensPerSecond.map { .number($0) } ?? .null),
-      .init("notes", .array(language.notes.map { .string($0) })),
+      .init("notes", .array(notes.map { .string($0) })),
     ])
   }
 }

@@ -28,7 +28,7 @@ struct LanguageModel {
   /// Opens a model, what is small first.
   ///
   /// - Throws: as `Checkpoint`, `Tokenizer`, `ModelAdapters` and `Llama`; `unsupported` for an
-  ///   adapter and a GGUF model.
+  ///   adapter and a GGUF model; `different` where a file was changed while it was read.
   init(opening path: String, _ options: ModelOptions) throws(PeftoolError) {
     let checkpoint = try Checkpoint(opening: path)
     try Self.check(checkpoint)
@@ -50,6 +50,8 @@ struct LanguageModel {
     let pairs = try ModelAdapters(
       opened, weights: options.weights?.values ?? opened.map { _ in 1 }, for: checkpoint)
     model = try Llama(checkpoint, adapters: pairs)
+    try checkpoint.source.verifyUnchanged()
+    for adapter in opened { try adapter.checkpoint.source.verifyUnchanged() }
     self.path = path
     adapters = options.adapters
     notes = pairs.notes
@@ -79,8 +81,9 @@ struct LanguageModel {
     let generation = Folder.exists(path) ? try JSON(opening: path) : nil
     let config = Folder.path(folder, "config.json")
     for (json, path) in [(generation, path), (try checkpoint.modelConfig, config)] {
-      guard let value = json?["eos_token_id"], value != .null else { continue }
       do throws(PeftoolError) {
+        _ = try json?.object(named: "the document")
+        guard let value = json?["eos_token_id"], value != .null else { continue }
         var numbers: Set<Int32> = []
         let values = if case .array(let values) = value { values } else { [value] }
         for value in values {

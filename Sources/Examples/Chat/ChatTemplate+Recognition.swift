@@ -4,10 +4,13 @@ import JSON
 
 extension ChatTemplate {
   /// The XXH3 checksums of the texts that are known, with the family that each is of.
+  package static let known = upstream.merging(samples) { upstream, _ in upstream }
+
+  /// Those of the models' own files on the Hugging Face Hub.
   ///
-  /// The texts are those of the models' own files on the Hugging Face Hub. Two of one family differ
-  /// in what has no effect here: how a newline is spelt, and what is done with tools.
-  package static let known: [UInt64: String] = [
+  /// Two of one family differ in what has no effect here: how a newline is spelt, and what is done
+  /// with tools.
+  package static let upstream: [UInt64: String] = [
     0x4C6E_807E_E5FE_9F4A: "chatml",
     0x846F_9032_C207_9EA2: "chatml",
     0xA04F_41D8_13A0_7B13: "chatml",
@@ -35,6 +38,25 @@ extension ChatTemplate {
     0xA5D0_0421_0EBC_E758: "mistral-v0.2",
     0xC661_4466_504D_495B: "mistral-v0.3",
     0xF89C_FC57_F651_FF3D: "mistral-v1",
+  ]
+
+  /// Those of `Samples/chat`, which are our own.
+  package static let samples: [UInt64: String] = [
+    0x18CA_E93D_F8E0_045E: "chatml",
+    0x2710_72A3_136A_0C14: "llama2",
+    0xF136_62BD_A95E_EF4E: "llama3.1",
+    0x3A64_FE3A_E639_88D4: "llama3.2",
+    0x43FB_83BB_F1C2_4FCD: "llama3",
+    0xA04F_4C60_F5D7_821B: "mistral-v0.1",
+    0x6BDD_4B16_415C_543C: "mistral-v0.2",
+    0xB120_FA31_2FD5_35DE: "mistral-v0.3",
+    0x3B41_F084_6938_22B5: "mistral-v1",
+    0x49D7_E90B_BF98_DD9E: "qwen1.5",
+    0x7A47_3A06_1123_ADC9: "qwen2.5",
+    0xD23D_D345_90AF_93D7: "qwen2",
+    0x84A1_E9F6_3A9B_2059: "qwen3",
+    0xA075_3AEE_531D_9E2F: "smollm2",
+    0x376C_2D71_933E_088B: "zephyr",
   ]
 
   /// The family of a template's text, which is only looked at and never run.

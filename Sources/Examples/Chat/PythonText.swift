@@ -11,6 +11,12 @@ extension String {
     return String(scalars[first...last])
   }
 
+  /// Without white space at its end: Python's `str.rstrip()`.
+  package var withoutTrailingPythonSpace: String {
+    guard let last = unicodeScalars.lastIndex(where: { !$0.isPythonSpace }) else { return "" }
+    return String(unicodeScalars[...last])
+  }
+
   /// Without newlines at its beginning: `lstrip('\n')`.
   var withoutLeadingNewlines: String {
     String(Substring(unicodeScalars.drop { $0 == "\n" }))

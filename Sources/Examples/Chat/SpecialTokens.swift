@@ -15,8 +15,9 @@ package struct SpecialTokens: Equatable, Sendable {
 
   /// Reads those of `tokenizer_config.json`, where a token is a string or an object with `content`.
   ///
-  /// - Throws: `damaged` where one is anything else.
+  /// - Throws: `damaged` where one is anything else, or the whole is no object.
   init(_ config: JSON) throws(PeftoolError) {
+    _ = try config.object(named: "the document")
     func token(_ key: String) throws(PeftoolError) -> String? {
       switch config[key] {
       case nil, .null: nil
