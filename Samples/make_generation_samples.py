@@ -160,9 +160,10 @@ def main():
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
     (OUT / "story.txt").write_text(STORY)
-    (OUT / "pairs.jsonl").write_text("".join(
-        json.dumps({"prompt": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n",
-                    "completion": a}) + "\n" for q, a in CHATS))
+    for name, chats in (("pairs", CHATS), ("sailor", ADAPTED)):
+        (OUT / f"{name}.jsonl").write_text("".join(
+            json.dumps({"prompt": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n",
+                        "completion": a}) + "\n" for q, a in chats))
     (OUT / "questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
     make_sampling()
 

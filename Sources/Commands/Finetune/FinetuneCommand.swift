@@ -14,6 +14,7 @@ struct FinetuneCommand: ParsableCommand {
       saves it, with log.jsonl, a JSON object for each step.
 
         peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2
+        peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2 --resume
         peftool finetune SmolLM2-135M --data train.jsonl -o q --dora --quantize nf4
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned

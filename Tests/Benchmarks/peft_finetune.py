@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Trains an adapter with PEFT, as peftool finetune does.
+
+    peft_finetune.py BASE BATCHES OUT [--start ADAPTER] [--dora] [--rank 8] [--dtype float32]
+                     [--learning-rate 2e-4] [--warmup 0] [--threads N]
+
+BATCHES is a safetensors file with input_ids and labels of the shape (steps, rows, tokens): a batch
+for each step, filled up on the right. OUT gets the adapter and log.jsonl, with the members that
+peftool's has. The adapter begins as the one in --start, or as PEFT has it, on all linear layers
+with twice the rank as alpha; AdamW without weight decay, gradients clipped to a norm of 1, the rate
+falls linearly.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file
+
+
+def adapted(base, options):
+    """The base with the adapter that is trained."""
+    if options.start:
+        return peft.PeftModel.from_pretrained(base, options.start, is_trainable=True)
+    return peft.get_peft_model(base, peft.LoraConfig(
+        task_type="CAUSAL_LM", r=options.rank, lora_alpha=2 * options.rank, lora_dropout=0.0,
+        target_modules="all-linear", use_dora=options.dora))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("base", type=pathlib.Path)
+    parser.add_argument("batches", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--start", type=pathlib.Path)
+    parser.add_argument("--dora", action="store_true")
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--warmup", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        options.base, dtype=getattr(torch, options.dtype))
+    base.config.use_cache = False
+    model = adapted(base, options).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    batches = load_file(options.batches)
+    count = len(batches["input_ids"])
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=0.0)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, options.warmup, count)
+    options.out.mkdir(parents=True)
+    with open(options.out / "log.jsonl", "w") as log:
+        started = time.perf_counter()
+        for step, (ids, labels) in enumerate(zip(batches["input_ids"], batches["labels"])):
+            loss = model(input_ids=ids, labels=labels).loss
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            entry = {"step": step + 1, "loss": loss.item(), "grad_norm": norm.item(),
+                     "learning_rate": rate, "tokens": ids.numel(),
+                     "labels": int((labels[:, 1:] != -100).sum())}
+            ended = time.perf_counter()
+            print(json.dumps({**entry, "seconds": ended - started}), file=log, flush=True)
+            started = ended
+    model.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()
