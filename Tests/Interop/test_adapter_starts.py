@@ -1,4 +1,4 @@
-"""finetune beside PEFT, step for step: starts from the weight, and adapters that are gone on with."""
+"""finetune beside PEFT, step for step: starts from the weight, and adapters it goes on with."""
 
 import json
 import warnings

@@ -17,6 +17,7 @@ package struct ExampleTokenizer: Sendable {
   /// The most tokens of an example, and what is done with longer ones.
   package let length: TokenExamples.Length
 
+  /// What makes tokens of a model's examples; without a template, `refusal` is thrown for messages.
   package init(
     encoder: TokenEncoder, template: ChatTemplate?, withoutTemplate refusal: PeftoolError? = nil,
     tokens: SpecialTokens,
