@@ -117,6 +117,14 @@ package final class LossPass: Sendable {
 
   private func texts(of batch: TokenBatch) -> DecoderLayer.Texts {
     precondition(batch.tokens.count <= tokenCount, "a batch that there is memory for")
+    var rotary = rotary
+    if case .dynamic = model.configuration.rotary.kind {
+      // These frequencies follow from the longest text of a batch, as transformers has it for the
+      // first one; of later ones it goes on with what was longest so far.
+      rotary = RotaryEmbedding(
+        model.configuration.rotary, headSize: model.configuration.headSize,
+        count: max(1, batch.texts.map(\.count).max() ?? 0))
+    }
     return DecoderLayer.Texts(positions: batch.positions, ranges: batch.texts, rotary: rotary)
   }
 

@@ -80,6 +80,21 @@ extension [Float] {
     }
   }
 
+  /// A batch's frequencies are its own, whatever longer ones there are.
+  @Test func dynamicFrequenciesFollowTheBatch() throws {
+    let model = try TinyModel(
+      fields: #""rope_scaling": {"rope_type": "dynamic", "factor": 4}"#
+    ).load()
+    let pass = LossPass(
+      model, team: ThreadTeam(count: 2), tokens: 130, longest: 110, keeping: .everything)
+    let long = randomBatch([110, 20])
+    #expect(pass.losses(long) == model.run(long).losses)
+    for length in [40, 80] {
+      let batch = randomBatch([length, 5], seed: length)
+      #expect(pass.losses(batch) == model.run(batch).losses, "\(length)")
+    }
+  }
+
   @Test(arguments: models) func withoutLabelsNothingIsLearned(tiny: TinyModel) throws {
     let model = try tiny.load()
     let pass = LossPass(
