@@ -62,7 +62,8 @@ struct FinetunePlan {
     self.longest = longest
     var row = longest
     if case .packed(let capacity) = settings.arrangement { row = max(capacity, longest) }
-    let tokens = settings.rowsPerBatch * row
+    let rows = min(settings.rowsPerBatch, max(data.count, evaluationData?.count ?? 0))
+    let tokens = rows * row
     tokensPerBatch = tokens
     func byteCount(_ keeping: LossPass.Keeping) -> Int {
       LossPass.byteCount(
