@@ -131,8 +131,8 @@ let package = Package(
     tests(
       "CommandsTests",
       [
-        "Commands", "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Patterns", "Reports",
-        "Tensors",
+        "Commands", "Adapters", "Checkpoints", "Files", "Fixtures", "JSON", "Models", "Patterns",
+        "Reports", "Tensors",
       ]),
     tests("EndToEndTests", []),
     tests("HouseTests", []),

@@ -28,7 +28,7 @@ __attribute__((always_inline)) static inline float pef_exp(float x) {
   memcpy(&bits, &p, sizeof bits);
   bits = (int32_t)((uint32_t)bits + ((uint32_t)exponent << 23));
   memcpy(&p, &bits, sizeof p);
-  return p;
+  return x != x ? x : p;
 }
 
 // 1 / (1 + e^-x).

@@ -117,6 +117,17 @@ package enum Folder {
     String(decoding: path.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
+  /// Brings what has been renamed or removed in a folder to the disk.
+  ///
+  /// - Throws: `io`.
+  package static func sync(_ path: String) throws(PeftoolError) {
+    let folder = try systemCall("cannot open", path: path) {
+      unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    }
+    defer { close(folder) }
+    try systemCall("cannot write to the disk", path: path) { fsync(folder) }
+  }
+
   /// Removes a file, a link, or a folder with all that is in it; what is not there is no error.
   package static func remove(_ path: String) throws(PeftoolError) {
     // Folders are removed after what they hold: each is pushed again, marked, before its entries.

@@ -39,17 +39,7 @@ package final class Llama: Sendable {
       _ module: String, _ weight: FrozenWeight, _ original: FrozenWeight
     ) throws(PeftoolError) -> LoRA? = { _, _, _ in nil }
   ) throws(PeftoolError) {
-    guard let json = try checkpoint.modelConfig else {
-      throw PeftoolError(
-        .damaged, "has no config.json beside it, which tells what model it is",
-        path: checkpoint.path)
-    }
-    let configuration: LlamaConfiguration
-    do throws(PeftoolError) {
-      configuration = try LlamaConfiguration(json)
-    } catch {
-      throw error.at(path: Folder.path(checkpoint.directory ?? checkpoint.path, "config.json"))
-    }
+    let configuration = try LlamaConfiguration(of: checkpoint)
     try self.init(
       configuration, ModelWeights(checkpoint, configuration, training), quantizing, adapter)
   }
@@ -180,5 +170,23 @@ package final class Llama: Sendable {
   /// The largest sum of ranks of the layers of one input.
   package var largestRank: Int {
     groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
+  }
+}
+
+extension LlamaConfiguration {
+  /// Reads the `config.json` beside a checkpoint.
+  ///
+  /// - Throws: `damaged` where there is none; as the other, with its path.
+  package init(of checkpoint: Checkpoint) throws(PeftoolError) {
+    guard let json = try checkpoint.modelConfig else {
+      throw PeftoolError(
+        .damaged, "has no config.json beside it, which tells what model it is",
+        path: checkpoint.path)
+    }
+    do throws(PeftoolError) {
+      try self.init(json)
+    } catch {
+      throw error.at(path: Folder.path(checkpoint.directory ?? checkpoint.path, "config.json"))
+    }
   }
 }

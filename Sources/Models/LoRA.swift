@@ -70,6 +70,14 @@ package final class LoRA: Sendable {
   package var rank: Int { a.values.count }
   /// The rank with the frozen rows.
   var fullRank: Int { all.a.count }
+  /// The bytes of all that it has in memory.
+  package var byteCount: Int {
+    let values =
+      [all.a, all.b, scaledA, memory.a, memory.b, norms, gains, scaledBias]
+      .compactMap(\.self) + [magnitude, bias].compactMap(\.?.values)
+    return 4
+      * (values + parameters.map(\.gradient)).reduce(0) { $0 + $1.count * $1.columns }
+  }
   /// What is trained.
   package var parameters: [TrainableParameter] { [a, b] + [magnitude, bias].compactMap(\.self) }
 

@@ -54,7 +54,7 @@ package struct AdapterDesign: Sendable {
     return LoRA(
       a: TrainableParameter(name + ".lora_A.weight", pair.a.rows(0..<rank)),
       b: TrainableParameter(name + ".lora_B.weight", pair.b.rows(0..<rank)),
-      magnitude: usesDoRA ? try magnitude(of: module, weight) : nil,
+      magnitude: usesDoRA ? try magnitude(of: module, weight, pair, scaling: scaling) : nil,
       bias: hasBias
         ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs), isDecayed: false)
         : nil,
@@ -62,7 +62,7 @@ package struct AdapterDesign: Sendable {
   }
 
   private func magnitude(
-    of module: String, _ weight: FrozenWeight
+    of module: String, _ weight: FrozenWeight, _ pair: AdapterStart.Pair, scaling: Double
   ) throws(PeftoolError) -> TrainableParameter {
     guard module != TargetModules.head else {
       throw PeftoolError(
@@ -70,7 +70,8 @@ package struct AdapterDesign: Sendable {
         "gets no DoRA adapter, whose gradient takes all logits: leave it out of "
           + "--target-modules, or train LoRA", tensor: module + ".weight")
     }
-    let norms = weight.rowNorms
+    // Of W, or where the start adds to that, of what it adds to.
+    let norms = start == .loftq ? pair.rowNorms(addedTo: weight, scaling) : weight.rowNorms
     if let row = norms.firstIndex(where: { !($0 > 0 && $0.isFinite) }) {
       throw PeftoolError(
         .damaged, "row \(row) has length \(norms[row]), which DoRA would divide by",

@@ -36,7 +36,8 @@ package enum AdapterStart: String, CaseIterable, Sendable {
 
   /// The factors of a layer.
   ///
-  /// - Throws: `different` where the weight has not that rank; as `SVD`.
+  /// - Throws: `different` where the weight has not that rank, `unsupported` for `loftq` of a weight
+  ///   that is not quantized while it is loaded; as `SVD`.
   func pair(
     rank: Int, scaling: Double, module: String, _ weight: FrozenWeight, original: FrozenWeight,
     seed: UInt64
@@ -51,6 +52,12 @@ package enum AdapterStart: String, CaseIterable, Sendable {
       try Self.check(rank, weight, rawValue)
       pair.fillTriangular(weight.matrix, rank: rank)
     case .loftq:
+      guard weight.isQuantized, !original.isQuantized else {
+        throw PeftoolError(
+          .unsupported,
+          "is not quantized here, which --init loftq makes up for: it wants a base of 16 or 32 "
+            + "bits, and no output embedding among --target-modules")
+      }
       var lost = original.matrix
       let kept = weight.matrix
       for place in lost.elements.indices { lost.elements[place] -= kept.elements[place] }
@@ -113,6 +120,22 @@ extension AdapterStart.Pair {
     for place in 0..<rank {
       for column in 0..<a.columns { a[place, column] = r[place, column] }
       for row in 0..<b.columns { b[place, row] = q[row, place] }
+    }
+  }
+
+  /// The lengths of the rows of W + s·B·A: sums of squares in f64, their roots rounded to f32.
+  func rowNorms(addedTo weight: FrozenWeight, _ scaling: Double) -> [Float] {
+    let update = product(
+      Matrix(rows: b.count, columns: b.columns, elements: b.values),
+      Matrix(rows: a.count, columns: a.columns, elements: a.values), transposing: .left)
+    let values = weight.values
+    return (0..<weight.outputs).map { row in
+      var squares = 0.0
+      for place in row * weight.inputs..<(row + 1) * weight.inputs {
+        let value = Double(values[place]) + scaling * Double(update.elements[place])
+        squares += value * value
+      }
+      return Float(squares.squareRoot())
     }
   }
 

@@ -1,3 +1,4 @@
+import Files
 /// The `README.md` of an adapter: the front matter that PEFT writes, and what was done.
 package struct ModelCard {
   private let base: String
@@ -16,6 +17,7 @@ package struct ModelCard {
     // A path of this machine tells nobody a base.
     let isName =
       base.split(separator: "/").count == 2 && !base.hasPrefix("/") && !base.hasPrefix(".")
+      && !Folder.exists(base)
     var lines = ["---", "library_name: peft", "pipeline_tag: text-generation", "tags:"]
     if isName {
       lines.insert("base_model: \(base)", at: 1)

@@ -34,7 +34,7 @@ package enum TargetModules: Sendable {
     } else {
       // By itself first, so that a message has what was given.
       _ = try RegularExpression(text)
-      self = .expression(text, try RegularExpression("(\(text))$"))
+      self = .expression(text, try RegularExpression("(?:\(text))$"))
     }
   }
 

@@ -4,8 +4,8 @@ package import Models
 
 /// What is trained of a model, and what makes a step of it.
 ///
-/// Peak memory: the model's, a pass's (`LossPass`), and 16 bytes a trained number: the number, its
-/// gradient and two moments.
+/// Peak memory: the model's, a pass's (`LossPass`), and `byteCount`: 16 bytes a trained number, which
+/// are the number, its gradient and two moments, and an adapter's factors laid out for products.
 package final class Trainer {
   /// How a step is made.
   package struct Settings: Equatable, Sendable {
@@ -69,6 +69,24 @@ package final class Trainer {
 
   /// The trained numbers.
   package var parameterCount: Int { parameters.reduce(0) { $0 + $1.elementCount } }
+
+  /// The bytes of what is trained and of its optimizer.
+  package var byteCount: Int {
+    model.adapters.reduce(0) { $0 + $1.adapter.byteCount }
+      + model.trainedWeights.reduce(0) { $0 + 8 * $1.parameter.elementCount } + 8 * parameterCount
+  }
+
+  /// Refuses parameters that are no numbers, as a last step may leave them.
+  ///
+  /// - Throws: `different` with the name of the first.
+  package func checkIsFinite() throws(PeftoolError) {
+    for parameter in parameters where !parameter.values.values.allSatisfy(\.isFinite) {
+      throw PeftoolError(
+        .different,
+        "is NaN or infinite after step \(optimizer.stepCount); a lower --learning-rate may help",
+        tensor: parameter.name)
+    }
+  }
 
   /// Makes a step on the mean loss over all labels of some batches.
   ///

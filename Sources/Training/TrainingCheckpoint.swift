@@ -20,7 +20,7 @@ package struct TrainingCheckpoint {
     guard Folder.isFolder(folder) else { return [] }
     return try Folder.names(in: folder).compactMap { name in
       name.hasPrefix(prefix) ? Int(name.dropFirst(prefix.count)) : nil
-    }.filter { $0 > 0 }.sorted(by: >)
+    }.filter { $0 >= 0 }.sorted(by: >)
   }
 
   /// The folder of a step.

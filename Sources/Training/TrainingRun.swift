@@ -33,7 +33,7 @@ package final class TrainingRun {
     /// A step was made.
     case step(Trainer.Step)
     /// The mean loss on the evaluation data after a step; 0 is before the first.
-    case evaluation(step: Int, loss: Double, isBest: Bool)
+    case evaluation(step: Int, loss: Double)
     /// A checkpoint was written.
     case saved(step: Int)
   }
@@ -145,11 +145,14 @@ package final class TrainingRun {
     isInterrupted: () -> Bool, _ report: (Event) throws(PeftoolError) -> Void
   ) throws(PeftoolError) -> Ending {
     var step = trainer.optimizer.stepCount
-    if step == 0 { try evaluate(after: 0, report) }
+    if step == 0, best == nil { try evaluate(after: 0, report) }
     let stepsPerEpoch = Self.stepsPerEpoch(data, settings)
     var epoch = -1
     var batches = Self.batches(data, settings, epoch: 0)
     while step < stepCount {
+      if let patience = settings.patience, worseCount >= patience {
+        return .stoppedEarly(step: step)
+      }
       if step / stepsPerEpoch != epoch {
         epoch = step / stepsPerEpoch
         batches = Self.batches(data, settings, epoch: epoch)
@@ -160,16 +163,12 @@ package final class TrainingRun {
       step = made.number
       try report(.step(made))
       let isLast = step == stepCount
-      if isLast || step.isMultiple(of: settings.evaluateEvery ?? .max) {
+      if evaluationData != nil, isLast || step.isMultiple(of: settings.evaluateEvery ?? .max) {
         try evaluate(after: step, report)
-      } else if step.isMultiple(of: settings.saveEvery ?? .max) {
+      } else if !isLast, step.isMultiple(of: settings.saveEvery ?? .max) {
         try save(report)
       }
-      if isLast { break }
-      if let patience = settings.patience, worseCount >= patience {
-        return .stoppedEarly(step: step)
-      }
-      if isInterrupted() {
+      if !isLast, isInterrupted() {
         try save(report)
         return .interrupted(step: step)
       }
@@ -181,7 +180,7 @@ package final class TrainingRun {
   ///
   /// - Throws: as `TrainedAdapter.read`.
   package func restoreBest() throws(PeftoolError) {
-    guard let best, best.step > 0, best.step != trainer.optimizer.stepCount else { return }
+    guard let best, best.step != trainer.optimizer.stepCount else { return }
     try adapter.read(from: TrainingCheckpoint.path(folder, step: best.step))
   }
 
@@ -200,11 +199,17 @@ package final class TrainingRun {
       count += losses.count
     }
     let loss = sum / Double(max(1, count))
+    guard loss.isFinite else {
+      throw PeftoolError(
+        .different,
+        "the evaluation after step \(step) has the loss \(loss)"
+          + (step == 0 ? "" : "; a lower --learning-rate may help"))
+    }
     let isBest = loss < best?.loss ?? .infinity
     worseCount = isBest ? 0 : worseCount + 1
     if isBest { best = (step, loss) }
-    try report(.evaluation(step: step, loss: loss, isBest: isBest))
-    if step > 0 { try save(report) }
+    try report(.evaluation(step: step, loss: loss))
+    try save(report)
   }
 
   /// Writes a checkpoint, and removes all but it and the best.

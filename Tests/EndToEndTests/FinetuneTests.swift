@@ -211,11 +211,87 @@ private func writeTokens(
     (["--rank-pattern", "q_proj"], "--rank-pattern is 'q_proj', expected an expression, = and a"),
     (["--rank-pattern", "q_proj=0"], "--rank-pattern q_proj is 0, expected 1 to 65536"),
     (["--rank", "0"], "--rank is 0, expected 1 to 65536"),
+    (["--epochs", "1e300"], "--epochs is 1e+300, expected at most 1000000"),
+    (["--warmup", "1e300"], "--warmup is 1e+300, expected at most 1000000"),
+    (["--eval-every", "2"], "--eval-every goes with --eval-data"),
+    (["--early-stop", "2"], "--early-stop goes with --eval-data"),
   ])
   func wrongUsageIsTold(options: [String], message: String) throws {
     let run = try place().run(
       ["finetune", base, "--data", "train.safetensors", "-o", "out"] + options)
     #expect(run.status == 64 && run.errors.contains(message), "\(run.errors)")
+  }
+
+  @Test func theStartIsKeptWhereNothingIsBetter() throws {
+    let place = try place()
+    let options = ["--eval-data", "eval.safetensors", "--learning-rate", "10", "--max-steps", "3"]
+    let run = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--json"] + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect(report["bestStep"] as? Int == 0)
+    let adapter = "adapter_model.safetensors"
+    #expect(try place.bytes("out/\(adapter)") == place.bytes("out/checkpoint-0/\(adapter)"))
+    #expect(try place.bytes("out/\(adapter)") != place.bytes("out/checkpoint-3/\(adapter)"))
+  }
+
+  /// Twice as many batches of half the rows come to the same steps.
+  @Test func batchesOfAStepAreAsOne() throws {
+    let place = try place()
+    var losses: [[Double]] = []
+    for (name, options) in [
+      ("a", ["--batch-size", "4"]), ("b", ["--batch-size", "2", "--gradient-accumulation", "2"]),
+    ] {
+      let run = try place.run(
+        ["finetune", base, "--data", "train.safetensors", "-o", name, "--epochs", "2"]
+          + ["--learning-rate", "0.01", "--quiet"] + options)
+      #expect(run.status == 0, "\(run.errors)")
+      let log = try String(decoding: place.bytes("\(name)/log.jsonl"), as: UTF8.self)
+      losses.append(
+        try log.split(separator: "\n").map { line in
+          let entry = try #require(
+            JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+          return try #require(entry["loss"] as? Double)
+        })
+    }
+    #expect(losses[0].count == 6 && losses[1].count == 6)
+    for (one, other) in zip(losses[0], losses[1]) { #expect(abs(one - other) < 1e-4 * one) }
+  }
+
+  @Test func aRunThatHasStoppedEarlyStaysSo() throws {
+    let place = try place()
+    let options = [
+      "--eval-data", "eval.safetensors", "--eval-every", "1", "--max-steps", "40",
+      "--learning-rate", "1", "--early-stop", "2", "-o", "out", "--json",
+    ]
+    let first = try place.run(["finetune", base, "--data", "train.safetensors"] + options)
+    #expect(first.status == 0, "\(first.errors)")
+    let log = try place.bytes("out/log.jsonl")
+    let again = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "--resume"] + options)
+    #expect(again.status == 0, "\(again.errors)")
+    #expect(try place.bytes("out/log.jsonl") == log)
+  }
+
+  @Test func whatHasNoCheckpointIsBegunAgain() throws {
+    let place = try place()
+    try place.write("out/log.jsonl", "{\"step\": 1, \"loss\": 2}\n")
+    let run = try finetune(place, "-o", "out", "--max-steps", "2", "--quiet")
+    #expect(run.status == 0, "\(run.errors)")
+    let log = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
+    #expect(log.split(separator: "\n").count == 2)
+  }
+
+  @Test func aCheckpointOfAnotherBaseIsRefused() throws {
+    let place = try place()
+    let options = ["--data", "train.safetensors", "-o", "out", "--max-steps", "4"]
+    #expect(
+      try place.run(["finetune", base, "--save-every", "2", "--quiet"] + options).status == 0)
+    let other = try place.run("merge", base, Repository.sample("adapters/lora"), "-o", "other")
+    #expect(other.status == 0, "\(other.errors)")
+    let run = try place.run(["finetune", "other", "--resume"] + options)
+    #expect(run.status == 2 && run.errors.contains("was made with model "), "\(run.errors)")
   }
 
   @Test func aCheckpointOfOtherSettingsIsRefused() throws {
@@ -298,9 +374,13 @@ private func writeTokens(
       ["--modules-to-save", "q_proj", "--quantize", "nf4"],
       "q_proj.weight': is quantized, and codes cannot be trained whole"
     ),
+    (
+      ["--init", "loftq", "--quantize", "nf4", "--target-modules", "lm_head"],
+      "tensor 'lm_head.weight': is not quantized here, which --init loftq makes up for"
+    ),
+    (["--max-steps", "1", "--learning-rate", "1e38"], "after step 1; a lower --learning-rate"),
     (["--max-length", "5"], "has 12 tokens, expected at most 5 (--max-length)"),
     (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),
-    (["--batch-size", "1000000000", "--packing"], "are free: a smaller --batch-size"),
     (["--learning-rate", "1e30", "--epochs", "5"], "a lower --learning-rate may help"),
     (["--resume"], "out: has no checkpoint to go on from"),
   ])

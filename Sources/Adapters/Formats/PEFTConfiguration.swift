@@ -15,7 +15,9 @@ package enum PEFTConfiguration {
     value == value.rounded() && abs(value) < 1e15 ? .number(Int(value)) : .number(value)
   }
 
-  private static let defaults: [(String, JSON)] =
+  // Made anew each time: a stored one would look like a leak, as the boxes of its values are held by
+  // marked pointers.
+  private static var defaults: [(String, JSON)] {
     [
       ("alpha_pattern", .object([])), ("auto_mapping", .null),
       ("base_model_name_or_path", .null), ("bias", .string("none")),
@@ -34,4 +36,5 @@ package enum PEFTConfiguration {
       "lora_ga_config", "megatron_config", "monteclora_config", "revision",
       "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
     ].map { ($0, .null) }
+  }
 }

@@ -48,6 +48,7 @@ extension Evaluation {
         throw PeftoolError(
           .different, "the prompt has no tokens, and the tokenizer names none to begin with")
       }
+      try language.check([id])
       (start, given) = ([id], [id])
     }
     var likelihoods: [Double] = []

@@ -14,8 +14,9 @@ struct AdapterDesignOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The share of an adapter's inputs that are left out at random.", valueName: "share"))
-  var dropout = 0.0
+      "The share of an adapter's inputs that are left out at random; 0 if left out, or what the "
+        + "adapter of --adapter has.", valueName: "share"))
+  var dropout: Double?
 
   @Option(
     name: .customLong("rank-pattern"),
@@ -75,7 +76,7 @@ struct AdapterDesignOptions: ParsableArguments {
   func validate() throws {
     try Self.check("--rank", usedRank)
     if let alpha { try Self.check("--alpha", alpha) }
-    guard dropout >= 0, dropout <= 0.99 else {
+    if let dropout, !(dropout >= 0 && dropout <= 0.99) {
       throw ValidationError("--dropout is \(dropout), expected 0 to 0.99")
     }
     for (key, value) in try Self.patterns(rankPatterns, "--rank-pattern", Int.init) {
@@ -142,7 +143,7 @@ struct AdapterDesignOptions: ParsableArguments {
     var design = AdapterDesign()
     design.rank = usedRank
     design.alpha = alpha ?? Double(2 * usedRank)
-    design.dropout = dropout
+    design.dropout = dropout ?? 0
     design.usesRSLoRA = rsLoRA
     design.usesDoRA = dora
     design.hasBias = loraBias

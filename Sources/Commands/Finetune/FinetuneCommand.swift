@@ -91,6 +91,11 @@ struct FinetuneCommand: ParsableCommand {
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads is \(threads), expected 1 to 1024")
     }
+    for (name, isGiven) in [
+      ("--eval-every", training.evaluateEvery != nil), ("--early-stop", training.patience != nil),
+    ] where isGiven && data.evaluationPaths.isEmpty {
+      throw ValidationError("\(name) goes with --eval-data")
+    }
   }
 
   func run() throws {

@@ -22,15 +22,25 @@ struct FinetuneJob {
   /// What will be done.
   let plan: FinetunePlan
 
-  /// Opens the model and reads the data.
+  /// Reads the data and opens the model.
   ///
+  /// - Parameter freeByteCount: the memory that there is; nil where nobody knows.
   /// - Throws: what is wrong with either; `io` where the output cannot be written; `unsupported`
   ///   where there is not the memory.
-  init(_ command: FinetuneCommand) throws {
+  init(
+    _ command: FinetuneCommand,
+    freeByteCount: @autoclosure () -> Int? = SystemMemory.availableByteCount
+  ) throws {
     self.command = command
     try Self.checkOutput(command)
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
+    // What is quickly read comes first.
+    let reader = try TrainingDataReader(command, LlamaConfiguration(of: checkpoint))
+    tokenizer = reader.tokenizer
+    data = try reader.read(command.data.paths)
+    evaluationData =
+      command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
     let start = try StartingAdapter(command, for: checkpoint)
     let weights = try command.weights.weights(ofModel: command.model)
     let model = try Llama(
@@ -42,18 +52,14 @@ struct FinetuneJob {
         throw error.at(path: command.model)
       }
     }
-    try start.check(model, path: command.model)
+    try checkpoint.source.verifyUnchanged()
+    try start.check(model, weights, path: command.model)
     adapter = TrainedAdapter(
       model,
       configuration: try start.json(
         of: model, base: command.model,
         others: weights.json(isTied: model.configuration.isTied)))
 
-    let reader = try TrainingDataReader(command, model.configuration)
-    tokenizer = reader.tokenizer
-    data = try reader.read(command.data.paths)
-    evaluationData =
-      command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
     settings = Self.settings(command, maximumLength: reader.maximumLength)
     let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
     let options = command.training
@@ -74,7 +80,8 @@ struct FinetuneJob {
     trainer = Trainer(model, trainerSettings, team: team)
     plan = try FinetunePlan(
       command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
-      stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count)
+      stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count,
+      freeByteCount: freeByteCount(), base: ModelFingerprint(checkpoint).text)
   }
 
   /// The plan with an estimate of the time, from a short measurement.
@@ -93,7 +100,10 @@ struct FinetuneJob {
       return
     }
     guard Folder.exists(command.output) else { return }
-    guard Folder.isFolder(command.output), try Folder.names(in: command.output).isEmpty else {
+    // A run that ended before its first checkpoint has left its log.
+    guard Folder.isFolder(command.output),
+      try Folder.names(in: command.output).allSatisfy({ $0 == TrainingLog.name })
+    else {
       throw PeftoolError(
         .io,
         steps.isEmpty
@@ -156,7 +166,7 @@ struct FinetuneJob {
         last = step
         progress.show(step)
         try log.append(step.json(seconds: progress.secondsOfLastStep))
-      case .evaluation(let step, let loss, _):
+      case .evaluation(let step, let loss):
         evaluations.append((step, loss))
         progress.show(evaluation: loss, after: step)
         try log.append(
@@ -171,6 +181,7 @@ struct FinetuneJob {
       tokensPerSecond: progress.tokensPerSecond)
     if case .interrupted = ending { return report }
     try run.restoreBest()
+    try trainer.checkIsFinite()
     try write(report, to: folder)
     try reportFile?.write(
       report.page(
@@ -212,6 +223,7 @@ struct FinetuneJob {
       let (from, to) = (Folder.path(made, name), Folder.path(folder, name))
       try systemCall("cannot rename", path: to) { unsafe Glibc.rename(from, to) }
     }
+    try Folder.sync(folder)
     try Folder.remove(made)
   }
 }

@@ -36,7 +36,7 @@ struct FinetunePlan {
   init(
     _ command: FinetuneCommand, trainer: Trainer, data: TokenExamples,
     evaluationData: TokenExamples?, settings: TrainingRun.Settings, stepsPerEpoch: Int,
-    stepCount: Int, threads: Int
+    stepCount: Int, threads: Int, freeByteCount: Int?, base fingerprint: String
   ) throws(PeftoolError) {
     let configuration = trainer.model.configuration
     model = command.model
@@ -72,9 +72,9 @@ struct FinetunePlan {
         threads: threads)
     }
     let base = trainer.model.byteCount
-    let trained = 16 * trainer.parameterCount
+    let trained = trainer.byteCount
     // The base is in memory already.
-    let free = SystemMemory.availableByteCount.map { $0 - trained }
+    let free = freeByteCount.map { $0 - trained }
     var keeping = LossPass.Keeping.everything
     switch command.training.checkpointing {
     case .on: keeping = .inputs
@@ -91,47 +91,8 @@ struct FinetunePlan {
     }
     self.keeping = keeping
     memory = (base, trained, byteCount(keeping))
-    fingerprint = Self.fingerprint(command, data, settings, stepCount: stepCount)
-  }
-
-  private static func fingerprint(
-    _ command: FinetuneCommand, _ data: TokenExamples, _ settings: TrainingRun.Settings,
-    stepCount: Int
-  ) -> JSON {
-    let (adapter, training) = (command.adapter, command.training)
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-    for list in [data.ids, data.labels] {
-      for value in list {
-        hash = (hash ^ UInt64(UInt32(bitPattern: value))) &* 0x100_0000_01b3
-      }
-    }
-    return .object([
-      .init("rank", .number(adapter.usedRank)),
-      .init("alpha", adapter.alpha.map(JSON.number) ?? .null),
-      .init("dropout", .number(adapter.dropout)),
-      .init("rank_pattern", .array(adapter.rankPatterns.map(JSON.string))),
-      .init("alpha_pattern", .array(adapter.alphaPatterns.map(JSON.string))),
-      .init("rslora", .bool(adapter.rsLoRA)), .init("dora", .bool(adapter.dora)),
-      .init("lora_bias", .bool(adapter.loraBias)),
-      .init("adapter", adapter.existing.map(JSON.string) ?? .null),
-      .init("target_modules", .string(adapter.targetModules ?? TargetModules.allLinearName)),
-      .init("modules_to_save", command.weights.modulesToSave.map { .string($0) } ?? .null),
-      .init("trainable_tokens", command.weights.trainableTokens.map { .string($0) } ?? .null),
-      .init("init", .string((adapter.start ?? .uniform).rawValue)),
-      .init("quantize", adapter.quantize.map { .string($0.rawValue) } ?? .null),
-      .init("data", .string(String(hash, radix: 16))), .init("examples", .number(data.count)),
-      .init("packing", .bool(command.data.packing)),
-      .init("group_by_length", .bool(command.data.groupByLength)),
-      .init("batch_size", .number(settings.rowsPerBatch)),
-      .init("gradient_accumulation", .number(settings.accumulation)),
-      .init("steps", .number(stepCount)), .init("seed", .number(String(settings.seed))),
-      .init("learning_rate", .number(training.learningRate)),
-      .init("schedule", .string(training.schedule.rawValue)),
-      .init("warmup", .number(training.warmup)),
-      .init("weight_decay", .number(training.weightDecay)),
-      .init("max_grad_norm", .number(training.maximumGradientNorm)),
-      .init("loraplus_ratio", .number(training.ratio)),
-    ])
+    self.fingerprint = try command.fingerprint(
+      model: fingerprint, data, settings, stepCount: stepCount)
   }
 
   /// How long all steps take at the speed that has been measured; evaluations come to it.

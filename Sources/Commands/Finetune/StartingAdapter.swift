@@ -27,12 +27,21 @@ enum StartingAdapter {
         .unsupported, "is no LoRA or DoRA adapter of PEFT; 'peftool convert' makes one of others",
         path: path)
     }
+    let configuration = try JSON(opening: configPath)
+    var dropout = command.adapter.dropout ?? 0
+    if command.adapter.dropout == nil, let saved = configuration["lora_dropout"] {
+      dropout = try saved.double(named: "lora_dropout")
+      guard dropout >= 0, dropout < 1 else {
+        throw saved.unfit("lora_dropout", "a share from 0 to less than 1").at(path: configPath)
+      }
+    }
     let pairs = try ModelAdapters(
-      [adapter], weights: [1], for: checkpoint, dropout: command.adapter.dropout)
+      [adapter], weights: [1], for: checkpoint, dropout: dropout)
+    try adapter.checkpoint.source.verifyUnchanged()
     self = .existing(
       pairs,
-      configuration: try JSON(opening: configPath).replacing([
-        ("lora_dropout", .number(command.adapter.dropout)),
+      configuration: try configuration.replacing([
+        ("lora_dropout", .number(dropout)),
         ("base_model_name_or_path", .string(command.model)), ("inference_mode", .bool(true)),
       ]), path: path)
   }
@@ -51,14 +60,33 @@ enum StartingAdapter {
 
   /// Refuses an adapter that does not fit the model as a whole.
   ///
-  /// - Throws: `different` where names fit no layer; as `ModelAdapters.checkAllUsed`.
-  func check(_ model: Llama, path: String) throws(PeftoolError) {
+  /// - Parameter weights: what is trained besides.
+  /// - Throws: `different` where names fit no layer; as `ModelAdapters.checkAllUsed`; `unsupported`
+  ///   for adapters of the output embedding that cannot be trained.
+  func check(
+    _ model: Llama, _ weights: TrainedWeights, path: String
+  ) throws(PeftoolError) {
+    if let head = model.adapters.first(where: { $0.module == TrainedWeights.head }),
+      head.adapter.magnitude != nil
+    {
+      throw PeftoolError(
+        .unsupported, "has a DoRA adapter of \(head.module), whose gradient takes all logits",
+        path: existingPath ?? path)
+    }
     switch self {
     case .new(let design):
       let modules = model.projections.map(\.name)
       if let name = design.targets.unmatched(in: modules).first {
         throw PeftoolError(
           .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
+      }
+      for projection in model.projections
+      where projection.adapter == nil && !weights.contains(projection.name) {
+        guard try design.targets.contains(projection.name) else { continue }
+        throw PeftoolError(
+          .unsupported,
+          "'\(projection.name)' is the input embedding too, which is trained whole: it cannot have "
+            + "an adapter besides (--target-modules)", path: path)
       }
       guard !model.adapters.isEmpty else {
         throw PeftoolError(
@@ -95,6 +123,11 @@ enum StartingAdapter {
     case .existing(_, let configuration, _):
       try configuration.replacing(others.sorted { $0.key < $1.key })
     }
+  }
+
+  /// The path of an adapter that there is.
+  private var existingPath: String? {
+    if case .existing(_, _, let path) = self { path } else { nil }
   }
 
   /// Whether magnitudes are trained.

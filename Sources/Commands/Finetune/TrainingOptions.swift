@@ -83,6 +83,9 @@ struct TrainingOptions: ParsableArguments {
         throw ValidationError("\(name) is \(count), expected 1 or more")
       }
     }
+    for (name, value) in [("--epochs", epochs), ("--warmup", warmup)] where value > 1e6 {
+      throw ValidationError("\(name) is \(value), expected at most 1000000")
+    }
     for (name, value) in [
       ("--epochs", epochs), ("--learning-rate", learningRate), ("--loraplus-ratio", ratio),
     ] where !(value > 0 && value.isFinite) {

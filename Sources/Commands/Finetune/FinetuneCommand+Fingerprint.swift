@@ -1,0 +1,79 @@
+import Checkpoints
+import Examples
+import Files
+import JSON
+import Training
+
+// What a step depends on: a run that goes on does so with all of it as it was.
+extension FinetuneCommand {
+  /// The settings by their names, with checksums of the model and of the data.
+  ///
+  /// - Throws: `io`.
+  func fingerprint(
+    model: String, _ data: TokenExamples, _ settings: TrainingRun.Settings, stepCount: Int
+  ) throws(PeftoolError) -> JSON {
+    var members: [JSON.Member] = [.init("model", .string(model))]
+    members += adapter.settings
+    members += weights.settings
+    members += try Self.settings(of: data)
+    members += [
+      .init("packing", .bool(self.data.packing)),
+      .init("max_length", self.data.maxLength.map { .number($0) } ?? .null),
+      .init("group_by_length", .bool(self.data.groupByLength)),
+      .init("batch_size", .number(settings.rowsPerBatch)),
+      .init("gradient_accumulation", .number(settings.accumulation)),
+      .init("steps", .number(stepCount)),
+    ]
+    return .object(members + training.settings)
+  }
+
+  private static func settings(of data: TokenExamples) throws(PeftoolError) -> [JSON.Member] {
+    var hash = try Checksum()
+    // Any bytes may be read as bytes.
+    unsafe hash.add(data.ids.span.bytes)
+    unsafe hash.add(data.labels.span.bytes)
+    unsafe hash.add(data.offsets.span.bytes)
+    return [
+      .init("data", .string(hash.value.checksumText)), .init("examples", .number(data.count)),
+    ]
+  }
+}
+
+extension AdapterDesignOptions {
+  fileprivate var settings: [JSON.Member] {
+    let strings: (String?) -> JSON = { $0.map { .string($0) } ?? .null }
+    let numbers: (Double?) -> JSON = { $0.map { .number($0) } ?? .null }
+    return [
+      .init("rank", .number(usedRank)), .init("alpha", numbers(alpha)),
+      .init("dropout", numbers(dropout)),
+      .init("rank_pattern", .array(rankPatterns.map { .string($0) })),
+      .init("alpha_pattern", .array(alphaPatterns.map { .string($0) })),
+      .init("rslora", .bool(rsLoRA)), .init("dora", .bool(dora)),
+      .init("lora_bias", .bool(loraBias)), .init("adapter", strings(existing)),
+      .init("target_modules", .string(targetModules ?? TargetModules.allLinearName)),
+      .init("init", .string((start ?? .uniform).rawValue)),
+      .init("quantize", strings(quantize?.rawValue)),
+    ]
+  }
+}
+
+extension TrainedWeightOptions {
+  fileprivate var settings: [JSON.Member] {
+    [
+      .init("modules_to_save", modulesToSave.map { .string($0) } ?? .null),
+      .init("trainable_tokens", trainableTokens.map { .string($0) } ?? .null),
+    ]
+  }
+}
+
+extension TrainingOptions {
+  fileprivate var settings: [JSON.Member] {
+    [
+      .init("seed", .number(String(seed))), .init("learning_rate", .number(learningRate)),
+      .init("schedule", .string(schedule.rawValue)), .init("warmup", .number(warmup)),
+      .init("weight_decay", .number(weightDecay)),
+      .init("max_grad_norm", .number(maximumGradientNorm)),
+      .init("loraplus_ratio", .number(ratio)),
+    ]
+  }
+}
