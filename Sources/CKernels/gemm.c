@@ -6,8 +6,9 @@
 // A tile of the product stays in registers while k runs by. Which tile, and how much of a and b is
 // used before the next, is a matter of registers and caches; what happens to one element is not.
 
-// b's rows that are used at a time: a panel of so many (16 KiB) stays in the first cache.
-enum { DEPTH = 256 };
+// b's rows that are used at a time, and whose products are added up before they are added to what
+// is there: a panel of so many (16 KiB) stays in the first cache.
+enum { DEPTH = PEF_DEPTH };
 // a's rows that are used at a time: so many (96 KiB) stay in the second cache.
 enum { HEIGHT = 96 };
 
@@ -23,7 +24,7 @@ __attribute__((always_inline)) static inline void tile(
   for (size_t i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
     for (size_t p = 0; p < panels; p++)
-      sums[i][p] = accumulate ? *(const vector *)(c + i * c_row + p * PEF_PANEL) : (vector)0.0f;
+      sums[i][p] = (vector)0.0f;
   // Three rows a base: what an address of the processor's can add up.
   const float *bases[4] = {a, a + 3 * a_row, a + 6 * a_row, a + 9 * a_row};
   for (size_t l = 0; l < k; l++, b += b_row) {
@@ -41,8 +42,10 @@ __attribute__((always_inline)) static inline void tile(
 #pragma clang loop unroll(full)
   for (size_t i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
-    for (size_t p = 0; p < panels; p++)
-      *(vector *)(c + i * c_row + p * PEF_PANEL) = sums[i][p];
+    for (size_t p = 0; p < panels; p++) {
+      vector *result = (vector *)(c + i * c_row + p * PEF_PANEL);
+      *result = accumulate ? *result + sums[i][p] : sums[i][p];
+    }
 }
 
 // All rows of one or two panels: tiles of so many rows, then of fewer.

@@ -99,7 +99,7 @@ package enum ModuleWeight: Sendable {
     }
   }
 
-  /// dW += dyᵀ·x, a part of its rows: each number one chain over the tokens.
+  /// dW += dyᵀ·x, a part of its rows: each number is added up by itself.
   ///
   /// Shapes: dy (N, outputs), x (N, inputs).
   func addGradient(of part: Range<Int>, _ dy: Rows, _ x: Rows) {

@@ -7,13 +7,13 @@ import Tensors
 ///
 /// A tile of a weight is widened, the adapter's update added, and the tile used for all tokens
 /// while it is in the cache: the update costs 2·rank operations an element of the weight, not a
-/// pass over the activations. Each number of a result is one chain of fused multiply-adds over the
-/// inputs (backward: over the outputs), whatever the tiles and threads.
+/// pass over the activations. Each number of a result is the sum of chains of fused multiply-adds
+/// over 256 inputs (backward: outputs) each, whatever the tiles and threads.
 struct ProjectionGroup: Sendable {
   let projections: [Projection]
 
   /// The inputs (backward: the outputs) that a tile spans.
-  static let tileDepth = 256
+  static let tileDepth = Int(PEF_DEPTH)
   /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
   static let tileWidth = 192
   /// The tokens of a piece of work that is cut by tokens.

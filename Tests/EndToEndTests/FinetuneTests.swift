@@ -224,7 +224,7 @@ private func writeTokens(
 
   @Test func theStartIsKeptWhereNothingIsBetter() throws {
     let place = try place()
-    let options = ["--eval-data", "eval.safetensors", "--learning-rate", "10", "--max-steps", "3"]
+    let options = ["--eval-data", "eval.safetensors", "--learning-rate", "10", "--max-steps", "1"]
     let run = try place.run(
       ["finetune", base, "--data", "train.safetensors", "-o", "out", "--json"] + options)
     #expect(run.status == 0, "\(run.errors)")
@@ -233,7 +233,7 @@ private func writeTokens(
     #expect(report["bestStep"] as? Int == 0)
     let adapter = "adapter_model.safetensors"
     #expect(try place.bytes("out/\(adapter)") == place.bytes("out/checkpoint-0/\(adapter)"))
-    #expect(try place.bytes("out/\(adapter)") != place.bytes("out/checkpoint-3/\(adapter)"))
+    #expect(try place.bytes("out/\(adapter)") != place.bytes("out/checkpoint-1/\(adapter)"))
   }
 
   /// Twice as many batches of half the rows come to the same steps.

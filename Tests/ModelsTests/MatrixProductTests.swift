@@ -19,7 +19,7 @@ private struct Strided {
 /// How b lies.
 private enum Layout: CaseIterable { case asItLies, copied, transposed }
 
-/// c = a · b or c += a · b by the kernel and by a chain of fused multiply-adds, with what lies
+/// c = a · b or c += a · b by the kernel and by chains of fused multiply-adds, with what lies
 /// between the rows of c.
 private func products(
   _ m: Int, _ n: Int, _ k: Int, gap: Int, isTransposed: Bool, _ layout: Layout, adding: Bool
@@ -32,11 +32,15 @@ private func products(
     b.memory.withUnsafeBufferPointer { right in
       for i in 0..<m {
         for j in 0..<n {
-          var sum: Float = adding ? expected[i * (n + gap) + j] : 0
-          for l in 0..<k {
-            sum.addProduct(left[i * a.row + l * a.column], right[l * b.row + j * b.column])
+          var total: Float? = adding ? expected[i * (n + gap) + j] : nil
+          for part in stride(from: 0, to: k, by: Int(PEF_DEPTH)) {
+            var sum: Float = 0
+            for l in part..<min(k, part + Int(PEF_DEPTH)) {
+              sum.addProduct(left[i * a.row + l * a.column], right[l * b.row + j * b.column])
+            }
+            total = total.map { $0 + sum } ?? sum
           }
-          expected[i * (n + gap) + j] = sum
+          expected[i * (n + gap) + j] = total ?? 0
         }
       }
     }
@@ -112,10 +116,10 @@ private func products(
   }
 
   @Test func rowsMultiplyInEachForm() {
-    let (m, n, k) = (7, 21, 19)
+    let (m, n, k) = (7, 21, 300)
     let a = randomRows(m, k + 2, seed: 1).columns(1..<1 + k)
     let b = randomRows(k, n + 5, seed: 2).columns(0..<n)
-    let scratch = Rows(1, 4096)
+    let scratch = Rows(1, 16_384)
     let (plain, packed) = (Rows(m, n + 1).columns(0..<n), Rows(m, n))
     plain.multiply(a, b)
     packed.multiply(a, Panels(copying: b, in: scratch))
@@ -128,7 +132,7 @@ private func products(
     #expect(plain.bits == again.bits)
 
     let sum = Rows(m, n)
-    for part in [0..<8, 8..<k] {
+    for part in [0..<256, 256..<k] {
       sum.multiply(a.columns(part), b.rows(part), adding: part.lowerBound > 0)
     }
     #expect(plain.bits == sum.bits)

@@ -169,10 +169,9 @@ private struct Results {
       let adapter = projection.adapter
       for row in 0..<projection.outputs {
         for column in 0..<projection.inputs {
-          for k in 0..<(adapter?.rank ?? 0) {
-            guard let adapter else { continue }
-            v[row * projection.inputs + column].addProduct(
-              adapter.b.values[k, row], adapter.a.values[k, column] * adapter.scaling)
+          guard let adapter else { continue }
+          v[row * projection.inputs + column] += chains(adapter.rank) { k in
+            (adapter.b.values[k, row], adapter.a.values[k, column] * adapter.scaling)
           }
         }
       }
@@ -181,25 +180,35 @@ private struct Results {
     for token in 0..<3 {
       for (layer, projection) in group.projections.enumerated() {
         for row in 0..<projection.outputs {
-          var sum: Float = 0
-          for column in 0..<projection.inputs {
-            sum.addProduct(x[token, column], weights[layer][row * projection.inputs + column])
+          let sum = chains(projection.inputs) { column in
+            (x[token, column], weights[layer][row * projection.inputs + column])
           }
-          sum += projection.bias?[0, row] ?? 0
-          #expect(results.ys[layer][token, row] == sum)
+          #expect(results.ys[layer][token, row] == sum + (projection.bias?[0, row] ?? 0))
         }
       }
       for column in 0..<group.inputs {
-        var sum: Float = 0
-        for (layer, projection) in group.projections.enumerated() {
-          for row in 0..<projection.outputs {
-            sum.addProduct(
-              dys[layer][token, row], weights[layer][row * projection.inputs + column])
+        let sums = group.projections.enumerated().map { layer, projection in
+          chains(projection.outputs) { row in
+            (dys[layer][token, row], weights[layer][row * projection.inputs + column])
           }
         }
-        #expect(results.dx[token, column] == sum)
+        #expect(results.dx[token, column] == sums.dropFirst().reduce(sums[0], +))
       }
     }
+  }
+
+  /// The sum of chains of 256 products.
+  private func chains(_ count: Int, _ factors: (Int) -> (Float, Float)) -> Float {
+    var total: Float?
+    for part in stride(from: 0, to: count, by: 256) {
+      var sum: Float = 0
+      for place in part..<min(count, part + 256) {
+        let (a, b) = factors(place)
+        sum.addProduct(a, b)
+      }
+      total = total.map { $0 + sum } ?? sum
+    }
+    return total ?? 0
   }
 
   @Test func gradientsAreAddedToThoseThatAreThere() throws {

@@ -138,9 +138,12 @@ private func design(_ start: AdapterStart, rank: Int = 4) -> AdapterDesign {
 
   @Test(arguments: [AdapterStart.pissa, .olora, .loftq])
   func moreRanksThanThereAreAreRefused(start: AdapterStart) throws {
-    let weight = try weight(40, 24)
+    let original = try weight(40, 24)
+    let weight =
+      start == .loftq
+      ? try original.quantized(.nf4, blockSize: 64, isNested: true) : original
     let error = #expect(throws: PeftoolError.self) {
-      try design(start, rank: 25).adapter(of: "l", weight, original: weight)
+      try design(start, rank: 25).adapter(of: "l", weight, original: original)
     }
     #expect(error?.tensor == "l.weight")
     #expect(

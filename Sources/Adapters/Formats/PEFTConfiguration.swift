@@ -30,11 +30,11 @@ package enum PEFTConfiguration {
       ("rank_pattern", .object([])), ("target_modules", .null), ("task_type", .null),
       ("use_dora", .bool(false)), ("use_qalora", .bool(false)), ("use_rslora", .bool(false)),
     ]
-    + [
-      "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "exclude_modules",
-      "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
-      "lora_ga_config", "megatron_config", "monteclora_config", "revision",
-      "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
-    ].map { ($0, .null) }
+      + [
+        "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "exclude_modules",
+        "kasa_config", "layer_replication", "layers_pattern", "layers_to_transform",
+        "lora_ga_config", "megatron_config", "monteclora_config", "revision",
+        "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config",
+      ].map { ($0, .null) }
   }
 }

@@ -25,12 +25,17 @@ void pef_dequantize_int8_tile(const int8_t *codes, const float *absmax, size_t r
 /// The columns of a panel.
 enum { PEF_PANEL = 16 };
 
+/// The products that are added up in one chain.
+enum { PEF_DEPTH = 256 };
+
 /// c = a . b, or c += a . b: c (m, n), a (m, k), b (k, n).
 ///
 /// Rows of c are c_row apart; a's element (i, l) is a[i * a_row + l * a_column]; b's element (l, j)
 /// is b[j / PEF_PANEL * b_panel + l * b_row + j % PEF_PANEL]: a matrix as it lies has b_panel
-/// PEF_PANEL. Each element of c is one chain of fused multiply-adds over k in ascending order, from
-/// 0 or from what it was: no blocking and no processor changes it. c overlaps neither a nor b.
+/// PEF_PANEL. Each element of c is a chain of fused multiply-adds from 0 over PEF_DEPTH of k in
+/// ascending order, to which the next such chain is added, and so on, or all in that order to what
+/// it was: no tile and no processor changes it, and sums of thousands keep their digits. c overlaps
+/// neither a nor b.
 void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a_column,
                   const float *b, size_t b_row, size_t b_panel, size_t m, size_t n, size_t k,
                   int accumulate);
