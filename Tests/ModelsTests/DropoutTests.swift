@@ -116,10 +116,12 @@ private let layers: [DroppingLayer] = [
     let projection = try layer.make(dropout: 0.3)
     let group = ProjectionGroup(projections: [projection])
     let dropout = Dropout(seed: 4, step: 2, batch: 1)
-    let (x, y) = (randomRows(70, layer.inputs, seed: 7), Rows(70, layer.outputs))
+    // More than are taken at a time, of layers that are not large.
+    let count = layer.outputs > 100 ? 3 : 70
+    let (x, y) = (randomRows(count, layer.inputs, seed: 7), Rows(count, layer.outputs))
     let work = workspace(masked: group.maskedInputs)
     group.forward(x, into: [y], work.dropping(dropout))
-    let own = mask(dropout, tokens: 70, inputs: layer.inputs, module: "layer").doubles
+    let own = mask(dropout, tokens: count, inputs: layer.inputs, module: "layer").doubles
     let bias = projection.adapter?.bias?.values.doubles ?? []
     let expected = forward(LayerTwin(projection), x.doubles, mask: own, bias: bias)
     #expect(error(y.values, expected) < 2 * f32Tolerance)
@@ -137,15 +139,15 @@ private let layers: [DroppingLayer] = [
     let group = ProjectionGroup(projections: [projection])
     let dropout = Dropout(seed: 9, step: 1, batch: 0)
     let (x, dy) = (
-      randomRows(5, layer.inputs, seed: 7), randomRows(5, layer.outputs, seed: 8)
+      randomRows(2, layer.inputs, seed: 7), randomRows(2, layer.outputs, seed: 8)
     )
-    let (y, dx) = (Rows(5, layer.outputs), Rows(5, layer.inputs))
+    let (y, dx) = (Rows(2, layer.outputs), Rows(2, layer.inputs))
     let work = workspace(masked: group.maskedInputs).dropping(dropout)
     group.forward(x, into: [y], work)
     let given = dy.doubles
     group.backward(x, [dy], ys: [nil], into: dx, work)
     let own = mask(
-      dropout, tokens: 5, inputs: layer.inputs, module: "layer", probability: 0.4
+      dropout, tokens: 2, inputs: layer.inputs, module: "layer", probability: 0.4
     ).doubles
     let twin = LayerTwin(projection)
     let bias = adapter.bias?.values.doubles ?? []
@@ -158,7 +160,9 @@ private let layers: [DroppingLayer] = [
       let expected = centralDifferences(at: [0]) { step in
         moved(direction.map { $0 * step[0] })
       }
-      #expect(error([dot(found.doubles, direction)], expected) < 20 * f32Tolerance)
+      // As a part of what the sum goes through, for much of it may cancel.
+      let size = zip(found.doubles, direction).reduce(0) { $0 + abs($1.0 * $1.1) }
+      #expect(error([dot(found.doubles, direction)], expected, of: size) < f32Tolerance)
     }
     let parts: [(TrainableParameter?, WritableKeyPath<LayerTwin, [Double]>)] = [
       (adapter.a, \.a), (adapter.b, \.b), (adapter.magnitude, \.m),

@@ -150,7 +150,7 @@ import Testing
   /// deviation is √(2·n).
   @Test(arguments: cases.filter { !$0.hasEquals })
   func tokensAreDrawnAsOftenAsTransformersSays(example: Case) {
-    let draws = 20_000
+    let draws = 4000
     var counts: [Int32: Int] = [:]
     for index in 0..<draws {
       let token = example.sampling.token(example.logits, after: example.text, index: index)
