@@ -146,7 +146,7 @@ import Testing
     }
   }
 
-  /// Pearson's χ² of 20,000 draws, whose mean is the degrees of freedom, n, and whose standard
+  /// Pearson's χ² of the draws, whose mean is the degrees of freedom, n, and whose standard
   /// deviation is √(2·n).
   @Test(arguments: cases.filter { !$0.hasEquals })
   func tokensAreDrawnAsOftenAsTransformersSays(example: Case) {
