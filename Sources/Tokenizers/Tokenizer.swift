@@ -46,8 +46,10 @@ package struct Tokenizer: Sendable {
       isByteLevel = true
     }
     model = try BytePairEncoding(file, isByteLevel: isByteLevel)
+    var growth = GrowthBudget(of: "normalizer", byteCount: AddedVocabulary.maximumByteCount)
     added = try AddedVocabulary(file.addedTokens, model.tokens) { (text) throws(PeftoolError) in
-      var normalized = NormalizedText(text, isFirst: true)
+      var normalized = NormalizedText(text, isFirst: true, growth: growth)
+      defer { growth = normalized.growth }
       var search = try PatternSearch(textByteCount: text.count, spareStepCount: 10_000)
       for step in normalizer { try step.normalize(&normalized, &search) }
       return normalized.bytes
@@ -194,11 +196,14 @@ extension Tokenizer {
   ) throws(PeftoolError) -> [Int32] {
     try Self.check(text)
     var ids: [Int32] = []
-    var work = Work(cache: caches.take(), search: try PatternSearch(textByteCount: text.count))
+    var work = Work(
+      cache: caches.take(), search: try PatternSearch(textByteCount: text.count),
+      growth: GrowthBudget(of: "normalizer and pre_tokenizer", byteCount: text.count))
     try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
       let part = range.count == text.count ? text : Array(text[range])
-      let normalized = NormalizedText(part, isFirst: range.lowerBound == 0)
+      let normalized = NormalizedText(
+        part, isFirst: range.lowerBound == 0, growth: work.growth)
       try append(normalized, to: &ids, &work)
     }
     caches.put(back: work.cache)
@@ -210,10 +215,12 @@ extension Tokenizer {
     var cache: WordCache
     var symbols = Symbols()
     var search: PatternSearch
+    var growth: GrowthBudget
 
-    init(cache: WordCache, search: consuming PatternSearch) {
+    init(cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget) {
       self.cache = cache
       self.search = search
+      self.growth = growth
     }
   }
 
@@ -224,13 +231,15 @@ extension Tokenizer {
     var text = part
     for step in normalizer { try step.normalize(&text, &work.search) }
     try Self.check(text.bytes)
+    work.growth = text.growth
     let bytes = text.bytes
     try added.forEachPart(of: bytes.span, by: added.normalized) {
       (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
-      var pieces = Pieces(NormalizedText(text, range))
+      var pieces = Pieces(NormalizedText(text, range, growth: work.growth))
       for step in preTokenizer { try step.cut(&pieces, &work.search) }
       try Self.check(pieces.text.bytes)
+      work.growth = pieces.text.growth
       for piece in pieces.ranges {
         let word = pieces.text.bytes.span.extracting(piece)
         if work.cache.append(word, to: &ids) { continue }

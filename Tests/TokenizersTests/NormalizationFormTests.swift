@@ -6,7 +6,8 @@ import Testing
 
 @Suite struct NormalizationFormTests {
   private func normalized(_ form: NormalizationForm, _ text: String) throws -> String {
-    var result = NormalizedText(Array(text.utf8), isFirst: true)
+    var result = NormalizedText(
+      Array(text.utf8), isFirst: true, growth: GrowthBudget(of: "a step", byteCount: 0))
     try form.normalize(&result)
     return String(decoding: result.bytes, as: UTF8.self)
   }
