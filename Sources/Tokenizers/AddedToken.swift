@@ -56,10 +56,15 @@ package struct AddedToken: Equatable, Sendable {
         .damaged,
         "\(missingFlag) of added token \"\(token.printable)\" is missing, expected true or false")
     }
-    guard token.utf8.count <= Self.maximumByteCount else {
+    try check(Array(token.utf8))
+  }
+
+  /// - Throws: `unsupported` where what the token is searched by is too long.
+  func check(_ text: [UInt8], _ stage: String = "") throws(PeftoolError) {
+    guard text.count <= Self.maximumByteCount else {
       throw PeftoolError(
         .unsupported,
-        "added token \"\(token.printable)\" has \(token.utf8.count) bytes, expected at most "
+        "added token \"\(token.printable)\" has \(stage)\(text.count) bytes, expected at most "
           + "\(Self.maximumByteCount)")
     }
   }

@@ -48,6 +48,30 @@ import Testing
         .hasSuffix("has 1025 bytes, expected at most 1024") == true)
   }
 
+  @Test func theBytesOfAnAddedTokenAfterTheNormalizer() throws {
+    let replace = #"{"type": "Replace", "pattern": {"String": "x"}, "content": "yy"}"#
+    let tree = Tree().setting("normalizer", replace)
+    let half = String(repeating: "x", count: AddedToken.maximumByteCount / 2)
+    #expect(tree.adding((half, "normalized")).refusal() == nil)
+    #expect(
+      tree.adding((half + "x", "normalized")).refusal()?
+        .hasSuffix("has after the normalizer 1026 bytes, expected at most 1024") == true)
+  }
+
+  @Test func theBytesOfAllAddedTokens() {
+    func refusal(_ count: Int) -> String? {
+      let tokens = (0..<count).map { number in
+        let digits = String(number)
+        return (String(repeating: "x", count: 1024 - digits.count) + digits, "")
+      }
+      return Tree().adding(all: tokens).refusal()
+    }
+    #expect(refusal(AddedVocabulary.maximumByteCount / 1024) == nil)
+    #expect(
+      refusal(AddedVocabulary.maximumByteCount / 1024 + 1)
+        == "the added tokens have more than 4194304 bytes together")
+  }
+
   @Test func theBytesOfATextToLookFor() {
     func replace(_ count: Int) -> String? {
       let text = String(repeating: "x", count: count)
