@@ -165,7 +165,7 @@ package struct Tokenizer: Sendable {
   /// The text that numbers of tokens stand for.
   ///
   /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
-  ///   decoder takes too many steps.
+  ///   decoder takes too many steps, or the decoder makes the text too long.
   package func decode(
     _ ids: some Sequence<Int32>, skippingSpecialTokens: Bool = false
   ) throws(PeftoolError) -> String {

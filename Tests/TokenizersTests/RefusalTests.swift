@@ -217,4 +217,20 @@ import Testing
     let emptied = try Tree().adding(("S", "")).setting("normalizer", both).tokenizer()
     #expect(throws: PeftoolError.self) { try emptied.encode(text(20)) }
   }
+
+  @Test(arguments: ["", #"{"type": "Fuse"}, "#])
+  func aDecoderThatGrowsWithoutEndIsRefused(first: String) throws {
+    func tokenizer(_ count: Int) throws -> Tokenizer {
+      let double = #"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#
+      let steps = [String](repeating: double, count: count).joined(separator: ", ")
+      return try Tree().setting(
+        "decoder", "{\"type\": \"Sequence\", \"decoders\": [\(first)\(steps)]}"
+      ).tokenizer()
+    }
+    #expect(try tokenizer(8).decode([0, 0]).utf8.count == 512)
+    let limit = GrowthBudget.maximumGrowth * 2 + GrowthBudget.spareByteCount
+    let error = PeftoolError(
+      .unsupported, "decoder would add more than \(limit) bytes, 64 times the text's length")
+    #expect(throws: error) { try tokenizer(40).decode([0, 0]) }
+  }
 }
