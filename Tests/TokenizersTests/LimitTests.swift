@@ -114,6 +114,26 @@ import Testing
         == "post_processor.single has the text 17 times, expected at most 16")
   }
 
+  @Test func theTokensOfATemplate() {
+    func template(_ count: Int, idsEach: Int = 1) -> String? {
+      let token = #"{"SpecialToken": {"id": "h", "type_id": 0}}"#
+      let elements = [String](repeating: token, count: count).joined(separator: ",")
+      let ids = [String](repeating: "7", count: idsEach).joined(separator: ",")
+      return Tree().setting(
+        "post_processor",
+        """
+        {"type": "TemplateProcessing", "single": [\(elements)], "pair": [],
+        "special_tokens": {"h": {"id": "h", "ids": [\(ids)], "tokens": []}}}
+        """
+      ).refusal()
+    }
+    let reason = "post_processor.single has more than 1024 tokens, expected at most so many"
+    #expect(template(PostProcessor.maximumTokenCount) == nil)
+    #expect(template(PostProcessor.maximumTokenCount + 1) == reason)
+    #expect(template(1, idsEach: PostProcessor.maximumTokenCount) == nil)
+    #expect(template(1, idsEach: PostProcessor.maximumTokenCount + 1) == reason)
+  }
+
   @Test func theStepsOfAPart() {
     func steps(_ count: Int) -> String? {
       let steps = [String](repeating: #"{"type": "NFC"}"#, count: count)
