@@ -47,10 +47,10 @@ package struct Tokenizer: Sendable {
     }
     model = try BytePairEncoding(file, isByteLevel: isByteLevel)
     var growth = GrowthBudget(of: "normalizer", byteCount: AddedVocabulary.maximumByteCount)
+    var search = try PatternSearch(textByteCount: AddedVocabulary.maximumByteCount)
     added = try AddedVocabulary(file.addedTokens, model.tokens) { (text) throws(PeftoolError) in
       var normalized = NormalizedText(text, isFirst: true, growth: growth)
       defer { growth = normalized.growth }
-      var search = try PatternSearch(textByteCount: text.count, spareStepCount: 10_000)
       for step in normalizer { try step.normalize(&normalized, &search) }
       return normalized.bytes
     }
@@ -77,20 +77,17 @@ package struct Tokenizer: Sendable {
       throw PeftoolError(
         .unsupported, "version is \(file["version"].summary), expected \"1.0\"")
     }
+    try PartLimits.check(
+      ["normalizer", "pre_tokenizer", "decoder"].map { (name: $0, json: file[$0]) })
   }
-
-  /// The most steps of a normalizer, a pre-tokenizer or a decoder.
-  static let maximumStepCount = 256
 
   private static func steps<Step>(
     _ key: String, of file: TokenizerFile, _ read: (Part) throws(PeftoolError) -> [Step]
   ) throws(PeftoolError) -> [Step]? {
     guard let part = try part(key, of: file) else { return nil }
     let steps = try read(part)
-    guard steps.count <= maximumStepCount else {
-      throw PeftoolError(
-        .unsupported, "\(key) has \(steps.count) steps, expected at most \(maximumStepCount)")
-    }
+    // Some parts are two steps.
+    try PartLimits.check(stepCount: steps.count, of: key)
     return steps
   }
 

@@ -142,10 +142,38 @@ import Testing
         "{\"type\": \"Sequence\", \"normalizers\": [\(steps.joined(separator: ","))]}"
       ).refusal()
     }
-    #expect(steps(Tokenizer.maximumStepCount) == nil)
+    #expect(steps(PartLimits.maximumStepCount) == nil)
     #expect(
-      steps(Tokenizer.maximumStepCount + 1)
+      steps(PartLimits.maximumStepCount + 1)
         == "normalizer has 257 steps, expected at most 256")
+  }
+
+  @Test func theStepsOfAPartAreCountedBeforeAnyIsRead() {
+    let steps = [String](repeating: #"{"type": "NFC"}"#, count: 256) + [#"{"type": "Unknown"}"#]
+    #expect(
+      Tree().setting(
+        "normalizer",
+        "{\"type\": \"Sequence\", \"normalizers\": [\(steps.joined(separator: ","))]}"
+      ).refusal() == "normalizer has 257 steps, expected at most 256")
+  }
+
+  @Test func theBytesOfAllPatterns() {
+    func refusal(_ count: Int) -> String? {
+      func split(_ count: Int) -> String {
+        let pattern = String(repeating: "x", count: count)
+        return #"{"type": "Split", "pattern": {"Regex": "\#(pattern)"}, "#
+          + #""behavior": "Isolated", "invert": false}"#
+      }
+      let replace = #"{"type": "Replace", "pattern": {"Regex": "y"}, "content": ""}"#
+      return Tree().setting("normalizer", replace).setting("decoder", replace).setting(
+        "pre_tokenizer",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [\(split(2000)), \(split(count - 2002))]}"
+      ).refusal()
+    }
+    #expect(refusal(PartLimits.maximumPatternByteCount) == nil)
+    #expect(
+      refusal(PartLimits.maximumPatternByteCount + 1)
+        == "its regular expressions have 4097 bytes together, expected at most 4096")
   }
 
   @Test func theBytesOfAText() throws {
