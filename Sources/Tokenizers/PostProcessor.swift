@@ -44,9 +44,22 @@ struct PostProcessor: Sendable {
   }
 
   /// Puts its tokens around those of a text; without them a template may still repeat the text.
-  func process(_ ids: [Int32], addingSpecialTokens: Bool) -> [Int32] {
+  ///
+  /// - Throws: `unsupported` where they are more than `limit` together.
+  func process(
+    _ ids: [Int32], addingSpecialTokens: Bool, limit: Int
+  ) throws(PeftoolError) -> [Int32] {
+    var count = 0
+    for step in steps {
+      switch step {
+      case .text: count += ids.count
+      case .tokens(let tokens): count += tokens.count
+      }
+    }
+    try Tokenizer.check(tokenCount: count, limit: limit)
     if isEmpty { return ids }
     var result: [Int32] = []
+    result.reserveCapacity(count)
     for step in steps {
       switch step {
       case .text: result += ids

@@ -180,6 +180,16 @@ extension Tokenizer {
   /// The most bytes of a text, also after the normalizer and the pre-tokenizer.
   package static let maximumTextByteCount = 1 << 28
 
+  /// The most tokens of a text: one for each byte of the longest.
+  package static let maximumTokenCount = maximumTextByteCount
+
+  /// - Throws: `unsupported` where a text has become too many tokens.
+  static func check(tokenCount: Int, limit: Int) throws(PeftoolError) {
+    guard tokenCount <= limit else {
+      throw PeftoolError(.unsupported, "a text of more than \(limit) tokens")
+    }
+  }
+
   private static func check(_ text: [UInt8]) throws(PeftoolError) {
     guard text.count <= maximumTextByteCount else {
       throw PeftoolError(
@@ -188,14 +198,16 @@ extension Tokenizer {
     }
   }
 
-  private func encode(
-    checked text: [UInt8], _ addingSpecialTokens: Bool
+  /// Encodes UTF-8 to so many tokens at most.
+  func encode(
+    checked text: [UInt8], _ addingSpecialTokens: Bool, limit: Int = maximumTokenCount
   ) throws(PeftoolError) -> [Int32] {
     try Self.check(text)
     var ids: [Int32] = []
     var work = Work(
       cache: caches.take(), search: try PatternSearch(textByteCount: text.count),
-      growth: GrowthBudget(of: "normalizer and pre_tokenizer", byteCount: text.count))
+      growth: GrowthBudget(of: "normalizer and pre_tokenizer", byteCount: text.count),
+      limit: limit)
     try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
       let part = range.count == text.count ? text : Array(text[range])
@@ -204,7 +216,8 @@ extension Tokenizer {
       try append(normalized, to: &ids, &work)
     }
     caches.put(back: work.cache)
-    return postProcessor.process(ids, addingSpecialTokens: addingSpecialTokens)
+    return try postProcessor.process(
+      ids, addingSpecialTokens: addingSpecialTokens, limit: limit)
   }
 
   /// What an encoding needs beside the tokenizer.
@@ -213,8 +226,12 @@ extension Tokenizer {
     var symbols = Symbols()
     var search: PatternSearch
     var growth: GrowthBudget
+    let limit: Int
 
-    init(cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget) {
+    init(
+      cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget, limit: Int
+    ) {
+      self.limit = limit
       self.cache = cache
       self.search = search
       self.growth = growth
@@ -239,9 +256,10 @@ extension Tokenizer {
       work.growth = pieces.text.growth
       for piece in pieces.ranges {
         let word = pieces.text.bytes.span.extracting(piece)
+        try Self.check(tokenCount: ids.count, limit: work.limit)
         if work.cache.append(word, to: &ids) { continue }
         let start = ids.count
-        try model.append(word, to: &ids, &work.symbols)
+        try model.append(word, to: &ids, &work.symbols, limit: work.limit)
         work.cache.insert(word, ids[start...])
       }
     }

@@ -183,4 +183,33 @@ import Testing
         .unsupported, "a text of 268435457 bytes, expected at most 268435456")
     ) { try Tree().tokenizer().encode(bytes: text) }
   }
+
+  @Test func theTokensOfAText() throws {
+    #expect(Tokenizer.maximumTokenCount == 1 << 28)
+    let end = String(repeating: "h", count: 60)
+    let names = (0...255).map { byte in
+      "\"<0x\(byte < 16 ? "0" : "")\(String(byte, radix: 16, uppercase: true))>\": \(20 + byte)"
+    }
+    // Each word becomes a token for each of its 61 bytes.
+    let tokenizer = try Tree().replacing(#"[["a", "b"]]"#, "[]")
+      .replacing(#""byte_fallback": false"#, #""byte_fallback": true"#)
+      .replacing(#""<unk>": 11"#, #""<unk>": 11, "# + names.joined(separator: ", "))
+      .setting("end_of_word_suffix", "\"\(end)\"")
+      .setting("pre_tokenizer", #"{"type": "Digits", "individual_digits": true}"#).tokenizer()
+    let text = Array("1234567890".utf8)
+    #expect(try tokenizer.encode(checked: text, false, limit: 620).count == 610)
+    #expect(throws: PeftoolError(.unsupported, "a text of more than 600 tokens")) {
+      try tokenizer.encode(checked: text, false, limit: 600)
+    }
+    // So are the tokens of a template.
+    let twice = #"[{"Sequence": {"id": "A"}}, {"Sequence": {"id": "A"}}]"#
+    let double = try Tree().setting(
+      "post_processor",
+      #"{"type": "TemplateProcessing", "single": \#(twice), "pair": [], "special_tokens": {}}"#
+    ).tokenizer()
+    #expect(try double.encode(checked: Array("aaaa".utf8), false, limit: 8).count == 8)
+    #expect(throws: PeftoolError(.unsupported, "a text of more than 7 tokens")) {
+      try double.encode(checked: Array("aaaa".utf8), false, limit: 7)
+    }
+  }
 }
