@@ -68,7 +68,7 @@ package struct TextStream {
   /// So many tokens go through the steps at once.
   private static let batchCount = 1024
 
-  private func add(_ id: Int32, to tokens: inout TokenTexts) throws(PeftoolError) {
+  private mutating func add(_ id: Int32, to tokens: inout TokenTexts) throws(PeftoolError) {
     if skipsSpecialTokens, tokenizer.isSpecial(id) { return }
     let byteCount = tokens.bytes.count
     guard tokenizer.appendDecodedText(of: id, to: &tokens) else {
