@@ -69,6 +69,18 @@ struct PostProcessor: Sendable {
     return result
   }
 
+  /// The tokens that are put behind a text.
+  var tokensBehindText: [Int32] {
+    var tokens: [Int32] = []
+    for step in steps {
+      switch step {
+      case .text: tokens = []
+      case .tokens(let more): tokens += more
+      }
+    }
+    return tokens
+  }
+
   private var isEmpty: Bool {
     if steps.count == 1, case .text = steps[0] { return true }
     return false

@@ -119,6 +119,9 @@ package struct Tokenizer: Sendable {
     added.specialIDs.contains(id)
   }
 
+  /// The special tokens that are put behind every text.
+  package var tokensBehindText: [Int32] { postProcessor.tokensBehindText }
+
   /// Adds what decoders begin with: the token, or what the normalizer makes of an added one.
   ///
   /// - Returns: whether there is one.

@@ -154,6 +154,26 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     #expect(ids == plain + [1] && labels == [-100, -100] + plain.dropFirst(2) + [1])
   }
 
+  /// As with GPT-2 and its like, of which one token begins and ends texts.
+  @Test func aBeginningThatIsTheEndTokenIsNoEnd() throws {
+    let file = try String(contentsOfFile: dataSample("tokenizer.json"), encoding: .utf8)
+    let tokenizer = ExampleTokenizer(
+      encoder: try TokenEncoder(Tokenizer(parsing: Array(file.utf8)), eos: "<s>"), template: nil,
+      tokens: .init(), length: .init(maximum: 99, truncates: true))
+    let plain = try #require(smallTokenizer).encode("xyz", addingSpecialTokens: false)
+    #expect(try tokenizer.tokens(of: .text("xyz")).ids == [0] + plain + [0])
+  }
+
+  /// TRL looks at the completion alone.
+  @Test func anEndThatThePromptHasIsNoneOfTheCompletion() throws {
+    let tokenizer = try exampleTokenizer(nil)
+    let small = try #require(smallTokenizer)
+    let (ids, labels) = try tokenizer.tokens(of: .completion(prompt: "x</s>", completion: ""))
+    #expect(try ids == small.encode("x</s>") + [1] && labels.suffix(2) == [-100, 1])
+    let cut = try tokenizer.tokens(of: .completion(prompt: "x</", completion: "s>"))
+    #expect(cut.ids == (try small.encode("x</s></s>")))
+  }
+
   @Test func anEndThatTheTokenizerHasNotIsRefused() throws {
     let error = #expect(throws: PeftoolError.self) { try exampleTokenizer(eos: "<|end|>") }
     #expect(

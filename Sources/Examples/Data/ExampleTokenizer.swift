@@ -55,7 +55,7 @@ package struct ExampleTokenizer: Sendable {
       let ids = try encoder.ended(text)
       return (ids, ids)
     case .completion(let prompt, let completion):
-      let ids = try encoder.ended(prompt + completion)
+      let ids = try encoder.ended(completion, behind: prompt)
       var labels = ids
       if !trainsOnPrompt {
         let given = commonPrefix(try encoder.encode(prompt, true), ids)
