@@ -174,6 +174,10 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     #expect(cut.ids == (try small.encode("x</s></s>")))
   }
 
+  @Test func aPlainTextIsAsLongAsATokenizerTakes() {
+    #expect(TokenExamples.maximumTextByteCount == Tokenizer.maximumTextByteCount)
+  }
+
   @Test func anEndThatTheTokenizerHasNotIsRefused() throws {
     let error = #expect(throws: PeftoolError.self) { try exampleTokenizer(eos: "<|end|>") }
     #expect(

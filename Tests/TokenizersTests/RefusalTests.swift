@@ -12,7 +12,7 @@ import Testing
     ("normalizer", "BertNormalizer"), ("normalizer", "Nmt"), ("normalizer", "Precompiled"),
     ("pre_tokenizer", "UnicodeScripts"), ("pre_tokenizer", "FixedLength"),
     ("pre_tokenizer", "Delimiter"), ("post_processor", "Future"), ("decoder", "WordPiece"),
-    ("decoder", "CTC"),
+    ("decoder", "CTC"), ("normalizer", "NF\u{212A}C"), ("normalizer", "NF\u{212A}D"),
   ])
   func aPartThatIsNotKnownIsNamed(place: String, type: String) {
     #expect(

@@ -1,4 +1,5 @@
 package import Files
+import Tokenizers
 
 /// What makes tokens with labels of examples.
 package struct ExampleTokenizer: Sendable {
@@ -78,8 +79,8 @@ package struct ExampleTokenizer: Sendable {
 }
 
 extension TokenExamples {
-  /// The most bytes of a plain text, all of which is in memory.
-  static let maximumTextByteCount = 1 << 30
+  /// The most bytes of a plain text, all of which is in memory: what a tokenizer takes.
+  package static let maximumTextByteCount = Tokenizer.maximumTextByteCount
 
   /// Adds all examples of a file, or of standard input.
   ///
