@@ -107,6 +107,8 @@ struct TokenizeCommand: ParsableCommand {
       do throws(PeftoolError) {
         try body(Array(text))
       } catch {
+        // Of standard output it says so itself.
+        if error.path != nil { throw error }
         throw PeftoolError(
           error.kind, "\(ends.noun) \(number + 1): \(error.reason)",
           offset: error.offset.map { text.startIndex + $0 }, path: StandardInput.name)
