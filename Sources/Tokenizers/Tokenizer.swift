@@ -153,12 +153,7 @@ package struct Tokenizer: Sendable {
     bytes: [UInt8], addingSpecialTokens: Bool = true
   ) throws(PeftoolError) -> [Int32] {
     try Self.check(bytes)
-    do throws(UTF8.ValidationError) {
-      _ = try UTF8Span(validating: bytes.span)
-    } catch {
-      throw PeftoolError(
-        .damaged, "the text is no UTF-8", offset: error.byteOffsets.lowerBound)
-    }
+    try bytes.checkUTF8()
     return try encode(checked: bytes, addingSpecialTokens)
   }
 

@@ -59,7 +59,7 @@ package struct ExampleTokenizer: Sendable {
       let ids = try encoder.ended(completion, behind: prompt)
       var labels = ids
       if !trainsOnPrompt {
-        let given = commonPrefix(try encoder.encode(prompt, true), ids)
+        let given = commonPrefixCount(try encoder.encode(prompt, true), ids)
         for place in 0..<given { labels[place] = TokenExamples.ignored }
       }
       return (ids, labels)
@@ -100,12 +100,7 @@ extension TokenExamples {
     case .txt:
       let (bytes, start) = try input.all(limit: Self.maximumTextByteCount)
       do throws(PeftoolError) {
-        do throws(UTF8.ValidationError) {
-          _ = try UTF8Span(validating: bytes.span)
-        } catch {
-          throw PeftoolError(
-            .damaged, "the text is no UTF-8", offset: start + error.byteOffsets.lowerBound)
-        }
+        try bytes.checkUTF8(baseOffset: start)
         if !bytes.isEmpty {
           let ids = try tokenizer.encoder.ended(String(decoding: bytes, as: UTF8.self))
           append(stream: ids, length: tokenizer.length)

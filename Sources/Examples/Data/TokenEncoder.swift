@@ -58,8 +58,3 @@ package struct TokenEncoder: Sendable {
     return try encode(prompt + (endsByItself || text.ends(with: eos) ? text : text + eos), true)
   }
 }
-
-/// How many of the first elements two arrays have in common.
-func commonPrefix(_ a: [Int32], _ b: [Int32]) -> Int {
-  zip(a, b).prefix { $0 == $1 }.count
-}
