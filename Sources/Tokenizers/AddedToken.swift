@@ -19,7 +19,8 @@ package struct AddedToken: Equatable, Sendable {
   /// A flag that the file does not have; the library then does not take it.
   private let missingFlag: String?
 
-  /// The most bytes of a token's text: a search takes at most this many steps at each byte.
+  /// The most bytes of what a token is searched by, before the normalizer and after: a search takes
+  /// at most this many steps at each byte of a text.
   static let maximumByteCount = 1024
 
   init(_ json: JSON) throws(PeftoolError) {

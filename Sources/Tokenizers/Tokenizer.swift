@@ -175,7 +175,8 @@ package struct Tokenizer: Sendable {
 // MARK: - Encoding
 
 extension Tokenizer {
-  /// The most bytes of a text, also after the normalizer and the pre-tokenizer.
+  /// The most bytes of a text, and of what normalizer and pre-tokenizer make of each part of it that
+  /// lies between added tokens.
   package static let maximumTextByteCount = 1 << 28
 
   /// The most tokens of a text: one for each byte of the longest.

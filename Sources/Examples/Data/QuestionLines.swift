@@ -47,7 +47,8 @@ package struct QuestionLines {
   /// The next question; nil at the end.
   ///
   /// - Throws: `damaged` for a line that is no JSON or no question, with its number and, where it
-  ///   breaks JSON's rules, the place of the byte; `io`.
+  ///   breaks JSON's rules, the place of the byte; `unsupported` for a line that is too long or has
+  ///   too many values; `io`.
   package mutating func next() throws(PeftoolError) -> Question? {
     try values.next { (json, line) throws(PeftoolError) in try Self.question(json, line) }
   }
