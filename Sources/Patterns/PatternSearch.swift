@@ -12,10 +12,9 @@ import Glibc
 /// Oniguruma counts as steps only the times that it goes back to try something else. What it reads
 /// on the way it does not count: `a(?=[^c]*c)` reads all of the text at each `a`, and goes back
 /// nowhere. So the time of the searches is bounded, too. Oniguruma cannot be stopped in the middle,
-/// which is why it is asked for matches that begin in the next few bytes only, and so the bound is
-/// kept up to the time that `windowByteCount` places take. A pattern in which one place alone takes
-/// a time that grows with the square of the text's length is not bounded; such ones are for the
-/// caller to refuse.
+/// which is why it is asked for a match at one place after the other, and so the bound is kept up to
+/// the time that `placesPerCheck` places take. A pattern that at one place alone takes a time that
+/// grows with the square of the text's length is not bounded; such ones are for the caller to refuse.
 @safe
 package struct PatternSearch: ~Copyable {
   // Both belong to this value alone, and are freed with it.
@@ -39,8 +38,8 @@ package struct PatternSearch: ~Copyable {
   /// patterns of known tokenizers do.
   package static let spareSeconds = 5
   private static let nanosecondsPerByte = 10_000
-  /// How many places one search begins at.
-  private static let windowByteCount = 256
+  /// How many places are tried between two looks at the clock.
+  private static let placesPerCheck = 256
 
   /// Prepares for searches in a text; beside what grows with the text, so many steps and seconds
   /// may be taken.
@@ -79,39 +78,41 @@ package struct PatternSearch: ~Copyable {
     of expression: RegularExpression, in text: Span<UInt8>, from place: Int
   ) throws(PeftoolError) -> Range<Int>? {
     precondition((0...text.count).contains(place))
-    var steps = Self.firstStepCount
     var start = place
     while true {
       try checkTime(expression)
-      let end = Self.end(ofWindowFrom: start, in: text)
       let time = Self.nanoseconds(CLOCK_MONOTONIC)
-      let status = search(text, from: start, to: end, for: expression, steps: steps)
-      nanosecondsLeft -= Self.nanoseconds(CLOCK_MONOTONIC) - time
+      defer { nanosecondsLeft -= Self.nanoseconds(CLOCK_MONOTONIC) - time }
+      for _ in 0..<Self.placesPerCheck {
+        if let match = try match(of: expression, in: text, at: start) { return match }
+        guard start < text.count else { return nil }
+        start += 1
+        while start < text.count, text[start] & 0xC0 == 0x80 { start += 1 }
+      }
+    }
+  }
+
+  /// The match that begins at a place.
+  private mutating func match(
+    of expression: RegularExpression, in text: Span<UInt8>, at place: Int
+  ) throws(PeftoolError) -> Range<Int>? {
+    var steps = Self.firstStepCount
+    while true {
+      let status = match(text, at: place, of: expression, steps: steps)
       if status >= 0 {
         // The region of a match has at least one group, that of the whole match.
         return unsafe Int(region.pointee.beg[0])..<Int(region.pointee.end[0])
       }
-      if status == ONIG_MISMATCH {
-        guard end < text.count else { return nil }
-        (start, steps) = (end, Self.firstStepCount)
-        continue
-      }
+      if status == ONIG_MISMATCH { return nil }
       stepsLeft -= steps
-      let isOutOfSteps =
-        status == ONIGERR_RETRY_LIMIT_IN_MATCH_OVER || status == ONIGERR_RETRY_LIMIT_IN_SEARCH_OVER
-      guard isOutOfSteps, steps < Self.maximumStepCount, stepsLeft > 0 else {
+      guard status == ONIGERR_RETRY_LIMIT_IN_MATCH_OVER, steps < Self.maximumStepCount,
+        stepsLeft > 0
+      else {
         throw PeftoolError(
           .unsupported, "matching '\(expression.pattern.printable)' takes too many steps")
       }
       steps *= 10
     }
-  }
-
-  /// Where the places end that one search begins at: before a character, or at the text's end.
-  private static func end(ofWindowFrom start: Int, in text: Span<UInt8>) -> Int {
-    var end = min(text.count, start + windowByteCount)
-    while end < text.count, text[end] & 0xC0 == 0x80 { end += 1 }
-    return end
   }
 
   /// - Throws: `unsupported` where there is no time left.
@@ -133,26 +134,22 @@ package struct PatternSearch: ~Copyable {
     return time.tv_sec * 1_000_000_000 + time.tv_nsec
   }
 
-  /// Calls Oniguruma for a match that begins before `windowEnd`; the result is negative where there is
-  /// none.
-  private mutating func search(
-    _ text: Span<UInt8>, from place: Int, to windowEnd: Int, for expression: RegularExpression,
-    steps: Int
+  /// Calls Oniguruma; the result is negative where there is no match.
+  private mutating func match(
+    _ text: Span<UInt8>, at place: Int, of expression: RegularExpression, steps: Int
   ) -> Int32 {
     if limit != steps {
       unsafe onig_set_retry_limit_in_match_of_match_param(parameters, UInt(steps))
-      unsafe onig_set_retry_limit_in_search_of_match_param(parameters, UInt(steps))
       limit = steps
     }
-    // The pointers live through the call; onig_search keeps none of them but fills the region.
+    // The pointers live through the call; onig_match keeps none of them but fills the region.
     return unsafe text.withUnsafeBufferPointer { buffer in
       // Without bytes there is no address, and Oniguruma wants one.
       var none: UInt8 = 0
       return unsafe withUnsafePointer(to: &none) { none in
         let start = unsafe buffer.baseAddress ?? none
-        let end = unsafe start + buffer.count
-        return unsafe onig_search_with_param(
-          expression.compiled, start, end, start + place, start + windowEnd, region,
+        return unsafe onig_match_with_param(
+          expression.compiled, start, start + buffer.count, start + place, region,
           OnigOptionType(ONIG_OPTION_NONE), parameters)
       }
     }

@@ -35,7 +35,8 @@ struct GrowthBudget: Sendable {
     guard byteCount <= left else {
       throw PeftoolError(
         .unsupported,
-        "\(parts) would add more than \(limit) bytes, \(Self.maximumGrowth) times the text's length")
+        "\(parts) would add more than \(limit) bytes, \(Self.maximumGrowth) times the text's "
+          + "length")
     }
   }
 

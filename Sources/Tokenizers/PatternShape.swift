@@ -5,8 +5,8 @@ import Files
 ///
 /// A lookaround that may read on to the text's end does so each time it is repeated:
 /// `(?:a(?=[^c]*c))*` reads a text of n characters n times. `\g` may call what it stands in; `\X`,
-/// `\y` and `\Y` look back over all flags before them; `\G` depends on where a search begins, and
-/// searches begin anew every few characters. No known tokenizer has any of these. Where a pattern
+/// `\y` and `\Y` look back over all flags before them; `\G` is where a search begins, and each place
+/// is searched by itself. No known tokenizer has any of these. Where a pattern
 /// has a lookaround, what would hide parentheses from this reader is found, too.
 struct PatternShape {
   /// A group that is open.

@@ -115,7 +115,8 @@ struct PostProcessor: Sendable {
         guard tokenCount <= maximumTokenCount else {
           throw PeftoolError(
             .unsupported,
-            "\(part.place).single has more than \(maximumTokenCount) tokens, expected at most so many")
+            "\(part.place).single has more than \(maximumTokenCount) tokens, expected at most so "
+              + "many")
         }
         var ids: [Int32] = []
         for id in numbers { ids.append(try number(id, place)) }

@@ -70,7 +70,7 @@ import Testing
     }
   }
 
-  /// A search begins at some hundred places at a time, between characters.
+  /// The time is looked at after some hundred places, each at a character.
   @Test func aMatchFarBehindIsFound() throws {
     for count in [127, 128, 129, 255, 256, 257, 1000] {
       let text = String(repeating: "é", count: count) + "b"

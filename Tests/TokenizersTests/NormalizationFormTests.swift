@@ -16,7 +16,7 @@ import Testing
   @Test func marksComeInTheOrderOfTheirClasses() throws {
     let characters: [Unicode.Scalar] = [
       "a", "o", "\u{301}", "\u{323}", "\u{334}", "\u{302}", "\u{5B0}", "\u{327}", "\u{1E69}",
-      "\u{AC00}", "\u{11A8}", "\u{345}", " ", "\u{FB01}",
+      "\u{AC00}", "\u{345}", " ", "\u{FB01}",
     ]
     var random = SplitMix64(seed: 11)
     for _ in 0..<300 {
@@ -43,6 +43,13 @@ import Testing
         try isRight(
           composes: false, isCompatible: true, text.decomposedStringWithCompatibilityMapping))
     }
+  }
+
+  /// Foundation's makes no one of these.
+  @Test func syllablesOfHangulAreComposed() throws {
+    let form = NormalizationForm(composes: true, isCompatible: false)
+    let composed = try normalized(form, "\u{1100}\u{1161}\u{11A8}\u{AC00}\u{11A8}")
+    #expect(composed.unicodeScalars.elementsEqual("\u{AC01}\u{AC01}".unicodeScalars))
   }
 
   /// By swapping neighbours these would be 10,000,000,000 steps.

@@ -206,7 +206,9 @@ import Testing
     let prefix = String(repeating: "b", count: 5000)
     let tokenizer = try Tree().adding(("S", ""))
       .setting("normalizer", "{\"type\": \"Prepend\", \"prepend\": \"\(prefix)\"}").tokenizer()
-    func text(_ parts: Int) -> String { [String](repeating: "a", count: parts).joined(separator: "S") }
+    func text(_ parts: Int) -> String {
+      [String](repeating: "a", count: parts).joined(separator: "S")
+    }
     #expect(try tokenizer.encode(text(10)).count == 10 * 5001 + 9)
     #expect(throws: PeftoolError.self) { try tokenizer.encode(text(20)) }
     // Nor does what one step takes away make room for another.

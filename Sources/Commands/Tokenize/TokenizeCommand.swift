@@ -63,7 +63,8 @@ struct TokenizeCommand: ParsableCommand {
     var output = StandardOutput()
     var rows: [JSON] = []
     try forEachText { (bytes) throws(PeftoolError) in
-      let ids = decode
+      let ids =
+        decode
         ? try Self.numbers(bytes)
         : try tokenizer.encode(bytes: bytes, addingSpecialTokens: !noSpecialTokens)
       let text =
