@@ -199,7 +199,7 @@ def write_data():
         expected["texts"].append(labelled(ids, [1] * len(ids)))
     for prompt, completion in PROMPTS:
         # TRL's SFTTrainer masks as many tokens as the prompt has; here as many as are the same.
-        ids, given = one(ended(prompt + completion))["input_ids"], one(prompt)["input_ids"]
+        ids, given = one(prompt + ended(completion))["input_ids"], one(prompt)["input_ids"]
         same = next((n for n, (a, b) in enumerate(zip(ids, given)) if a != b), len(given))
         expected["prompts"].append(labelled(ids, [n >= same for n in range(len(ids))]))
     expected["chats"] = {name: answers(one, name) for name in MARKED}

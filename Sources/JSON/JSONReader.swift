@@ -36,12 +36,7 @@ package struct JSONReader {
     self.maximumDepth = maximumDepth
     valuesLeft = maximumValueCount
     position = 0
-    do throws(UTF8.ValidationError) {
-      _ = try UTF8Span(validating: bytes.span)
-    } catch {
-      throw PeftoolError(
-        .damaged, "the text is no UTF-8", offset: baseOffset + error.byteOffsets.lowerBound)
-    }
+    try bytes.checkUTF8(baseOffset: baseOffset)
   }
 
   /// The offset of the next token.

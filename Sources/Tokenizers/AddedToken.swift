@@ -19,7 +19,8 @@ package struct AddedToken: Equatable, Sendable {
   /// A flag that the file does not have; the library then does not take it.
   private let missingFlag: String?
 
-  /// The most bytes of a token's text: a search takes at most this many steps at each byte.
+  /// The most bytes of what a token is searched by, before the normalizer and after: a search takes
+  /// at most this many steps at each byte of a text.
   static let maximumByteCount = 1024
 
   init(_ json: JSON) throws(PeftoolError) {
@@ -56,10 +57,15 @@ package struct AddedToken: Equatable, Sendable {
         .damaged,
         "\(missingFlag) of added token \"\(token.printable)\" is missing, expected true or false")
     }
-    guard token.utf8.count <= Self.maximumByteCount else {
+    try check(Array(token.utf8))
+  }
+
+  /// - Throws: `unsupported` where what the token is searched by is too long.
+  func check(_ text: [UInt8], _ stage: String = "") throws(PeftoolError) {
+    guard text.count <= Self.maximumByteCount else {
       throw PeftoolError(
         .unsupported,
-        "added token \"\(token.printable)\" has \(token.utf8.count) bytes, expected at most "
+        "added token \"\(token.printable)\" has \(stage)\(text.count) bytes, expected at most "
           + "\(Self.maximumByteCount)")
     }
   }

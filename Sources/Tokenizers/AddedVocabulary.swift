@@ -14,9 +14,12 @@ struct AddedVocabulary: Sendable {
   /// The tokens that a decoder may be asked to leave out.
   private(set) var specialIDs: Set<Int32> = []
 
+  /// The most bytes of all added tokens together, after the normalizer.
+  static let maximumByteCount = 4 << 20
+
   /// - Throws: `damaged` where a number is not the one that the `tokenizers` library gives the
   ///   token, or where two tokens are the same to the search; `unsupported` where one is nothing
-  ///   after the normalizer.
+  ///   after the normalizer, or one or all are too long.
   init(
     _ added: [AddedToken], _ model: TokenTable,
     normalizing normalize: ([UInt8]) throws(PeftoolError) -> [UInt8]
@@ -42,11 +45,19 @@ struct AddedVocabulary: Sendable {
       normalizedTexts[id] = nil
       if token.isNormalized {
         let normalized = try normalize(text)
+        try token.check(normalized, "after the normalizer ")
         if normalized != text { normalizedTexts[id] = normalized }
       }
     }
+    var byteCount = 0
     for (id, token) in tokens.sorted(by: { $0.key < $1.key }) {
       let text = normalizedTexts[id] ?? Array(token.token.utf8)
+      byteCount += text.count
+      guard byteCount <= Self.maximumByteCount else {
+        throw PeftoolError(
+          .unsupported,
+          "the added tokens have more than \(Self.maximumByteCount) bytes together")
+      }
       guard !text.isEmpty else {
         // The library then finds it between any two characters, and cuts the text there.
         throw PeftoolError(

@@ -106,11 +106,13 @@ struct BytePairEncoding: Sendable {
     return table
   }
 
-  /// Appends the numbers of a word's tokens.
+  /// Appends the numbers of a word's tokens; with those that are there already there may be at most
+  /// `limit`, also before any are merged.
   ///
-  /// - Throws: `damaged` where a character is no token, and `unk_token` is none either.
+  /// - Throws: `damaged` where a character is no token, and `unk_token` is none either;
+  ///   `unsupported` where there are more tokens.
   func append(
-    _ word: Span<UInt8>, to ids: inout [Int32], _ symbols: inout Symbols
+    _ word: Span<UInt8>, to ids: inout [Int32], _ symbols: inout Symbols, limit: Int
   ) throws(PeftoolError) {
     if ignoresMerges, let id = isByteLevel ? byteTokens.id(of: word) : tokens.id(of: word) {
       ids.append(id)
@@ -118,12 +120,12 @@ struct BytePairEncoding: Sendable {
     }
     symbols.removeAll()
     if !isByteLevel {
-      try appendCharacters(of: word, to: &symbols)
+      try appendCharacters(of: word, to: &symbols, before: ids.count, limit)
     } else if !appendBytes(of: word, to: &symbols) {
       symbols.removeAll()
       var text: [UInt8] = []
       ByteAlphabet.append(word, to: &text)
-      try appendCharacters(of: text.span, to: &symbols)
+      try appendCharacters(of: text.span, to: &symbols, before: ids.count, limit)
     }
     symbols.merge(by: merges)
     symbols.append(to: &ids)
@@ -146,7 +148,7 @@ struct BytePairEncoding: Sendable {
   /// that is a token, and so stands after bytes that come before that. A character for which there
   /// is nothing at all is left out, as there.
   private func appendCharacters(
-    of word: Span<UInt8>, to symbols: inout Symbols
+    of word: Span<UInt8>, to symbols: inout Symbols, before: Int, _ limit: Int
   ) throws(PeftoolError) {
     var isUnknownWaiting = false
     var place = 0
@@ -158,6 +160,7 @@ struct BytePairEncoding: Sendable {
       spelling.append(word, place..<end)
       if end == word.count { spelling += suffix }
       place = end
+      try Tokenizer.check(tokenCount: before + symbols.count, limit: limit)
       if let id = tokens.id(of: spelling.span) {
         if isUnknownWaiting, let unknownID { symbols.append(unknownID) }
         isUnknownWaiting = false

@@ -76,22 +76,25 @@ enum TokenChange: Sendable {
 
   /// Appends the text that a token becomes.
   ///
-  /// - Throws: `unsupported` where a pattern takes too many steps.
+  /// - Throws: `unsupported` where a pattern takes too many steps, or more is added than may be.
   func append(
-    _ token: Span<UInt8>, isFirst: Bool, isLast: Bool, to result: inout [UInt8]
+    _ token: Span<UInt8>, isFirst: Bool, isLast: Bool, to result: inout [UInt8],
+    _ growth: inout GrowthBudget
   ) throws(PeftoolError) {
     let space = [UInt8(ascii: " ")]
     switch self {
     case .replace(let pattern, let content):
-      try Self.append(token, replacing: pattern, by: content, to: &result)
+      try Self.append(token, replacing: pattern, by: content, to: &result, &growth)
     case .strip(let scalar, let start, let stop):
       result.append(token, Self.stripped(token, scalar, start: start, stop: stop))
     case .metaspace(let metaspace):
       let isNothing = isFirst && metaspace.scheme != .never
       try Self.append(
-        token, replacing: .literal(metaspace.sign), by: isNothing ? [] : space, to: &result)
+        token, replacing: .literal(metaspace.sign), by: isNothing ? [] : space, to: &result,
+        &growth)
     case .wordEnd(let pattern):
-      try Self.append(token, replacing: pattern, by: isLast ? [] : space, to: &result)
+      try Self.append(
+        token, replacing: pattern, by: isLast ? [] : space, to: &result, &growth)
     case .spaced:
       if !isFirst { result += space }
       result.append(token, token.indices)
@@ -100,17 +103,21 @@ enum TokenChange: Sendable {
 
   private static func append(
     _ token: Span<UInt8>, replacing pattern: TextPattern, by content: [UInt8],
-    to result: inout [UInt8]
+    to result: inout [UInt8], _ growth: inout GrowthBudget
   ) throws(PeftoolError) {
     // An empty token has no matches, whatever the pattern.
     guard !token.isEmpty else { return }
+    let start = result.count
     var copied = 0
-    try pattern.forEachMatch(in: token, spareStepCount: 10_000) { match in
+    let budget = growth
+    try pattern.forEachMatch(in: token, spareStepCount: 10_000) { (match) throws(PeftoolError) in
       result.append(token, copied..<match.lowerBound)
       result += content
       copied = match.upperBound
+      try budget.check(result.count - start - copied)
     }
     result.append(token, copied..<token.count)
+    try growth.spend(result.count - start - token.count)
   }
 
   /// What is left when one character is taken off the ends.

@@ -38,16 +38,18 @@ struct DecodingStage {
 
   /// Takes tokens, or fragments of the joined one, and adds those that are certain to `result`.
   ///
-  /// - Throws: `unsupported` where a pattern takes too many steps.
-  mutating func push(_ tokens: TokenTexts, to result: inout TokenTexts) throws(PeftoolError) {
+  /// - Throws: `unsupported` where a pattern takes too many steps, or more is added than may be.
+  mutating func push(
+    _ tokens: TokenTexts, to result: inout TokenTexts, _ growth: inout GrowthBudget
+  ) throws(PeftoolError) {
     for index in 0..<tokens.count {
-      try push(tokens.bytes.span.extracting(tokens.range(index)), to: &result)
+      try push(tokens.bytes.span.extracting(tokens.range(index)), to: &result, &growth)
     }
     if case .byteLevel = step, !isJoined { emitWholeCharacters(to: &result) }
   }
 
   private mutating func push(
-    _ token: Span<UInt8>, to result: inout TokenTexts
+    _ token: Span<UInt8>, to result: inout TokenTexts, _ growth: inout GrowthBudget
   ) throws(PeftoolError) {
     switch step {
     case .fuse: result.append(token)
@@ -66,10 +68,10 @@ struct DecodingStage {
     case .map(let change) where !isJoined && !change.dependsOnLast:
       let isFirst = isFirst
       try result.append { (bytes) throws(PeftoolError) in
-        try change.append(token, isFirst: isFirst, isLast: false, to: &bytes)
+        try change.append(token, isFirst: isFirst, isLast: false, to: &bytes, &growth)
       }
     case .map(let change) where !isJoined:
-      if hasHeld { try emitHeld(change, isFirst: false, isLast: false, to: &result) }
+      if hasHeld { try emitHeld(change, isFirst: false, isLast: false, to: &result, &growth) }
       held.removeAll(keepingCapacity: true)
       held.append(token, token.indices)
       hasHeld = true
@@ -84,7 +86,9 @@ struct DecodingStage {
   /// Ends the tokens, and adds what was held back to `result`.
   ///
   /// - Throws: as `push`.
-  mutating func finish(to result: inout TokenTexts) throws(PeftoolError) {
+  mutating func finish(
+    to result: inout TokenTexts, _ growth: inout GrowthBudget
+  ) throws(PeftoolError) {
     switch step {
     case .byteLevel where !isJoined: Self.emitRepaired(held[...], to: &result)
     case .byteFallback where !isJoined: emitBytes(to: &result)
@@ -97,16 +101,17 @@ struct DecodingStage {
       held = [byte]
       emitBytes(to: &result)
     case .map(let change) where hasHeld:
-      try emitHeld(change, isFirst: true, isLast: true, to: &result)
+      try emitHeld(change, isFirst: true, isLast: true, to: &result, &growth)
     case .fuse, .byteLevel, .byteFallback, .map: break
     }
   }
 
   private func emitHeld(
-    _ change: TokenChange, isFirst: Bool, isLast: Bool, to result: inout TokenTexts
+    _ change: TokenChange, isFirst: Bool, isLast: Bool, to result: inout TokenTexts,
+    _ growth: inout GrowthBudget
   ) throws(PeftoolError) {
     try result.append { (bytes) throws(PeftoolError) in
-      try change.append(held.span, isFirst: isFirst, isLast: isLast, to: &bytes)
+      try change.append(held.span, isFirst: isFirst, isLast: isLast, to: &bytes, &growth)
     }
   }
 

@@ -7,7 +7,7 @@ enum KeyedHash {
   /// An odd number without a pattern: 2⁶⁴ divided by the golden ratio.
   private static let factor: UInt64 = 0x9E37_79B9_7F4A_7C15
 
-  /// The hash of two numbers, or of one.
+  /// The hash of a number of 64 bits.
   @inline(__always)
   static func value(of number: UInt64) -> UInt64 {
     folded(number ^ key, factor)

@@ -105,31 +105,70 @@ struct NormalizationForm: Sendable {
     var options = UTF8PROC_STABLE.rawValue
     options |= composes ? UTF8PROC_COMPOSE.rawValue : UTF8PROC_DECOMPOSE.rawValue
     if isCompatible { options |= UTF8PROC_COMPAT.rawValue }
-    let part = text.extracting(range)
     let flags = utf8proc_option_t(options)
-    // utf8proc reads the part's bytes at most, writes at most `room` code points, and tells how
-    // many there are where that is not enough; no character becomes more than 18 of them.
-    var points = [Int32](repeating: 0, count: part.count + 18)
-    var count = 0
-    while true {
-      let room = points.count
-      count = unsafe part.withUnsafeBufferPointer { bytes in
-        unsafe points.withUnsafeMutableBufferPointer { points in
-          unsafe utf8proc_decompose(
-            bytes.baseAddress, bytes.count, points.baseAddress, room, flags)
-        }
-      }
-      guard count > room else { break }
-      points = [Int32](repeating: 0, count: count)
-    }
-    guard count >= 0 else { throw Self.failure(count) }
+    var points = try Self.decomposed(text.extracting(range), flags)
+    Self.orderMarks(&points)
+    let length = points.count
     // The code points stay where they are, and get no more.
-    count = unsafe points.withUnsafeMutableBufferPointer { points in
-      unsafe utf8proc_normalize_utf32(points.baseAddress, count, flags)
+    let count = unsafe points.withUnsafeMutableBufferPointer { points in
+      unsafe utf8proc_normalize_utf32(points.baseAddress, length, flags)
     }
     guard count >= 0 else { throw Self.failure(count) }
     for point in points[..<count] {
       result.append(Unicode.Scalar(UInt32(point)) ?? "\u{FFFD}")
+    }
+  }
+
+  /// No character becomes more code points: U+FDFA becomes 18.
+  private static let maximumDecompositionCount = 18
+
+  /// The code points that characters become, marks in the order in which they come.
+  ///
+  /// `utf8proc_decompose` would order them, too, but by changing neighbours: a run of many marks
+  /// takes it a time that grows with the square.
+  private static func decomposed(
+    _ text: Span<UInt8>, _ flags: utf8proc_option_t
+  ) throws(PeftoolError) -> [Int32] {
+    var points: [Int32] = []
+    points.reserveCapacity(text.count)
+    var own = [Int32](repeating: 0, count: maximumDecompositionCount)
+    var boundary: CInt = 0
+    var place = 0
+    while place < text.count {
+      let point = Int32(bitPattern: text.scalar(at: place).value)
+      let room = own.count
+      // It writes no more than `room` code points, and keeps no pointer.
+      let count = unsafe own.withUnsafeMutableBufferPointer { own in
+        unsafe utf8proc_decompose_char(point, own.baseAddress, room, flags, &boundary)
+      }
+      guard count >= 0 else { throw failure(count) }
+      precondition(count <= room, "a character of more code points than any has")
+      points += own[..<count]
+      place = text.endOfCharacter(at: place)
+    }
+    return points
+  }
+
+  /// Puts each run of marks into the order of their combining classes; marks of one class stay in
+  /// theirs (Unicode's Canonical Ordering Algorithm).
+  private static func orderMarks(_ points: inout [Int32]) {
+    let classes = points.map { point in
+      // The table is a constant, and has an entry for every number.
+      Int(unsafe utf8proc_get_property(point).pointee.combining_class)
+    }
+    var start = 0
+    while start < points.count {
+      var end = start
+      var isOrdered = true
+      while end < points.count, classes[end] > 0 {
+        if end > start, classes[end] < classes[end - 1] { isOrdered = false }
+        end += 1
+      }
+      if !isOrdered {
+        let order = (start..<end).sorted { (classes[$0], $0) < (classes[$1], $1) }
+        points.replaceSubrange(start..<end, with: order.map { points[$0] })
+      }
+      start = end + 1
     }
   }
 

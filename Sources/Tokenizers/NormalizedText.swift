@@ -11,24 +11,20 @@ struct NormalizedText {
   var bytes: [UInt8]
   /// How many bytes at the beginning come from the first character of the whole text.
   var firstByteCount: Int
-  /// The most bytes that the text may become.
-  private let maximumByteCount: Int
-
-  /// How many times longer than at first a text may become; no character becomes as long.
-  static let maximumGrowth = 64
-  /// The length that any text may become.
-  static let spareByteCount = 1 << 16
+  /// What may still be added to the whole text.
+  var growth: GrowthBudget
 
   /// A text before the normalizer; `isFirst` if the whole text begins with it.
-  init(_ bytes: [UInt8], isFirst: Bool) {
+  init(_ bytes: [UInt8], isFirst: Bool, growth: GrowthBudget) {
     self.bytes = bytes
+    self.growth = growth
     firstByteCount = isFirst && !bytes.isEmpty ? bytes.span.endOfCharacter(at: 0) : 0
-    maximumByteCount = Self.maximumGrowth * bytes.count + Self.spareByteCount
   }
 
   /// A part of a text.
-  init(_ text: NormalizedText, _ range: Range<Int>) {
+  init(_ text: NormalizedText, _ range: Range<Int>, growth: GrowthBudget? = nil) {
     self = text
+    self.growth = growth ?? text.growth
     keep(range)
   }
 
@@ -36,16 +32,6 @@ struct NormalizedText {
   mutating func keep(_ range: Range<Int>) {
     if range.count < bytes.count { bytes = Array(bytes[range]) }
     firstByteCount = min(max(0, firstByteCount - range.lowerBound), range.count)
-  }
-
-  /// - Throws: `unsupported` where the text has become too long.
-  func checkByteCount(_ byteCount: Int? = nil) throws(PeftoolError) {
-    guard byteCount ?? bytes.count <= maximumByteCount else {
-      throw PeftoolError(
-        .unsupported,
-        "normalizer and pre_tokenizer make more than \(maximumByteCount) bytes of this text, "
-          + "\(Self.maximumGrowth) times its length")
-    }
   }
 
   /// Puts a text before this one; it comes from where the first character comes from.
@@ -77,7 +63,7 @@ struct NormalizedText {
       result += text
       if part.upperBound - 1 < limit { count += text.count }
       copied = part.upperBound
-      try checkByteCount(result.count)
+      try growth.check(result.count - part.upperBound)
     }
     result.append(source, copied..<source.count)
     count += max(0, limit - copied)

@@ -59,6 +59,7 @@ enum Normalizer: Sendable {
   func normalize(
     _ text: inout NormalizedText, _ search: inout PatternSearch
   ) throws(PeftoolError) {
+    let byteCount = text.bytes.count
     switch self {
     case .prepend(let prefix): text.prepend(prefix)
     case .replace(let pattern, let content):
@@ -72,7 +73,7 @@ enum Normalizer: Sendable {
       text.map { Self.append($0, to: &$1) { !$0.isCombiningMark } }
     case .byteLevel: text.map { ByteAlphabet.append($0, to: &$1) }
     }
-    try text.checkByteCount()
+    try text.growth.spend(text.bytes.count - byteCount)
   }
 
   private static func appendLowercase(_ text: Span<UInt8>, to result: inout [UInt8]) {

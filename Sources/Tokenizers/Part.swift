@@ -9,7 +9,8 @@ struct Part {
   /// What it is, from `type`.
   let type: String
 
-  /// - Throws: `damaged` where it is no object with a type.
+  /// - Throws: `damaged` where it is no object with a type, `unsupported` where no known type is spelt
+  ///   so.
   init(_ json: JSON, at place: String) throws(PeftoolError) {
     guard case .object = json else { throw json.unfit(place, "an object") }
     guard let type = json["type"] else {
@@ -18,6 +19,8 @@ struct Part {
     self.json = json
     self.place = place
     self.type = try type.string(named: "\(place).type")
+    // Known types are ASCII; Swift would take `NF` + U+212A + `C`, the sign of kelvin, for `NFKC`.
+    guard self.type.utf8.allSatisfy({ $0 < 0x80 }) else { throw unknown }
   }
 
   /// The error for a type that peftool does not know.

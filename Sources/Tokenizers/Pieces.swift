@@ -49,10 +49,10 @@ struct Pieces {
       firstByteCount += piece.firstByteCount
       if result.count > start { places.append(start..<result.count) }
     }
+    try text.growth.spend(result.count - text.bytes.count)
     text.bytes = result
     text.firstByteCount = firstByteCount
     ranges = places
-    try text.checkByteCount()
   }
 }
 

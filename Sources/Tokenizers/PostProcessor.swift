@@ -44,9 +44,22 @@ struct PostProcessor: Sendable {
   }
 
   /// Puts its tokens around those of a text; without them a template may still repeat the text.
-  func process(_ ids: [Int32], addingSpecialTokens: Bool) -> [Int32] {
+  ///
+  /// - Throws: `unsupported` where they are more than `limit` together.
+  func process(
+    _ ids: [Int32], addingSpecialTokens: Bool, limit: Int
+  ) throws(PeftoolError) -> [Int32] {
+    var count = 0
+    for step in steps {
+      switch step {
+      case .text: count += ids.count
+      case .tokens(let tokens): count += tokens.count
+      }
+    }
+    try Tokenizer.check(tokenCount: count, limit: limit)
     if isEmpty { return ids }
     var result: [Int32] = []
+    result.reserveCapacity(count)
     for step in steps {
       switch step {
       case .text: result += ids
@@ -56,29 +69,58 @@ struct PostProcessor: Sendable {
     return result
   }
 
+  /// The tokens that are put behind a text.
+  var tokensBehindText: [Int32] {
+    var tokens: [Int32] = []
+    for step in steps {
+      switch step {
+      case .text: tokens = []
+      case .tokens(let more): tokens += more
+      }
+    }
+    return tokens
+  }
+
   private var isEmpty: Bool {
     if steps.count == 1, case .text = steps[0] { return true }
     return false
   }
 
-  /// The most times that a template may have the text in it.
+  /// The most times that a template may have the text in it, and the most tokens beside it.
   static let maximumTextCount = 16
+  static let maximumTokenCount = 1024
 
   private static func template(_ part: Part) throws(PeftoolError) -> [Step] {
     var steps: [Step] = []
-    var textCount = 0
+    var (textCount, tokenCount) = (0, 0)
     let place = "\(part.place).single"
+    let known = try specialTokens(part)
     for element in try part.member("single").array(named: place) {
       if let sequence = element["Sequence"] {
         let name = try sequence.string(at: "id")
-        guard name == "A" else {
+        guard name.isExactly("A") else {
           throw PeftoolError(
             .unsupported, "\(place) has the text \"\(name.printable)\", expected \"A\" alone")
         }
         textCount += 1
         steps.append(.text)
       } else if let token = element["SpecialToken"] {
-        steps.append(.tokens(try specialToken(try token.string(at: "id"), part)))
+        let place = "\(part.place).special_tokens"
+        let name = try token.string(at: "id")
+        guard let token = known[ExactName(name)] else {
+          throw PeftoolError(.damaged, "\(place) has no \"\(name.printable)\"")
+        }
+        let numbers = try token.array(at: "ids")
+        tokenCount += numbers.count
+        guard tokenCount <= maximumTokenCount else {
+          throw PeftoolError(
+            .unsupported,
+            "\(part.place).single has more than \(maximumTokenCount) tokens, expected at most so "
+              + "many")
+        }
+        var ids: [Int32] = []
+        for id in numbers { ids.append(try number(id, place)) }
+        steps.append(.tokens(ids))
       } else {
         throw element.unfit(place, "Sequence or SpecialToken in each element")
       }
@@ -91,14 +133,13 @@ struct PostProcessor: Sendable {
     return steps
   }
 
-  private static func specialToken(_ name: String, _ part: Part) throws(PeftoolError) -> [Int32] {
-    let place = "\(part.place).special_tokens"
-    guard let token = try part.member("special_tokens")[name] else {
-      throw PeftoolError(.damaged, "\(place) has no \"\(name.printable)\"")
-    }
-    var ids: [Int32] = []
-    for id in try token.array(at: "ids") { ids.append(try number(id, place)) }
-    return ids
+  /// The members of `special_tokens` by their names.
+  private static func specialTokens(_ part: Part) throws(PeftoolError) -> [ExactName: JSON] {
+    guard part.json["special_tokens"] != nil else { return [:] }
+    var tokens: [ExactName: JSON] = [:]
+    let members = try part.member("special_tokens").object(named: "\(part.place).special_tokens")
+    for member in members { tokens[ExactName(member.key)] = member.value }
+    return tokens
   }
 
   /// The number in a pair of a token and its number.

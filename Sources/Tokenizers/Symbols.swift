@@ -12,6 +12,9 @@ struct Symbols {
   /// Up to here finding the lowest rank anew after each merge is quicker than a heap.
   static let maximumScanCount = 64
 
+  /// How many tokens there are.
+  var count: Int { ids.count }
+
   mutating func removeAll() {
     ids.removeAll(keepingCapacity: true)
   }

@@ -6,7 +6,7 @@ enum TextPattern: Sendable {
   case literal([UInt8])
   case expression(RegularExpression)
 
-  /// The most bytes of a text: a search takes at most this many steps at each byte.
+  /// The most bytes of a text: a search compares at most so many at each place.
   static let maximumLiteralByteCount = 1024
 
   init(literal text: String) throws(PeftoolError) {
@@ -22,8 +22,15 @@ enum TextPattern: Sendable {
       : .literal(Array(text.utf8))
   }
 
+  /// - Throws: `damaged` where it is no regular expression, `unsupported` where the time that it takes
+  ///   at one place of a text has no bound.
   init(expression: String) throws(PeftoolError) {
     self = .expression(try RegularExpression(expression, syntax: .oniguruma))
+    if let part = PatternShape.unboundedPart(of: expression) {
+      throw PeftoolError(
+        .unsupported,
+        "'\(expression.printable)' has \(part), of which the time cannot be bounded")
+    }
   }
 
   /// Calls `body` with each match, from left to right; none overlaps another.

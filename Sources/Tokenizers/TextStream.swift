@@ -9,6 +9,10 @@ package struct TextStream {
   private let tokenizer: Tokenizer
   private let skipsSpecialTokens: Bool
   private var stages: [DecodingStage]
+  /// What the decoder may still add to the tokens so far.
+  private var growth = noGrowth
+
+  private static let noGrowth = GrowthBudget(of: "decoder", byteCount: 0)
 
   package init(_ tokenizer: Tokenizer, skippingSpecialTokens: Bool = false) {
     self.tokenizer = tokenizer
@@ -19,7 +23,7 @@ package struct TextStream {
   /// Takes a number, and returns the text that is certain now and was not before.
   ///
   /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
-  ///   decoder takes too many steps.
+  ///   decoder takes too many steps, or the decoder makes the text too long.
   package mutating func push(_ id: Int32) throws(PeftoolError) -> String {
     var tokens = TokenTexts()
     try add(id, to: &tokens)
@@ -30,7 +34,8 @@ package struct TextStream {
 
   /// Ends the numbers, and returns the rest of the text.
   ///
-  /// - Throws: `unsupported` where a pattern of the decoder takes too many steps.
+  /// - Throws: `unsupported` where a pattern of the decoder takes too many steps, or the decoder makes
+  ///   the text too long.
   package mutating func finish() throws(PeftoolError) -> String {
     var text: [UInt8] = []
     try finish(to: &text)
@@ -53,22 +58,25 @@ package struct TextStream {
   mutating func finish(to text: inout [UInt8]) throws(PeftoolError) {
     for index in stages.indices {
       var tokens = TokenTexts()
-      try stages[index].finish(to: &tokens)
+      try stages[index].finish(to: &tokens, &growth)
       try push(&tokens, from: index + 1, to: &text)
     }
     stages = DecodingStage.stages(tokenizer.decoder)
+    growth = Self.noGrowth
   }
 
   /// So many tokens go through the steps at once.
   private static let batchCount = 1024
 
-  private func add(_ id: Int32, to tokens: inout TokenTexts) throws(PeftoolError) {
+  private mutating func add(_ id: Int32, to tokens: inout TokenTexts) throws(PeftoolError) {
     if skipsSpecialTokens, tokenizer.isSpecial(id) { return }
+    let byteCount = tokens.bytes.count
     guard tokenizer.appendDecodedText(of: id, to: &tokens) else {
       throw PeftoolError(
         .damaged,
         "token \(id) is none of the tokenizer's, which has 0 to \(tokenizer.vocabularySize - 1)")
     }
+    growth.extend(byteCount: tokens.bytes.count - byteCount)
   }
 
   /// Takes tokens through the stages from one on; they are gone afterwards.
@@ -77,7 +85,7 @@ package struct TextStream {
   ) throws(PeftoolError) {
     var next = TokenTexts()
     for index in first..<stages.count {
-      try stages[index].push(tokens, to: &next)
+      try stages[index].push(tokens, to: &next, &growth)
       swap(&tokens, &next)
       next.removeAll()
     }

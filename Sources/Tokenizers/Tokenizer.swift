@@ -46,9 +46,11 @@ package struct Tokenizer: Sendable {
       isByteLevel = true
     }
     model = try BytePairEncoding(file, isByteLevel: isByteLevel)
+    var growth = GrowthBudget(of: "normalizer", byteCount: AddedVocabulary.maximumByteCount)
+    var search = try PatternSearch(textByteCount: AddedVocabulary.maximumByteCount)
     added = try AddedVocabulary(file.addedTokens, model.tokens) { (text) throws(PeftoolError) in
-      var normalized = NormalizedText(text, isFirst: true)
-      var search = try PatternSearch(textByteCount: text.count, spareStepCount: 10_000)
+      var normalized = NormalizedText(text, isFirst: true, growth: growth)
+      defer { growth = normalized.growth }
       for step in normalizer { try step.normalize(&normalized, &search) }
       return normalized.bytes
     }
@@ -75,20 +77,17 @@ package struct Tokenizer: Sendable {
       throw PeftoolError(
         .unsupported, "version is \(file["version"].summary), expected \"1.0\"")
     }
+    try PartLimits.check(
+      ["normalizer", "pre_tokenizer", "decoder"].map { (name: $0, json: file[$0]) })
   }
-
-  /// The most steps of a normalizer, a pre-tokenizer or a decoder.
-  static let maximumStepCount = 256
 
   private static func steps<Step>(
     _ key: String, of file: TokenizerFile, _ read: (Part) throws(PeftoolError) -> [Step]
   ) throws(PeftoolError) -> [Step]? {
     guard let part = try part(key, of: file) else { return nil }
     let steps = try read(part)
-    guard steps.count <= maximumStepCount else {
-      throw PeftoolError(
-        .unsupported, "\(key) has \(steps.count) steps, expected at most \(maximumStepCount)")
-    }
+    // Some parts are two steps.
+    try PartLimits.check(stepCount: steps.count, of: key)
     return steps
   }
 
@@ -119,6 +118,9 @@ package struct Tokenizer: Sendable {
   package func isSpecial(_ id: Int32) -> Bool {
     added.specialIDs.contains(id)
   }
+
+  /// The special tokens that are put behind every text.
+  package var tokensBehindText: [Int32] { postProcessor.tokensBehindText }
 
   /// Adds what decoders begin with: the token, or what the normalizer makes of an added one.
   ///
@@ -151,19 +153,14 @@ package struct Tokenizer: Sendable {
     bytes: [UInt8], addingSpecialTokens: Bool = true
   ) throws(PeftoolError) -> [Int32] {
     try Self.check(bytes)
-    do throws(UTF8.ValidationError) {
-      _ = try UTF8Span(validating: bytes.span)
-    } catch {
-      throw PeftoolError(
-        .damaged, "the text is no UTF-8", offset: error.byteOffsets.lowerBound)
-    }
+    try bytes.checkUTF8()
     return try encode(checked: bytes, addingSpecialTokens)
   }
 
   /// The text that numbers of tokens stand for.
   ///
   /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
-  ///   decoder takes too many steps.
+  ///   decoder takes too many steps, or the decoder makes the text too long.
   package func decode(
     _ ids: some Sequence<Int32>, skippingSpecialTokens: Bool = false
   ) throws(PeftoolError) -> String {
@@ -178,8 +175,19 @@ package struct Tokenizer: Sendable {
 // MARK: - Encoding
 
 extension Tokenizer {
-  /// The most bytes of a text, also after the normalizer and the pre-tokenizer.
+  /// The most bytes of a text, and of what normalizer and pre-tokenizer make of each part of it that
+  /// lies between added tokens.
   package static let maximumTextByteCount = 1 << 28
+
+  /// The most tokens of a text: one for each byte of the longest.
+  package static let maximumTokenCount = maximumTextByteCount
+
+  /// - Throws: `unsupported` where a text has become too many tokens.
+  static func check(tokenCount: Int, limit: Int) throws(PeftoolError) {
+    guard tokenCount <= limit else {
+      throw PeftoolError(.unsupported, "a text of more than \(limit) tokens")
+    }
+  }
 
   private static func check(_ text: [UInt8]) throws(PeftoolError) {
     guard text.count <= maximumTextByteCount else {
@@ -189,20 +197,26 @@ extension Tokenizer {
     }
   }
 
-  private func encode(
-    checked text: [UInt8], _ addingSpecialTokens: Bool
+  /// Encodes UTF-8 to so many tokens at most.
+  func encode(
+    checked text: [UInt8], _ addingSpecialTokens: Bool, limit: Int = maximumTokenCount
   ) throws(PeftoolError) -> [Int32] {
     try Self.check(text)
     var ids: [Int32] = []
-    var work = Work(cache: caches.take(), search: try PatternSearch(textByteCount: text.count))
+    var work = Work(
+      cache: caches.take(), search: try PatternSearch(textByteCount: text.count),
+      growth: GrowthBudget(of: "normalizer and pre_tokenizer", byteCount: text.count),
+      limit: limit)
     try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
       let part = range.count == text.count ? text : Array(text[range])
-      let normalized = NormalizedText(part, isFirst: range.lowerBound == 0)
+      let normalized = NormalizedText(
+        part, isFirst: range.lowerBound == 0, growth: work.growth)
       try append(normalized, to: &ids, &work)
     }
     caches.put(back: work.cache)
-    return postProcessor.process(ids, addingSpecialTokens: addingSpecialTokens)
+    return try postProcessor.process(
+      ids, addingSpecialTokens: addingSpecialTokens, limit: limit)
   }
 
   /// What an encoding needs beside the tokenizer.
@@ -210,10 +224,16 @@ extension Tokenizer {
     var cache: WordCache
     var symbols = Symbols()
     var search: PatternSearch
+    var growth: GrowthBudget
+    let limit: Int
 
-    init(cache: WordCache, search: consuming PatternSearch) {
+    init(
+      cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget, limit: Int
+    ) {
+      self.limit = limit
       self.cache = cache
       self.search = search
+      self.growth = growth
     }
   }
 
@@ -224,18 +244,21 @@ extension Tokenizer {
     var text = part
     for step in normalizer { try step.normalize(&text, &work.search) }
     try Self.check(text.bytes)
+    work.growth = text.growth
     let bytes = text.bytes
     try added.forEachPart(of: bytes.span, by: added.normalized) {
       (range, id) throws(PeftoolError) in
       if let id { return ids.append(id) }
-      var pieces = Pieces(NormalizedText(text, range))
+      var pieces = Pieces(NormalizedText(text, range, growth: work.growth))
       for step in preTokenizer { try step.cut(&pieces, &work.search) }
       try Self.check(pieces.text.bytes)
+      work.growth = pieces.text.growth
       for piece in pieces.ranges {
         let word = pieces.text.bytes.span.extracting(piece)
+        try Self.check(tokenCount: ids.count, limit: work.limit)
         if work.cache.append(word, to: &ids) { continue }
         let start = ids.count
-        try model.append(word, to: &ids, &work.symbols)
+        try model.append(word, to: &ids, &work.symbols, limit: work.limit)
         work.cache.insert(word, ids[start...])
       }
     }

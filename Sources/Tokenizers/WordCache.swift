@@ -13,7 +13,7 @@ struct WordCache: Sendable {
   private var entries: [Entry] = []
   private var slots = [Int32](repeating: -1, count: 2 * Self.maximumCount)
 
-  /// Words above that are forgotten, all at once; some 10 MB in memory.
+  /// Words above that are forgotten, all at once; the longest, of a token a byte, take 86 MB.
   static let maximumCount = 1 << 16
   /// Longer words seldom come again.
   static let maximumWordByteCount = 255

@@ -91,6 +91,24 @@ private let llama2 = Repository.sample("tokenizers/llama2.json")
     #expect(run.errors == "peftool: standard input: byte 1: the text is no UTF-8\n")
   }
 
+  @Test(
+    arguments: [
+      (["--lines"], "The\nThe\u{FF}", "byte 7: line 2: the text is no UTF-8"),
+      (["--null"], "The\0\0\u{FF}\0", "byte 5: text 3: the text is no UTF-8"),
+      (["--lines", "--decode"], "432\n\n4 x\n", "line 3: 'x' is no number of a token"),
+      (["--null", "--decode"], "432\u{0}99999\0", "text 2: token 99999 is none of"),
+      (["--decode"], "432 x", "'x' is no number of a token"),
+    ])
+  func oneTextOfSeveralIsNamedWithItsNumber(
+    flags: [String], input: String, reason: String
+  ) throws {
+    // Latin-1, so that U+00FF is a byte that is no UTF-8.
+    let bytes = Data(input.unicodeScalars.map { UInt8($0.value) })
+    let run = try Workplace().run(["tokenize", llama3] + flags, input: bytes)
+    #expect(run.status == 2)
+    #expect(run.errors.hasPrefix("peftool: standard input: \(reason)"), "\(run.errors)")
+  }
+
   @Test func inputHasAnEnd() throws {
     let run = try Workplace().shell(
       "head -c 268435457 /dev/zero | peftool tokenize '\(llama3)' > /dev/null")

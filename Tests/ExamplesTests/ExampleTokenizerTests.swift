@@ -62,9 +62,9 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     // Transformers loses answers that begin with a space where offsets are trimmed.
     let known = name != "llama3" ? 4 : template == "chatml" ? 3 : 0
     #expect(right.count { $0 != nil } == known)
-    for (found, right) in zip(try examples("chats.jsonl", tokenizer).all, right) {
-      #expect(right == nil || found == right)
-    }
+    let found = try examples("chats.jsonl", tokenizer).all
+    for (found, right) in zip(found, right) { #expect(right == nil || found == right) }
+    if name == "llama3" { try expectAnswers(found, tokenizer) }
   }
 
   /// Encoding all before each answer again would take a time that grows with its square.
@@ -97,19 +97,26 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
   @Test func withoutATokenOfItsOwnATurnsEndIsFoundAllTheSame() throws {
     // Llama 3's tokens are none of this tokenizer's: they are text like any other.
     let tokenizer = try exampleTokenizer("llama3")
-    let small = try #require(smallTokenizer)
-    let found = try examples("chats.jsonl", tokenizer)
-    for (example, chat) in zip(found.all, try chats()) {
-      let segments = try ChatTemplate(named: "llama3").segments(chat, tokens: tokenizer.tokens)
-      #expect(example.ids == (try small.encode(segments.text, addingSpecialTokens: false)))
-      // An answer's tokens are those of which some bytes are the answer's.
+    try expectAnswers(examples("chats.jsonl", tokenizer).all, tokenizer)
+  }
+
+  /// Expects of a tokenizer of bytes that the answers' tokens are those of which some bytes are an
+  /// answer's.
+  private func expectAnswers(_ found: [Labelled], _ tokenizer: ExampleTokenizer) throws {
+    let encoder = tokenizer.encoder.tokenizer
+    let template = try #require(tokenizer.template)
+    let chats = try chats()
+    #expect(found.count == chats.count)
+    for (example, chat) in zip(found, chats) {
+      let segments = try template.segments(chat, tokens: tokenizer.tokens)
+      #expect(example.ids == (try encoder.encode(segments.text, addingSpecialTokens: false)))
       var (place, right) = (0, [Bool]())
       let isAnswer = segments.segments.flatMap { segment in
         segment.text.utf8.map { _ in segment.isAssistant }
       }
       for id in example.ids {
         // A token of bytes has a character for each.
-        let count = try #require(small.token(id)).unicodeScalars.count
+        let count = try #require(encoder.token(id)).unicodeScalars.count
         right.append(isAnswer[place..<(place + count)].contains(true))
         place += count
       }
@@ -152,6 +159,30 @@ private func examples(_ name: String, _ tokenizer: ExampleTokenizer) throws -> T
     let (ids, labels) = try tokenizer.tokens(of: .completion(prompt: "x", completion: "yz"))
     let plain = try #require(smallTokenizer).encode("xyz")
     #expect(ids == plain + [1] && labels == [-100, -100] + plain.dropFirst(2) + [1])
+  }
+
+  /// As with GPT-2 and its like, of which one token begins and ends texts.
+  @Test func aBeginningThatIsTheEndTokenIsNoEnd() throws {
+    let file = try String(contentsOfFile: dataSample("tokenizer.json"), encoding: .utf8)
+    let tokenizer = ExampleTokenizer(
+      encoder: try TokenEncoder(Tokenizer(parsing: Array(file.utf8)), eos: "<s>"), template: nil,
+      tokens: .init(), length: .init(maximum: 99, truncates: true))
+    let plain = try #require(smallTokenizer).encode("xyz", addingSpecialTokens: false)
+    #expect(try tokenizer.tokens(of: .text("xyz")).ids == [0] + plain + [0])
+  }
+
+  /// TRL looks at the completion alone.
+  @Test func anEndThatThePromptHasIsNoneOfTheCompletion() throws {
+    let tokenizer = try exampleTokenizer(nil)
+    let small = try #require(smallTokenizer)
+    let (ids, labels) = try tokenizer.tokens(of: .completion(prompt: "x</s>", completion: ""))
+    #expect(try ids == small.encode("x</s>") + [1] && labels.suffix(2) == [-100, 1])
+    let cut = try tokenizer.tokens(of: .completion(prompt: "x</", completion: "s>"))
+    #expect(cut.ids == (try small.encode("x</s></s>")))
+  }
+
+  @Test func aPlainTextIsAsLongAsATokenizerTakes() {
+    #expect(TokenExamples.maximumTextByteCount == Tokenizer.maximumTextByteCount)
   }
 
   @Test func anEndThatTheTokenizerHasNotIsRefused() throws {

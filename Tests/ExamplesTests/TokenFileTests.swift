@@ -60,7 +60,7 @@ private func read(
       ([.i64("labels", [1, 2], [1, 2])], "has no tensor 'input_ids'"),
       (
         [TokenTensor("input_ids", "F32", [1, 1], [0], width: 4)],
-        "tensor 'input_ids': dtype F32, expected integers of at most 64 bits"
+        "tensor 'input_ids': dtype F32, expected I8 to I64, U8 to U32 or BOOL"
       ),
       (
         [.i64("input_ids", [2], [1, 2])],

@@ -24,8 +24,19 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         precondition(pieces.utf8.elementsEqual(whole.utf8), "the pieces are not the text")
       }
     }
+    var all: [Int32] = []
     for id in -1...Int32(tokenizer.vocabularySize) {
-      if let token = tokenizer.token(id) { precondition(tokenizer.id(of: token) != nil) }
+      guard let token = tokenizer.token(id) else { continue }
+      precondition(tokenizer.id(of: token) != nil)
+      all.append(id)
+    }
+    for skips in [true, false] {
+      let whole = try tokenizer.decode(all, skippingSpecialTokens: skips)
+      var stream = TextStream(tokenizer, skippingSpecialTokens: skips)
+      var pieces = ""
+      for id in all { pieces += try stream.push(id) }
+      pieces += try stream.finish()
+      precondition(pieces.utf8.elementsEqual(whole.utf8), "the pieces are not the text")
     }
   } catch {
     precondition(error.description.utf8.count < 4096, "a message that is too long")

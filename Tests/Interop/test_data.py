@@ -24,8 +24,8 @@ def test_completions_are_learnt_as_trl_learns_them_but_for_tokens_that_are_share
     expected = json.loads((data / "expected.json").read_text())["prompts"]
     equal = 0
     for (prompt, completion), right in zip(make_data_samples.PROMPTS, expected, strict=True):
-        given, text = one(prompt)["input_ids"], prompt + completion
-        ids = one(text if text.endswith("</s>") else text + "</s>")["input_ids"]
+        given = one(prompt)["input_ids"]
+        ids = one(prompt + completion + ("" if completion.endswith("</s>") else "</s>"))["input_ids"]
         assert ids == right["ids"]
         if ids[:len(given)] == given:
             assert right["labels"] == [-100] * len(given) + ids[len(given):]

@@ -12,7 +12,7 @@ import Testing
     ("normalizer", "BertNormalizer"), ("normalizer", "Nmt"), ("normalizer", "Precompiled"),
     ("pre_tokenizer", "UnicodeScripts"), ("pre_tokenizer", "FixedLength"),
     ("pre_tokenizer", "Delimiter"), ("post_processor", "Future"), ("decoder", "WordPiece"),
-    ("decoder", "CTC"),
+    ("decoder", "CTC"), ("normalizer", "NF\u{212A}C"), ("normalizer", "NF\u{212A}D"),
   ])
   func aPartThatIsNotKnownIsNamed(place: String, type: String) {
     #expect(
@@ -188,18 +188,51 @@ import Testing
     let steps = [String](repeating: double, count: 40).joined(separator: ", ")
     let tokenizer = try Tree()
       .setting("normalizer", "{\"type\": \"Sequence\", \"normalizers\": [\(steps)]}").tokenizer()
-    let limit = NormalizedText.maximumGrowth * 2 + NormalizedText.spareByteCount
-    #expect(
-      throws: PeftoolError(
-        .unsupported,
-        "normalizer and pre_tokenizer make more than \(limit) bytes of this text, 64 times its "
-          + "length")
-    ) { try tokenizer.encode("ba") }
+    let limit = GrowthBudget.maximumGrowth * 2 + GrowthBudget.spareByteCount
+    let error = PeftoolError(
+      .unsupported,
+      "normalizer and pre_tokenizer would add more than \(limit) bytes, 64 times the text's length")
+    #expect(throws: error) { try tokenizer.encode("ba") }
     let bytes = #"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}"#
     let levels = [String](repeating: bytes, count: 40).joined(separator: ", ")
     let cut = try Tree().setting(
       "pre_tokenizer", "{\"type\": \"Sequence\", \"pretokenizers\": [\(levels)]}"
     ).tokenizer()
     #expect(throws: PeftoolError.self) { try cut.encode("é") }
+  }
+
+  /// What may be added is for the text as a whole, not for each part between added tokens.
+  @Test func manyPartsGrowNoMoreThanOne() throws {
+    let prefix = String(repeating: "b", count: 5000)
+    let tokenizer = try Tree().adding(("S", ""))
+      .setting("normalizer", "{\"type\": \"Prepend\", \"prepend\": \"\(prefix)\"}").tokenizer()
+    func text(_ parts: Int) -> String {
+      [String](repeating: "a", count: parts).joined(separator: "S")
+    }
+    #expect(try tokenizer.encode(text(10)).count == 10 * 5001 + 9)
+    #expect(throws: PeftoolError.self) { try tokenizer.encode(text(20)) }
+    // Nor does what one step takes away make room for another.
+    let cut = #"{"type": "Replace", "pattern": {"String": "b"}, "content": ""}"#
+    let both = """
+      {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\(prefix)"}, \(cut)]}
+      """
+    let emptied = try Tree().adding(("S", "")).setting("normalizer", both).tokenizer()
+    #expect(throws: PeftoolError.self) { try emptied.encode(text(20)) }
+  }
+
+  @Test(arguments: ["", #"{"type": "Fuse"}, "#])
+  func aDecoderThatGrowsWithoutEndIsRefused(first: String) throws {
+    func tokenizer(_ count: Int) throws -> Tokenizer {
+      let double = #"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#
+      let steps = [String](repeating: double, count: count).joined(separator: ", ")
+      return try Tree().setting(
+        "decoder", "{\"type\": \"Sequence\", \"decoders\": [\(first)\(steps)]}"
+      ).tokenizer()
+    }
+    #expect(try tokenizer(8).decode([0, 0]).utf8.count == 512)
+    let limit = GrowthBudget.maximumGrowth * 2 + GrowthBudget.spareByteCount
+    let error = PeftoolError(
+      .unsupported, "decoder would add more than \(limit) bytes, 64 times the text's length")
+    #expect(throws: error) { try tokenizer(40).decode([0, 0]) }
   }
 }

@@ -28,7 +28,10 @@ struct Tree {
   }
 
   /// Adds tokens: their texts, the first with the number 12, each with members set.
-  func adding(_ tokens: (text: String, members: String)...) -> Tree {
+  func adding(_ tokens: (text: String, members: String)...) -> Tree { adding(all: tokens) }
+
+  /// Adds tokens as the other method does.
+  func adding(all tokens: [(text: String, members: String)]) -> Tree {
     let entries = tokens.enumerated().map { index, token in
       var entry = """
         {"id": \(12 + index), "content": "\(token.text)", "single_word": false, "lstrip": false,

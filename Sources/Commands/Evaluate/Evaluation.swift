@@ -74,7 +74,7 @@ struct Evaluation {
   ///
   /// - Throws: as the tokenizer, `damaged` for an empty text; with the path.
   mutating func score(text input: DataInput) throws(PeftoolError) -> Outcome {
-    let (bytes, offset) = try input.all(limit: Self.maximumTextByteCount)
+    let (bytes, offset) = try input.all(limit: TokenExamples.maximumTextByteCount)
     let ids: [Int32]
     do throws(PeftoolError) {
       ids = try language.tokenizer.encode(bytes: bytes)
@@ -108,9 +108,6 @@ struct Evaluation {
     }
     return .texts(try finished(scores, input))
   }
-
-  /// The most bytes of a plain text, all of which is in memory.
-  private static let maximumTextByteCount = 1 << 30
 
   private mutating func score(
     _ example: Example, _ input: DataInput, _ tokenizer: ExampleTokenizer,

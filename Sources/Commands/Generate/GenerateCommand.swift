@@ -181,12 +181,10 @@ struct GenerateCommand: ParsableCommand {
     let input = try DataInput(opening: DataInput.standardInputPath)
     var (bytes, offset) = try input.all(limit: Self.maximumPromptByteCount)
     if bytes.last == UInt8(ascii: "\n") { bytes.removeLast() }
-    do throws(UTF8.ValidationError) {
-      _ = try UTF8Span(validating: bytes.span)
+    do throws(PeftoolError) {
+      try bytes.checkUTF8(baseOffset: offset)
     } catch {
-      throw PeftoolError(
-        .damaged, "the text is no UTF-8", offset: offset + error.byteOffsets.lowerBound,
-        path: input.path)
+      throw error.at(path: input.path)
     }
     return String(decoding: bytes, as: UTF8.self)
   }

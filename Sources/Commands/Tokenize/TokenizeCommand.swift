@@ -63,7 +63,10 @@ struct TokenizeCommand: ParsableCommand {
     var output = StandardOutput()
     var rows: [JSON] = []
     try forEachText { (bytes) throws(PeftoolError) in
-      let ids = decode ? try Self.numbers(bytes) : try encode(bytes, by: tokenizer)
+      let ids =
+        decode
+        ? try Self.numbers(bytes)
+        : try tokenizer.encode(bytes: bytes, addingSpecialTokens: !noSpecialTokens)
       let text =
         decode
         ? try tokenizer.decode(ids, skippingSpecialTokens: noSpecialTokens)
@@ -84,28 +87,33 @@ struct TokenizeCommand: ParsableCommand {
     try output.finish()
   }
 
-  private func encode(
-    _ bytes: [UInt8], by tokenizer: Tokenizer
-  ) throws(PeftoolError) -> [Int32] {
-    do throws(PeftoolError) {
-      return try tokenizer.encode(bytes: bytes, addingSpecialTokens: !noSpecialTokens)
-    } catch {
-      throw error.at(path: isFromInput ? StandardInput.name : nil)
-    }
-  }
-
   private var isFromInput: Bool { text == nil || text == "-" }
 
+  /// Calls `body` with each text; what it throws has the place in standard input added.
   private func forEachText(
     _ body: ([UInt8]) throws(PeftoolError) -> Void
   ) throws(PeftoolError) {
     if let text, !isFromInput { return try body(Array(text.utf8)) }
     let bytes = try StandardInput.bytes(atMost: Tokenizer.maximumTextByteCount)
-    guard let end = ends?.byte else { return try body(bytes) }
-    for text in bytes.split(separator: end, omittingEmptySubsequences: false)
-      .dropLast(bytes.isEmpty || bytes.last == end ? 1 : 0)
-    {
-      try body(Array(text))
+    guard let ends else {
+      do throws(PeftoolError) {
+        return try body(bytes)
+      } catch {
+        throw error.at(path: StandardInput.name)
+      }
+    }
+    let texts = bytes.split(separator: ends.byte, omittingEmptySubsequences: false)
+      .dropLast(bytes.isEmpty || bytes.last == ends.byte ? 1 : 0)
+    for (number, text) in texts.enumerated() {
+      do throws(PeftoolError) {
+        try body(Array(text))
+      } catch {
+        // Of standard output it says so itself.
+        if error.path != nil { throw error }
+        throw PeftoolError(
+          error.kind, "\(ends.noun) \(number + 1): \(error.reason)",
+          offset: error.offset.map { text.startIndex + $0 }, path: StandardInput.name)
+      }
     }
   }
 
@@ -141,6 +149,9 @@ enum TextEnd: String, EnumerableFlag {
 
   /// The byte, which is not part of the text.
   var byte: UInt8 { self == .lines ? UInt8(ascii: "\n") : 0 }
+
+  /// What messages call a text.
+  var noun: String { self == .lines ? "line" : "text" }
 
   /// The same as text.
   var text: String { self == .lines ? "\n" : "\0" }

@@ -119,12 +119,7 @@ extension ChatTemplate {
             + "\(Self.maximumTemplateByteCount)")
       }
       let bytes = try file.bytes(0..<file.byteCount)
-      do throws(UTF8.ValidationError) {
-        _ = try UTF8Span(validating: bytes.span)
-      } catch {
-        throw PeftoolError(
-          .damaged, "the text is no UTF-8", offset: error.byteOffsets.lowerBound)
-      }
+      try bytes.checkUTF8()
       try self.init(recognizing: String(decoding: bytes, as: UTF8.self))
     } catch {
       throw error.at(path: file.path)

@@ -40,7 +40,7 @@ extension TokenEncoder {
       guard end != nil, segment.text.ends(with: turnEnd), let head = try encoded(before),
         let turn = try encoded(before + segment.text), ids[place...].starts(with: turn)
       else { return nil }
-      answers.append((place + commonPrefix(head, turn))..<(place + turn.count))
+      answers.append((place + commonPrefixCount(head, turn))..<(place + turn.count))
       place += turn.count
       before = ""
     }
@@ -70,9 +70,9 @@ extension TokenEncoder {
       let start = before
       before += segment.text
       guard segment.isAssistant else { continue }
-      let first = commonPrefix(try encoded(start), ids)
+      let first = commonPrefixCount(try encoded(start), ids)
       let whole = try encoded(before)
-      let last = commonPrefix(whole, ids)
+      let last = commonPrefixCount(whole, ids)
       // Where the border lies within a token, that token holds some of the answer.
       let end = last < whole.count && last < ids.count ? last + 1 : last
       if first < end { answers.append(first..<end) }

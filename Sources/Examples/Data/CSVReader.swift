@@ -76,11 +76,10 @@ package struct CSVReader {
   private func record(
     _ fields: [[UInt8]], raw: [UInt8], line: Int, at start: Int
   ) throws(PeftoolError) -> Record {
-    do throws(UTF8.ValidationError) {
-      _ = try UTF8Span(validating: raw.span)
+    do throws(PeftoolError) {
+      try raw.checkUTF8(baseOffset: start)
     } catch {
-      throw failure(
-        .damaged, "the text is no UTF-8", line: line, at: start + error.byteOffsets.lowerBound)
+      throw failure(error.kind, error.reason, line: line, at: error.offset)
     }
     return Record(fields: fields.map { String(decoding: $0, as: UTF8.self) }, line: line)
   }

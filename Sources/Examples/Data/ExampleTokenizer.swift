@@ -1,4 +1,5 @@
 package import Files
+import Tokenizers
 
 /// What makes tokens with labels of examples.
 package struct ExampleTokenizer: Sendable {
@@ -55,10 +56,10 @@ package struct ExampleTokenizer: Sendable {
       let ids = try encoder.ended(text)
       return (ids, ids)
     case .completion(let prompt, let completion):
-      let ids = try encoder.ended(prompt + completion)
+      let ids = try encoder.ended(completion, behind: prompt)
       var labels = ids
       if !trainsOnPrompt {
-        let given = commonPrefix(try encoder.encode(prompt, true), ids)
+        let given = commonPrefixCount(try encoder.encode(prompt, true), ids)
         for place in 0..<given { labels[place] = TokenExamples.ignored }
       }
       return (ids, labels)
@@ -78,8 +79,8 @@ package struct ExampleTokenizer: Sendable {
 }
 
 extension TokenExamples {
-  /// The most bytes of a plain text, all of which is in memory.
-  static let maximumTextByteCount = 1 << 30
+  /// The most bytes of a plain text, all of which is in memory: what a tokenizer takes.
+  package static let maximumTextByteCount = Tokenizer.maximumTextByteCount
 
   /// Adds all examples of a file, or of standard input.
   ///
@@ -99,12 +100,7 @@ extension TokenExamples {
     case .txt:
       let (bytes, start) = try input.all(limit: Self.maximumTextByteCount)
       do throws(PeftoolError) {
-        do throws(UTF8.ValidationError) {
-          _ = try UTF8Span(validating: bytes.span)
-        } catch {
-          throw PeftoolError(
-            .damaged, "the text is no UTF-8", offset: start + error.byteOffsets.lowerBound)
-        }
+        try bytes.checkUTF8(baseOffset: start)
         if !bytes.isEmpty {
           let ids = try tokenizer.encoder.ended(String(decoding: bytes, as: UTF8.self))
           append(stream: ids, length: tokenizer.length)

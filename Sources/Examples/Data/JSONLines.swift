@@ -6,19 +6,12 @@ import JSON
 ///
 /// All lines are of one kind. Other members have no effect; blank lines are none.
 package struct JSONLines {
-  private var lines: LineReader
-  private let path: String
+  private var values: JSONLineReader
   private var kind: (Example.Kind, line: Int)?
-
-  /// What is read of one line.
-  static let limits = JSON.Limits(
-    byteCount: LineReader.maximumByteCount, valueCount: JSON.Limits.configuration.valueCount,
-    depth: JSON.Limits.configuration.depth)
 
   /// The examples of an input from here on.
   package init(_ input: DataInput) {
-    lines = LineReader(input)
-    path = input.path
+    values = JSONLineReader(input)
   }
 
   /// The next example; nil at the end.
@@ -26,22 +19,16 @@ package struct JSONLines {
   /// - Throws: `damaged` for a line that is no JSON or no example, with its number and, where it
   ///   breaks JSON's rules, the place of the byte; `unsupported` as `ChatMessage`; `io`.
   package mutating func next() throws(PeftoolError) -> Example? {
-    while let line = try lines.next() {
-      if line.isBlank { continue }
-      do throws(PeftoolError) {
-        let json = try JSON(parsing: line.bytes, limits: Self.limits)
-        return Example(try content(json, line: line.number), line: line.number)
-      } catch {
-        throw PeftoolError(
-          error.kind, "line \(line.number): \(error.reason)",
-          offset: error.offset.map { line.offset + $0 }, path: path)
-      }
+    // The closure cannot take `self`, of which the lines are being read.
+    var kind = kind
+    defer { self.kind = kind }
+    return try values.next { (json, line) throws(PeftoolError) in
+      Example(try Self.content(json, line: line, &kind), line: line)
     }
-    return nil
   }
 
-  private mutating func content(
-    _ json: JSON, line: Int
+  private static func content(
+    _ json: JSON, line: Int, _ known: inout (Example.Kind, line: Int)?
   ) throws(PeftoolError) -> Example.Content {
     guard case .object = json else {
       throw PeftoolError(
@@ -56,12 +43,12 @@ package struct JSONLines {
       throw PeftoolError(
         .damaged, "has \(kinds.map(\.summary).joined(separator: " beside ")), expected one of them")
     }
-    if let (first, firstLine) = self.kind, first != kind {
+    if let (first, firstLine) = known, first != kind {
       throw PeftoolError(
         .damaged,
         "has \(kind.summary), line \(firstLine) has \(first.summary): expected one kind a file")
     }
-    self.kind = self.kind ?? (kind, line)
+    known = known ?? (kind, line)
     switch kind {
     case .text: return .text(try json.string(at: "text"))
     case .completion:

@@ -18,16 +18,14 @@ package struct Question: Equatable, Sendable {
 /// `answer` is the place of the right choice, from 0, or its text. Other members have no effect;
 /// blank lines are none.
 package struct QuestionLines {
-  private var lines: LineReader
-  private let path: String
+  private var values: JSONLineReader
 
   /// The most answers of a question.
   package static let maximumChoiceCount = 1000
 
   /// The questions of an input from here on.
   package init(_ input: DataInput) {
-    lines = LineReader(input)
-    path = input.path
+    values = JSONLineReader(input)
   }
 
   /// Whether the first line of an input is a question, as far as its members tell.
@@ -38,7 +36,7 @@ package struct QuestionLines {
     while let line = try lines.next() {
       if line.isBlank { continue }
       // What is no JSON is told of by whoever reads the examples.
-      guard let json = try? JSON(parsing: line.bytes, limits: JSONLines.limits) else {
+      guard let json = try? JSON(parsing: line.bytes, limits: JSONLineReader.limits) else {
         return false
       }
       return json["choices"] != nil
@@ -49,28 +47,19 @@ package struct QuestionLines {
   /// The next question; nil at the end.
   ///
   /// - Throws: `damaged` for a line that is no JSON or no question, with its number and, where it
-  ///   breaks JSON's rules, the place of the byte; `io`.
+  ///   breaks JSON's rules, the place of the byte; `unsupported` for a line that is too long or has
+  ///   too many values; `io`.
   package mutating func next() throws(PeftoolError) -> Question? {
-    while let line = try lines.next() {
-      if line.isBlank { continue }
-      do throws(PeftoolError) {
-        return try question(JSON(parsing: line.bytes, limits: JSONLines.limits), line.number)
-      } catch {
-        throw PeftoolError(
-          error.kind, "line \(line.number): \(error.reason)",
-          offset: error.offset.map { line.offset + $0 }, path: path)
-      }
-    }
-    return nil
+    try values.next { (json, line) throws(PeftoolError) in try Self.question(json, line) }
   }
 
-  private func question(_ json: JSON, _ line: Int) throws(PeftoolError) -> Question {
+  private static func question(_ json: JSON, _ line: Int) throws(PeftoolError) -> Question {
     let prompt = try json.string(at: "prompt")
     var choices: [String] = []
     let values = try json.array(at: "choices")
-    guard (1...Self.maximumChoiceCount).contains(values.count) else {
+    guard (1...maximumChoiceCount).contains(values.count) else {
       throw PeftoolError(
-        .damaged, "choices has \(values.count) entries, expected 1 to \(Self.maximumChoiceCount)")
+        .damaged, "choices has \(values.count) entries, expected 1 to \(maximumChoiceCount)")
     }
     for (place, value) in values.enumerated() {
       let choice = try value.string(named: "choices[\(place)]")

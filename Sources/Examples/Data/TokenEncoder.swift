@@ -18,7 +18,7 @@ package struct TokenEncoder: Sendable {
 
   /// Of a tokenizer and the eos token that `tokenizer_config.json` names.
   ///
-  /// - Throws: `different` where the tokenizer has no such token, and as it does for an empty text.
+  /// - Throws: `different` where the tokenizer has no such token.
   package init(
     _ tokenizer: Tokenizer, eos: String?, searchLimit: Int = maximumSearchByteCount
   ) throws(PeftoolError) {
@@ -35,7 +35,8 @@ package struct TokenEncoder: Sendable {
         "tokenizer_config.json names the eos_token '\(eos.printable)', which tokenizer.json has not"
       )
     }
-    endsByItself = try tokenizer.encode("").last == id
+    // What an empty text becomes would not tell: bos, which stands before one, may be the same token.
+    endsByItself = tokenizer.tokensBehindText.last == id
   }
 
   /// The numbers of a text's tokens, with or without those that the tokenizer puts around a text.
@@ -43,20 +44,17 @@ package struct TokenEncoder: Sendable {
     try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
   }
 
-  /// The numbers of a text with what the tokenizer puts around it, its end once.
+  /// The numbers of a prompt and a text as one, with what the tokenizer puts around it and its end.
   ///
-  /// A text that ends with the eos token is given no second one, as TRL's `SFTTrainer` does.
+  /// Where the text ends with the eos token, or the tokenizer puts it there, it is given no further
+  /// one; that a prompt ends with it, behind which nothing follows, does not count (TRL's
+  /// `SFTTrainer`).
   /// - Throws: `different` where no eos token is known, and as the tokenizer.
-  func ended(_ text: String) throws(PeftoolError) -> [Int32] {
+  func ended(_ text: String, behind prompt: String = "") throws(PeftoolError) -> [Int32] {
     guard let eos else {
       throw PeftoolError(
         .different, "the tokenizer names no eos_token, with which each text is to end")
     }
-    return try encode(endsByItself || text.ends(with: eos) ? text : text + eos, true)
+    return try encode(prompt + (endsByItself || text.ends(with: eos) ? text : text + eos), true)
   }
-}
-
-/// How many of the first elements two arrays have in common.
-func commonPrefix(_ a: [Int32], _ b: [Int32]) -> Int {
-  zip(a, b).prefix { $0 == $1 }.count
 }

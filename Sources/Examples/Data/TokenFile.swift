@@ -128,7 +128,7 @@ extension SafetensorsFile {
     case .bool, .u8, .u16, .u32: isSigned = false
     default:
       throw PeftoolError(
-        .unsupported, "dtype \(tensor.dtype.rawValue), expected integers of at most 64 bits",
+        .unsupported, "dtype \(tensor.dtype.rawValue), expected I8 to I64, U8 to U32 or BOOL",
         tensor: tensor.name)
     }
     let bytes = try bytes(of: tensor)
