@@ -25,7 +25,8 @@ def test_completions_are_learnt_as_trl_learns_them_but_for_tokens_that_are_share
     equal = 0
     for (prompt, completion), right in zip(make_data_samples.PROMPTS, expected, strict=True):
         given = one(prompt)["input_ids"]
-        ids = one(prompt + completion + ("" if completion.endswith("</s>") else "</s>"))["input_ids"]
+        end = "" if completion.endswith("</s>") else "</s>"
+        ids = one(prompt + completion + end)["input_ids"]
         assert ids == right["ids"]
         if ids[:len(given)] == given:
             assert right["labels"] == [-100] * len(given) + ids[len(given):]
