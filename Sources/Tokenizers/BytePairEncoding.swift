@@ -181,6 +181,27 @@ struct BytePairEncoding: Sendable {
     if isUnknownWaiting, let unknownID { symbols.append(unknownID) }
   }
 
+  /// How many of a word's bytes each of its tokens stands for.
+  func byteCounts(of ids: ArraySlice<Int32>, wordByteCount: Int) -> [Int] {
+    var counts: [Int] = []
+    var unknown: Int?
+    for (place, id) in ids.enumerated() {
+      if id == unknownID { unknown = unknown ?? place }
+      counts.append(id == unknownID ? 0 : byteCount(of: id, isFirst: place == 0))
+    }
+    if let unknown { counts[unknown] = max(0, wordByteCount - counts.reduce(0, +)) }
+    return counts
+  }
+
+  private func byteCount(of id: Int32, isFirst: Bool) -> Int {
+    if let fallbackIDs, fallbackIDs.contains(id) { return 1 }
+    guard let text = tokens.text(of: id) else { return 0 }
+    // Of a character that stands for a byte the first byte counts; affixes stand for none. The
+    // suffix is at the end of a word, where the rest of it is taken anyway.
+    let count = isByteLevel ? text.count { $0 & 0xC0 != 0x80 } : text.count
+    return max(0, isFirst ? count : count - prefix.count)
+  }
+
   /// What the model says beside its tokens and merges.
   private struct Settings {
     let unknownToken: String?

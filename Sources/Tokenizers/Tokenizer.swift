@@ -157,6 +157,17 @@ package struct Tokenizer: Sendable {
     return try encode(checked: bytes, addingSpecialTokens)
   }
 
+  /// The numbers of a text's tokens, without those around it, and where each token ends.
+  ///
+  /// - Throws: as `encode(_:)`.
+  package func encodeWithEnds(_ text: String) throws(PeftoolError) -> TokenEnds {
+    var ends: TokenEnds? = TokenEnds()
+    let ids = try tokens(of: Array(text.utf8), limit: Self.maximumTokenCount, &ends)
+    var result = ends ?? TokenEnds()
+    result.ids = ids
+    return result
+  }
+
   /// The text that numbers of tokens stand for.
   ///
   /// - Throws: `damaged` for a number that no token has, `unsupported` where a pattern of the
@@ -201,22 +212,35 @@ extension Tokenizer {
   func encode(
     checked text: [UInt8], _ addingSpecialTokens: Bool, limit: Int = maximumTokenCount
   ) throws(PeftoolError) -> [Int32] {
+    var ends: TokenEnds?
+    return try postProcessor.process(
+      try tokens(of: text, limit: limit, &ends), addingSpecialTokens: addingSpecialTokens,
+      limit: limit)
+  }
+
+  /// The tokens of UTF-8, and where they end, if that is asked for.
+  private func tokens(
+    of text: [UInt8], limit: Int, _ ends: inout TokenEnds?
+  ) throws(PeftoolError) -> [Int32] {
     try Self.check(text)
     var ids: [Int32] = []
     var work = Work(
       cache: caches.take(), search: try PatternSearch(textByteCount: text.count),
       growth: GrowthBudget(of: "normalizer and pre_tokenizer", byteCount: text.count),
-      limit: limit)
+      limit: limit, ends: ends)
     try added.forEachPart(of: text.span, by: added.plain) { (range, id) throws(PeftoolError) in
-      if let id { return ids.append(id) }
+      if let id {
+        work.ends?.append(byteCount: range.count)
+        return ids.append(id)
+      }
       let part = range.count == text.count ? text : Array(text[range])
       let normalized = NormalizedText(
         part, isFirst: range.lowerBound == 0, growth: work.growth)
       try append(normalized, to: &ids, &work)
     }
     caches.put(back: work.cache)
-    return try postProcessor.process(
-      ids, addingSpecialTokens: addingSpecialTokens, limit: limit)
+    ends = work.ends
+    return ids
   }
 
   /// What an encoding needs beside the tokenizer.
@@ -226,10 +250,13 @@ extension Tokenizer {
     var search: PatternSearch
     var growth: GrowthBudget
     let limit: Int
+    var ends: TokenEnds?
 
     init(
-      cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget, limit: Int
+      cache: WordCache, search: consuming PatternSearch, growth: GrowthBudget, limit: Int,
+      ends: TokenEnds?
     ) {
+      self.ends = ends
       self.limit = limit
       self.cache = cache
       self.search = search
@@ -248,7 +275,10 @@ extension Tokenizer {
     let bytes = text.bytes
     try added.forEachPart(of: bytes.span, by: added.normalized) {
       (range, id) throws(PeftoolError) in
-      if let id { return ids.append(id) }
+      if let id {
+        work.ends?.append(byteCount: range.count)
+        return ids.append(id)
+      }
       var pieces = Pieces(NormalizedText(text, range, growth: work.growth))
       for step in preTokenizer { try step.cut(&pieces, &work.search) }
       try Self.check(pieces.text.bytes)
@@ -256,11 +286,16 @@ extension Tokenizer {
       for piece in pieces.ranges {
         let word = pieces.text.bytes.span.extracting(piece)
         try Self.check(tokenCount: ids.count, limit: work.limit)
-        if work.cache.append(word, to: &ids) { continue }
         let start = ids.count
-        try model.append(word, to: &ids, &work.symbols, limit: work.limit)
-        work.cache.insert(word, ids[start...])
+        if !work.cache.append(word, to: &ids) {
+          try model.append(word, to: &ids, &work.symbols, limit: work.limit)
+          work.cache.insert(word, ids[start...])
+        }
+        guard work.ends != nil else { continue }
+        work.ends?.append(
+          piece, byteCounts: model.byteCounts(of: ids[start...], wordByteCount: piece.count))
       }
+      work.ends?.byteCount += pieces.text.bytes.count
     }
   }
 }

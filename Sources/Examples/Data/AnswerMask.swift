@@ -1,20 +1,24 @@
 import Files
+import Tokenizers
 
 extension TokenEncoder {
   /// The numbers of a conversation's tokens, and those ranges of them that the assistant writes.
   ///
   /// The text is encoded as one, since tokens may reach over the borders of its pieces; a token that
-  /// holds some of an answer is the answer's, as in transformers' `assistant_masks`.
+  /// holds some of an answer is the answer's, as in transformers' `assistant_masks`. Where a border
+  /// lies is told by the bytes before it, of which the tokenizer may make other tokens when they
+  /// stand alone.
   /// - Parameter turnEnd: the token behind which a text is encoded as if nothing stood before it.
   /// - Throws: as `encode`; `unsupported` where the search for the answers would take too long.
   func encode(
     _ chat: ChatSegments, turnEnd: String
   ) throws(PeftoolError) -> (ids: [Int32], answers: [Range<Int>]) {
-    let ids = try encode(chat.text, false)
+    let whole = try encodeWithEnds(chat.text)
+    let ids = whole.ids
     if let answers = try piecewise(chat.segments, in: ids, turnEnd: turnEnd) {
       return (ids, answers)
     }
-    return (ids, try byPrefixes(chat.segments, in: ids))
+    return (ids, try byPrefixes(chat.segments, in: whole))
   }
 
   /// The answers, with each turn encoded by itself; nil where the turns' tokens are not those of
@@ -25,11 +29,13 @@ extension TokenEncoder {
     var answers: [Range<Int>] = []
     var (place, before) = (0, "")
     /// Encodes behind a turn's end, so that nothing is done that is done at a text's beginning.
-    func encoded(_ text: String) throws(PeftoolError) -> [Int32]? {
-      if place == 0 { return try encode(text, false) }
-      let ids = try encode(turnEnd + text, false)
-      return ids.first == end ? Array(ids.dropFirst()) : nil
+    func encoded(_ text: String) throws(PeftoolError) -> TokenEnds? {
+      if place == 0 { return try encodeWithEnds(text) }
+      let tokens = try encodeWithEnds(turnEnd + text)
+      return tokens.ids.first == end ? tokens : nil
     }
+    /// The tokens without the turn's end that they were encoded behind.
+    func own(_ tokens: TokenEnds) -> ArraySlice<Int32> { tokens.ids.dropFirst(place == 0 ? 0 : 1) }
     let ends = try encode(turnEnd, false)
     let end = ends.count == 1 ? ends[0] : nil
     for segment in segments {
@@ -38,25 +44,30 @@ extension TokenEncoder {
         continue
       }
       guard end != nil, segment.text.ends(with: turnEnd), let head = try encoded(before),
-        let turn = try encoded(before + segment.text), ids[place...].starts(with: turn)
+        let turn = try encoded(before + segment.text), ids[place...].starts(with: own(turn))
       else { return nil }
-      answers.append((place + commonPrefixCount(head, turn))..<(place + turn.count))
-      place += turn.count
+      let count = own(turn).count
+      let first = turn.firstToken(behind: head.byteCount) - (turn.ids.count - count)
+      answers.append((place + first)..<(place + count))
+      place += count
       before = ""
     }
     if !answers.isEmpty {
-      guard let tail = try encoded(before), ids[place...].elementsEqual(tail) else { return nil }
+      guard let tail = try encoded(before), ids[place...].elementsEqual(own(tail)) else {
+        return nil
+      }
     }
     return answers
   }
 
   /// The answers, with all that stands before each border encoded again.
   private func byPrefixes(
-    _ segments: [ChatSegments.Segment], in ids: [Int32]
+    _ segments: [ChatSegments.Segment], in whole: TokenEnds
   ) throws(PeftoolError) -> [Range<Int>] {
     var answers: [Range<Int>] = []
     var (before, byteCount) = ("", 0)
-    func encoded(_ text: String) throws(PeftoolError) -> [Int32] {
+    /// How many bytes of the whole a text at its beginning is.
+    func place(behind text: String) throws(PeftoolError) -> Int {
       byteCount += text.utf8.count
       guard byteCount <= searchLimit else {
         throw PeftoolError(
@@ -64,19 +75,28 @@ extension TokenEncoder {
           "a conversation too long to find its answers in, whose turns end with no "
             + "token of their own; expected a tokenizer that has the chat template's tokens")
       }
-      return try encode(text, false)
+      return try encodeWithEnds(text).byteCount
     }
     for segment in segments {
       let start = before
       before += segment.text
       guard segment.isAssistant else { continue }
-      let first = commonPrefixCount(try encoded(start), ids)
-      let whole = try encoded(before)
-      let last = commonPrefixCount(whole, ids)
-      // Where the border lies within a token, that token holds some of the answer.
-      let end = last < whole.count && last < ids.count ? last + 1 : last
-      if first < end { answers.append(first..<end) }
+      let first = whole.firstToken(behind: try place(behind: start))
+      let last = whole.tokenCount(holding: try place(behind: before))
+      if first < last { answers.append(first..<last) }
     }
     return answers
+  }
+}
+
+extension TokenEnds {
+  /// The first token that holds some of what is behind so many bytes.
+  fileprivate func firstToken(behind byteCount: Int) -> Int {
+    ends.firstIndex { $0 > byteCount } ?? ends.count
+  }
+
+  /// How many tokens it takes to hold so many bytes.
+  fileprivate func tokenCount(holding byteCount: Int) -> Int {
+    ends.firstIndex { $0 >= byteCount }.map { $0 + 1 } ?? ends.count
   }
 }

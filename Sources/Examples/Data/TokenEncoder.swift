@@ -44,6 +44,11 @@ package struct TokenEncoder: Sendable {
     try tokenizer.encode(text, addingSpecialTokens: addingSpecialTokens)
   }
 
+  /// The numbers of a text's tokens alone, and where each ends.
+  func encodeWithEnds(_ text: String) throws(PeftoolError) -> TokenEnds {
+    try tokenizer.encodeWithEnds(text)
+  }
+
   /// The numbers of a prompt and a text as one, with what the tokenizer puts around it and its end.
   ///
   /// Where the text ends with the eos token, or the tokenizer puts it there, it is given no further
