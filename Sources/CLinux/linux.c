@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -35,6 +36,8 @@ int pef_processor_count(void) {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
+
+void pef_map_large_memory(int byte_count) { mallopt(M_MMAP_THRESHOLD, byte_count); }
 
 int pef_vector_instructions(void) {
 #if defined(__x86_64__)

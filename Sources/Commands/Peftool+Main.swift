@@ -13,6 +13,7 @@ extension Peftool {
     signal(SIGPIPE, SIG_DFL)
     Interruption.install()
     raiseDescriptorLimit()
+    SystemMemory.takeBackWhatIsFreed()
     if let text = refusal(ofVerbIn: arguments) {
       writeToStandardError("peftool: \(text)\n")
       return exitCode(for: ValidationError(text)).rawValue

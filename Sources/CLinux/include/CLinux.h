@@ -16,6 +16,8 @@ int pef_rename_new(const char *from, const char *to);
 int pef_rename_exchange(const char *a, const char *b);
 /// The processors that this process may run on; at least 1.
 int pef_processor_count(void);
+/// Maps every piece of memory of so many bytes or more by itself: mallopt(3), M_MMAP_THRESHOLD.
+void pef_map_large_memory(int byte_count);
 
 /// The vector instructions that the processor and the kernel offer together: one of the values
 /// below.
