@@ -11,8 +11,13 @@ struct CrossEntropy: Sendable {
   private static let logitByteCount = 48 << 20
 
   /// The tokens whose logits are held at once.
-  static func tokenCount(vocabulary: Int) -> Int {
+  private static func tokenCount(vocabulary: Int) -> Int {
     max(48, logitByteCount / (4 * max(1, vocabulary)) / 12 * 12)
+  }
+
+  /// The logits that are held at once, of so many tokens.
+  static func logitCount(tokens: Int, vocabulary: Int) -> Int {
+    min(tokens, tokenCount(vocabulary: vocabulary)) * vocabulary
   }
 
   private var vocabulary: Int { head.projections[0].outputs }
@@ -22,7 +27,7 @@ struct CrossEntropy: Sendable {
   /// - Parameters:
   ///   - labels: the token that each row should have predicted.
   ///   - scale: what the sum of the losses is multiplied by; nil for the losses alone.
-  ///   - logits: room for `tokenCount` rows.
+  ///   - logits: rows without gaps, which are used for as many tokens at once.
   ///   - dh: the gradient of h, in memory of its own: an adapter of the head needs h until the end;
   ///     nil where nothing below the head is trained.
   func losses(

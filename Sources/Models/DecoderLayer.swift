@@ -68,9 +68,9 @@ package struct DecoderLayer: Sendable {
 
   /// Memory that all layers use in turn.
   struct Scratch: Sendable {
-    /// (N, hidden) each.
+    /// (N, hidden) each, in memory of their own.
     let h, dh: Rows
-    /// (N, F) each.
+    /// (N, F) each; these and all below are in one storage.
     let m, dm: Rows
     /// (N, heads·D) each.
     let dq, dk, dv, dOut: Rows
@@ -99,14 +99,24 @@ package struct DecoderLayer: Sendable {
   }
 
   /// Memory for the passes over so many tokens.
-  func makeScratch(_ count: Int) -> Scratch {
+  ///
+  /// - Parameter floatCount: the floats that there is room for between two layers.
+  func makeScratch(_ count: Int, atLeast floatCount: Int) -> Scratch {
     let (q, k) = (attention.heads * attention.headSize, attention.keyHeads * attention.headSize)
     let hidden = inputNorm.weight.columns
     let inner = gates.projections[0].outputs
+    let widths = [inner, inner, q, q, q, q, k, k]
+    // Each begins at a line of the cache.
+    let lengths = widths.map { (count * $0 + 15) / 16 * 16 }
+    let storage = Storage(max(floatCount, lengths.reduce(0, +)))
+    var start = 0
+    let rows = zip(widths, lengths).map { width, length in
+      defer { start += length }
+      return Rows(storage, start: start, count: count, columns: width, stride: width)
+    }
     return Scratch(
-      h: Rows(count, hidden), dh: Rows(count, hidden), m: Rows(count, inner),
-      dm: Rows(count, inner), dq: Rows(count, q), dk: Rows(count, q), dv: Rows(count, q),
-      dOut: Rows(count, q), foldedK: Rows(count, k), foldedV: Rows(count, k))
+      h: Rows(count, hidden), dh: Rows(count, hidden), m: rows[0], dm: rows[1], dq: rows[2],
+      dk: rows[3], dv: rows[4], dOut: rows[5], foldedK: rows[6], foldedV: rows[7])
   }
 
   /// The output, (N, hidden), from `kept.x`.
@@ -259,6 +269,11 @@ extension DecoderLayer.Kept {
 }
 
 extension DecoderLayer.Scratch {
+  /// Other rows in the memory of all but `h` and `dh`, for when no layer is computed.
+  func rows(of columns: Int, floatCount: Int) -> Rows {
+    Rows(m.storage, start: 0, count: floatCount / columns, columns: columns, stride: columns)
+  }
+
   /// The memory for the first tokens.
   func first(_ count: Int) -> DecoderLayer.Scratch {
     let tokens = 0..<count

@@ -19,10 +19,10 @@ extension LossPass {
       case .inputs: configuration.layerCount * hidden + layer
       case .nothing: layer
       }
-    let scratch = 5 * hidden + 2 * inner + 4 * queries + 2 * keys + 2 * rank + masked + 1
-    let logits =
-      min(tokens, CrossEntropy.tokenCount(vocabulary: configuration.vocabularySize))
-      * configuration.vocabularySize
+    let scratch = max(
+      tokens * (2 * inner + 4 * queries + 2 * keys),
+      CrossEntropy.logitCount(tokens: tokens, vocabulary: configuration.vocabularySize))
+    let others = 5 * hidden + 2 * rank + masked + 1
     let attention = Attention(
       heads: configuration.headCount, keyHeads: configuration.keyHeadCount,
       headSize: configuration.headSize, window: nil, scaling: 1)
@@ -33,6 +33,6 @@ extension LossPass {
           ? ProjectionGroup.droppingScratchCount(tokens: tokens) : ProjectionGroup.scratchCount,
         attention.scratchCount(length: longest))
     let tables = longest * configuration.headSize
-    return 4 * (tokens * (kept + scratch) + logits + tiles + tables)
+    return 4 * (tokens * (kept + others) + scratch + tiles + tables)
   }
 }

@@ -4,7 +4,8 @@ package import LinearAlgebra
 ///
 /// Peak memory in floats, for N tokens, Λ layers: Λ·N·(2·hidden + (2·heads + 2·keyHeads)·D + heads +
 /// 2·F + 2) kept for the backward pass (with checkpointed activations Λ·N·hidden and one layer's),
-/// N·(3·hidden + 2·F + …) of scratch, and a block of logits.
+/// N·5·hidden, and the larger of a layer's scratch, N·(2·F + (4·heads + 2·keyHeads)·D), and a block
+/// of logits.
 package final class LossPass: Sendable {
   private let model: Llama
   /// The most tokens of a batch.
@@ -21,6 +22,7 @@ package final class LossPass: Sendable {
   private let output: Rows
   /// (N, hidden) each: the rows with labels, their norms and gradients.
   private let labelled: (x: Rows, h: Rows, rho: Rows)
+  /// In the memory of the scratch: no layer is computed while they are there.
   private let logits: Rows
   private let rotary: RotaryEmbedding
   /// The lowest layer of which anything is trained, or the first where the embedding is: nothing is
@@ -52,11 +54,12 @@ package final class LossPass: Sendable {
       keeping == .everything
       ? model.layers.map { $0.makeKept(tokens) } : [model.layers[0].makeKept(tokens)]
     inputs = keeping == .inputs ? model.layers.map { _ in Rows(tokens, hidden) } : []
-    scratch = model.layers[0].makeScratch(tokens)
+    let logitCount = CrossEntropy.logitCount(
+      tokens: tokens, vocabulary: configuration.vocabularySize)
+    scratch = model.layers[0].makeScratch(tokens, atLeast: logitCount)
+    logits = scratch.rows(of: configuration.vocabularySize, floatCount: logitCount)
     output = Rows(tokens, hidden)
     labelled = (Rows(tokens, hidden), Rows(tokens, hidden), Rows(1, tokens))
-    let vocabulary = configuration.vocabularySize
-    logits = Rows(min(tokens, CrossEntropy.tokenCount(vocabulary: vocabulary)), vocabulary)
     rotary = RotaryEmbedding(
       configuration.rotary, headSize: configuration.headSize, count: longest)
     lowestTrained =

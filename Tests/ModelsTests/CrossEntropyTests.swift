@@ -75,7 +75,8 @@ private func lossGradient(_ z: [Double], _ label: Int) -> [Double] {
 
   @Test func aBlockOfLogitsHasRoomForSomeTokens() {
     // 48 MiB of logits, in twelves; at least 48 tokens whatever the vocabulary.
-    #expect(CrossEntropy.tokenCount(vocabulary: 128_256) == 96)
-    #expect(CrossEntropy.tokenCount(vocabulary: 1 << 30) == 48)
+    #expect(CrossEntropy.logitCount(tokens: 1000, vocabulary: 128_256) == 96 * 128_256)
+    #expect(CrossEntropy.logitCount(tokens: 1000, vocabulary: 1 << 30) == 48 << 30)
+    #expect(CrossEntropy.logitCount(tokens: 5, vocabulary: 128_256) == 5 * 128_256)
   }
 }
