@@ -30,9 +30,9 @@ struct Example: Sendable, CustomTestStringConvertible {
     return examples
   }
 
-  /// Whether a command printed what the document shows.
+  /// Whether a command printed what the document shows, which ends its line as a terminal does.
   func matches(_ printed: String) -> Bool {
-    var rest = Substring(printed)
+    var rest = Substring(printed.isEmpty || printed.hasSuffix("\n") ? printed : printed + "\n")
     var pieces = output.components(separatedBy: "…")[...]
     guard let first = pieces.popFirst(), rest.hasPrefix(first) else { return false }
     rest.removeFirst(first.count)
