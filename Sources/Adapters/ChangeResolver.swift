@@ -10,10 +10,13 @@ package struct ChangeResolver: Sendable {
   let base: BaseModel
   let adapter: Adapter
   let names: ModuleNames
+  /// Whether biases of `lora_B` stay with their updates: a module need not have a bias then.
+  private let leavesBiases: Bool
   var configuration: AdapterConfiguration { adapter.configuration }
 
-  package init(_ adapter: Adapter, base: BaseModel) {
+  package init(_ adapter: Adapter, base: BaseModel, leavesBiases: Bool = false) {
     self.adapter = adapter
+    self.leavesBiases = leavesBiases
     self.base = base
     names = ModuleNames(base)
   }
@@ -215,9 +218,10 @@ package struct ChangeResolver: Sendable {
     // AdaLoRA may have taken all of a module's ranks away.
     guard rank > 0 else { return }
     let layout = try layout(module, a, b, target, shape(of: target, in: result))
-    let d = LowRank(
+    var d = LowRank(
       a: a, b: b, e: e, rank: rank,
       scaling: try configuration.scaling(of: module.path, keptRank: rank), layout: layout)
+    if leavesBiases { d.bias = bias }
     try add(
       Change(update: try withMagnitude(d, magnitude, target)), to: target, from: a, into: &result)
     guard (bias != nil) == configuration.hasLoRABias else {
@@ -228,8 +232,19 @@ package struct ChangeResolver: Sendable {
             ? "has no lora_B.bias beside it, the configuration says lora_bias"
             : "is a bias of lora_B, the configuration says no lora_bias"))
     }
-    if let bias {
-      let target = try self.target(module.path, "bias", for: bias)
+    if let bias, leavesBiases {
+      guard bias.shape == [b.rowCount] else {
+        throw misfit(bias, "of shape [\(b.rowCount)]", target)
+      }
+    } else if let bias {
+      guard let target = names.tensor(module.path, "bias") else {
+        throw bias.at(
+          PeftoolError(
+            .unsupported,
+            "is a bias of lora_B, and '\(module.path.printable)' has none in "
+              + "\(base.checkpoint.path.printable) that it could be added to, as in PEFT; "
+              + "'generate' and 'evaluate' apply it beside the weights"))
+      }
       guard bias.shape == target.stored.shape else {
         throw misfit(bias, "of shape \(target.stored.shape.shapeText)", target)
       }

@@ -21,6 +21,8 @@ package struct LowRank: Sendable {
   /// Whether PEFT rounds d to the base's dtype before the sum in its default merge, too: so for
   /// embeddings and `target_parameters`.
   package var isRoundedByPEFT = false
+  /// The bias of `lora_B`, (out), where `ChangeResolver` has left it here.
+  package var bias: StoredTensor?
 
   /// How the factors lie to the tensor.
   package enum Layout: Equatable, Sendable {

@@ -26,6 +26,7 @@ package final class Llama: Sendable {
   /// - Parameters:
   ///   - checkpoint: the model's tensors, with its `config.json`; bitsandbytes' codes stay codes.
   ///   - training: what of it is trained; a module that is trained whole is asked no adapter for.
+  ///   - own: what is read in the place of the model's own tensors.
   ///   - adapter: the adapter of a linear layer, if it has one: by its path, its weight, and the
   ///     weight before it was quantized.
   /// - Throws: `unsupported` and `damaged` for a configuration or tensors that do not make up such a
@@ -35,13 +36,14 @@ package final class Llama: Sendable {
     _ checkpoint: Checkpoint,
     quantizing: Bool = false,
     training: TrainedWeights = .none,
+    replacing own: OwnTensors = .none,
     adapter: (
       _ module: String, _ weight: FrozenWeight, _ original: FrozenWeight
     ) throws(PeftoolError) -> LoRA? = { _, _, _ in nil }
   ) throws(PeftoolError) {
     let configuration = try LlamaConfiguration(of: checkpoint)
     try self.init(
-      configuration, ModelWeights(checkpoint, configuration, training), quantizing, adapter)
+      configuration, ModelWeights(checkpoint, configuration, training, own), quantizing, adapter)
   }
 
   private init(

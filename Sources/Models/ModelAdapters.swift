@@ -8,8 +8,11 @@ import Tensors
 ///
 /// One LoRA or DoRA adapter is applied as it is; of several LoRA adapters each module gets the sum,
 /// as one pair of the ranks of all. Module paths, ranks and shapes are checked as a merge checks
-/// them. What an adapter changes besides linear layers is refused: `peftool merge` folds it in.
+/// them. The whole tensors and the rows of the embedding that one adapter alone has are taken in the
+/// place of the model's. What else it may change is refused: `peftool merge` folds it in.
 package struct ModelAdapters: Sendable {
+  /// What the adapter has in the place of the model's own tensors.
+  package let own: OwnTensors
   /// The pairs by the paths of their modules.
   private let pairs: [ExactName: LoRA]
   /// The first file of each pair, for messages.
@@ -23,17 +26,20 @@ package struct ModelAdapters: Sendable {
   ///   - weights: what the whole change of each adapter is multiplied by.
   ///   - dropout: the share of their inputs that they leave out where they are trained on.
   /// - Throws: `different` where an adapter does not fit the model; `unsupported` where it changes
-  ///   more than linear layers, where its base was changed at its start, and for DoRA beside
-  ///   another adapter or with a weight other than 1; `io`, `damaged`.
+  ///   what is neither a linear layer nor its own tensor, where its base was changed at its start,
+  ///   and for DoRA and own tensors beside another adapter or with a weight other than 1; `io`,
+  ///   `damaged`.
   package init(
     _ adapters: [Adapter], weights: [Double], for checkpoint: Checkpoint, dropout: Double = 0
   ) throws(PeftoolError) {
     precondition(adapters.count == weights.count, "a weight an adapter")
     guard !adapters.isEmpty else {
-      (pairs, paths, notes) = ([:], [:], [])
+      (own, pairs, paths, notes) = (.none, [:], [:], [])
       return
     }
     let base = try BaseModel(checkpoint.adaptable)
+    let isSole = adapters.count == 1 && weights[0] == 1
+    var own = OwnTensors()
     var parts: [ExactName: [Part]] = [:]
     for (adapter, weight) in zip(adapters, weights) {
       do throws(PeftoolError) {
@@ -41,11 +47,13 @@ package struct ModelAdapters: Sendable {
       } catch {
         throw error.at(path: adapter.checkpoint.adapterConfigPath ?? adapter.path)
       }
-      let found = ChangeResolver(adapter, base: base).resolve(maximumFaultCount: 1)
+      let found = ChangeResolver(adapter, base: base, leavesBiases: true)
+        .resolve(maximumFaultCount: 1)
       if let fault = found.faults.first { throw fault }
       for (name, resolved) in found.changes.sorted(by: { $0.key.string < $1.key.string }) {
-        guard let part = try Part(resolved, weight: weight) else { continue }
-        if part.magnitude != nil, adapters.count > 1 || weight != 1 {
+        if isSole { try own.add(resolved, of: base) }
+        guard let part = try Part(resolved, weight: weight, isSole: isSole) else { continue }
+        if part.magnitude != nil, !isSole {
           throw part.low.a.at(
             PeftoolError(
               .unsupported,
@@ -58,6 +66,7 @@ package struct ModelAdapters: Sendable {
     }
     var pairs: [ExactName: LoRA] = [:]
     for (module, parts) in parts { pairs[module] = try Self.pair(parts, dropout: dropout) }
+    self.own = own
     self.pairs = pairs
     paths = parts.compactMapValues { $0.first?.low.a.path }
     notes = adapters.flatMap { $0.ignored(for: "a running model") }
@@ -79,7 +88,7 @@ package struct ModelAdapters: Sendable {
       path: paths[ExactName(first)])
   }
 
-  fileprivate static let wayOut = "'peftool merge' folds the adapter into the model"
+  static let wayOut = "'peftool merge' folds the adapter into the model"
 
   private static func refuseMutation(
     _ configuration: AdapterConfiguration
@@ -119,13 +128,23 @@ package struct ModelAdapters: Sendable {
     }
     let rank = parts.reduce(0) { $0 + $1.low.rank }
     let low = parts[0].low
+    var bias: TrainableParameter?
+    for part in parts {
+      guard let own = part.low.bias else { continue }
+      let sum = bias ?? TrainableParameter(own.info.name, Rows(1, own.info.elementCount))
+      let factor = isAlone ? 1 : Float(part.scaling)
+      for (place, value) in try own.values(Float.self).enumerated() {
+        sum.values[0, place] += factor * value
+      }
+      bias = sum
+    }
     return LoRA(
       a: TrainableParameter(low.a.info.name, Rows(a, columns: a.count / rank)),
       b: TrainableParameter(low.b.info.name, Rows(b, columns: b.count / rank)),
       magnitude: try parts[0].magnitude.map { (magnitude) throws(PeftoolError) in
         let values = try magnitude.values(Float.self)
         return TrainableParameter(magnitude.info.name, Rows(values, columns: values.count))
-      }, scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
+      }, bias: bias, scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
   }
 }
 
@@ -136,10 +155,13 @@ private struct Part {
   /// The factor on B·A, the adapter's weight in it.
   let scaling: Double
 
-  /// Takes a change; nil where it changes nothing.
+  /// Takes a change; nil where it has no low-rank update.
   ///
-  /// - Throws: `unsupported` for a change that is no low-rank update of a linear layer.
-  init?(_ resolved: ChangeResolver.Resolved, weight: Double) throws(PeftoolError) {
+  /// - Throws: `unsupported` for a change that is no low-rank update of a linear layer, but for what
+  ///   a sole adapter has in the place of a tensor or its rows.
+  init?(
+    _ resolved: ChangeResolver.Resolved, weight: Double, isSole: Bool
+  ) throws(PeftoolError) {
     let change = resolved.change
     func refused(_ tensor: StoredTensor, _ what: String) -> PeftoolError {
       tensor.at(
@@ -147,18 +169,17 @@ private struct Part {
           .unsupported, "\(what), which is not applied beside the weights; \(ModelAdapters.wayOut)")
       )
     }
-    if let own = change.own {
-      // PEFT saves embeddings along whether they were trained or not.
-      guard try own.isSame(as: resolved.target.stored) else {
-        throw refused(own, "takes the place of '\(resolved.target.name.printable)'")
-      }
+    if let own = change.own, !isSole, try !own.isSame(as: resolved.target.stored) {
+      throw refused(own, "takes the place of '\(resolved.target.name.printable)'")
     }
     switch change.update {
     case nil: return nil
+    case .replaceRows where isSole: return nil
     case .lowRank(let low) where low.layout == .plain && !change.isUpdateShared:
       (self.low, magnitude) = (low, nil)
     case .dora(let low, let magnitude, .rows)
     where low.layout == .plain && !change.isUpdateShared:
+      if let bias = low.bias { throw refused(bias, "is a bias of lora_B beside DoRA") }
       (self.low, self.magnitude) = (low, magnitude)
     case .lowRank(let low), .dora(let low, _, _):
       throw refused(low.a, "changes '\(resolved.target.name.printable)', no linear layer alone")
@@ -177,7 +198,9 @@ extension Llama {
   package convenience init(
     _ checkpoint: Checkpoint, adapters: ModelAdapters
   ) throws(PeftoolError) {
-    try self.init(checkpoint) { (module, _, _) in adapters.pair(of: module) }
+    try self.init(checkpoint, replacing: adapters.own) { (module, _, _) in
+      adapters.pair(of: module)
+    }
     try adapters.checkAllUsed(by: self)
   }
 }

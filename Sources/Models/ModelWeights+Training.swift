@@ -1,5 +1,7 @@
+import Adapters
 import Checkpoints
 import Files
+import Tensors
 
 // Which of the weights that are read are trained.
 extension ModelWeights {
@@ -66,40 +68,67 @@ extension ModelWeights {
       return .whole(
         try makeTrained(module, whole: table, alsoIn: isTied ? TrainedWeights.head : nil))
     }
-    guard !training.tokens.isEmpty else { return .frozen(table) }
+    // Rows of an adapter that is not trained are the model's.
+    let isTrained = !training.tokens.isEmpty
+    let tokens = isTrained ? training.tokens : own.tokens
+    guard !tokens.isEmpty else { return .frozen(table) }
+    if isTrained { try checkTokens(configuration) }
+    let parameter = TrainableParameter(TrainedWeight.rowsName, try rows(of: tokens, from: table))
+    if isTrained {
+      trainedWeights.append(
+        TrainedWeight(parameter, shape: [tokens.count, configuration.hiddenSize]))
+    }
+    return .rows(table, TrainedRows(parameter, tokens: tokens))
+  }
+
+  /// Refuses tokens whose rows cannot be trained.
+  ///
+  /// - Throws: as `table`.
+  private func checkTokens(_ configuration: LlamaConfiguration) throws(PeftoolError) {
+    let count = configuration.vocabularySize
     for token in training.tokens {
-      guard (0..<table.outputs).contains(token) else {
+      guard (0..<count).contains(token) else {
         throw PeftoolError(
           .different,
-          "has no token \(token) (--trainable-tokens): its embedding has \(table.outputs)",
+          "has no token \(token) (--trainable-tokens): its embedding has \(count)",
           path: checkpoint.path)
       }
-      guard isTied || token != configuration.paddingRow else {
+      guard configuration.isTied || token != configuration.paddingRow else {
         throw PeftoolError(
           .unsupported,
           "token \(token) is its pad_token_id, whose row of the embedding gets no gradient "
             + "(--trainable-tokens)", path: checkpoint.path)
       }
     }
-    let rows = Rows(training.tokens.count, table.inputs)
-    for (place, token) in training.tokens.enumerated() {
-      table.widen(
-        rows: token..<token + 1, columns: 0..<table.inputs, into: rows.rows(place..<place + 1))
+  }
+
+  /// The rows of some tokens: the adapter's where it has them, or else the table's.
+  ///
+  /// - Throws: as `StoredTensor.values`.
+  private func rows(of tokens: [Int], from table: FrozenWeight) throws(PeftoolError) -> Rows {
+    let rows = Rows(tokens.count, table.inputs)
+    let known = try own.rows?.tensor.values(Float.self) ?? []
+    for (place, token) in tokens.enumerated() {
+      let row = rows.rows(place..<place + 1)
+      if let own = own.tokens.firstIndex(of: token) {
+        row.copy(from: Array(known[own * table.inputs..<(own + 1) * table.inputs]))
+      } else {
+        table.widen(rows: token..<token + 1, columns: 0..<table.inputs, into: row)
+      }
     }
-    let parameter = TrainableParameter(TrainedWeight.rowsName, rows)
-    trainedWeights.append(TrainedWeight(parameter, shape: [rows.count, rows.columns]))
-    return .rows(table, TrainedRows(parameter, tokens: training.tokens))
+    return rows
   }
 
   /// The output embedding that is the input embedding's table, with an adapter where that is frozen.
   ///
   /// - Throws: `unsupported` for an adapter of a table that is trained at the other end; what
-  ///   `adapter` throws.
+  ///   `adapter` throws; `different` where the file has another table for the head.
   mutating func tiedHead(
     _ table: ModuleWeight, _ adapter: (FrozenWeight) throws(PeftoolError) -> LoRA?
   ) throws(PeftoolError) -> Projection {
     let module = TrainedWeights.head
     modules.append(module)
+    try checkCopy(of: TrainedWeights.embedding, as: module)
     switch table {
     case .frozen(let weight):
       return Projection(module, weight, adapter: try adapter(weight))
@@ -113,6 +142,22 @@ extension ModelWeights {
       }
       return Projection(module, table)
     }
+  }
+
+  /// Refuses a weight that is not the one that `config.json` ties it to: transformers would load
+  /// both.
+  ///
+  /// - Throws: `different`, `io`.
+  private func checkCopy(of module: String, as other: String) throws(PeftoolError) {
+    guard let copy = checkpoint[other + ".weight"], let tensor = checkpoint[module + ".weight"]
+    else { return }
+    let stored = StoredTensor(copy, in: checkpoint.source)
+    guard try !stored.isSame(as: StoredTensor(tensor, in: checkpoint.source)) else { return }
+    throw stored.at(
+      PeftoolError(
+        .different,
+        "is not the same as \(tensor.name), and config.json ties them (tie_word_embeddings): "
+          + "false there has each used as it is"))
   }
 }
 

@@ -9,6 +9,8 @@ struct ModelWeights {
   let checkpoint: Checkpoint
   /// What is trained.
   let training: TrainedWeights
+  /// What is read in the place of the model's own tensors.
+  let own: OwnTensors
   /// The weights that are trained, in the order in which they were read.
   var trainedWeights: [TrainedWeight] = []
   /// The modules whose weights have been read.
@@ -18,10 +20,12 @@ struct ModelWeights {
 
   /// - Throws: as `QuantizedWeight.all`.
   init(
-    _ checkpoint: Checkpoint, _ configuration: LlamaConfiguration, _ training: TrainedWeights
+    _ checkpoint: Checkpoint, _ configuration: LlamaConfiguration, _ training: TrainedWeights,
+    _ own: OwnTensors
   ) throws(PeftoolError) {
     self.checkpoint = checkpoint
     self.training = training
+    self.own = own
     var quantized: [ExactName: QuantizedWeight] = [:]
     for weight in try QuantizedWeight.all(in: checkpoint) {
       quantized[ExactName(weight.codes.name)] = weight
@@ -38,8 +42,10 @@ struct ModelWeights {
     _ name: String, _ outputs: Int, _ inputs: Int
   ) throws(PeftoolError) -> FrozenWeight {
     let tensor = try tensor(name)
-    if let weight = quantized[ExactName(name)] {
-      for name in weight.names { unused.remove(ExactName(name)) }
+    let weight = quantized[ExactName(name)]
+    for name in weight?.names ?? [] { unused.remove(ExactName(name)) }
+    if let own = try own(name, [outputs, inputs]) { return own }
+    if let weight {
       try check(tensor, weight.shape, [outputs, inputs])
       return try placed(tensor) { () throws(PeftoolError) in
         try FrozenWeight(weight, in: checkpoint.source)
@@ -56,11 +62,29 @@ struct ModelWeights {
   /// - Throws: as `matrix`.
   mutating func vector(_ name: String, _ count: Int) throws(PeftoolError) -> Rows {
     let tensor = try tensor(name)
+    if let own = try own(name, [count]) { return Rows(own.values, columns: count) }
     try check(tensor, tensor.shape, [count])
     let values = try placed(tensor) { () throws(PeftoolError) in
       try FrozenWeight(tensor, in: checkpoint.source).values
     }
     return Rows(values, columns: count)
+  }
+
+  /// What an adapter has in the place of a tensor.
+  ///
+  /// - Throws: as `matrix`.
+  private func own(_ name: String, _ shape: [Int]) throws(PeftoolError) -> FrozenWeight? {
+    guard let tensor = own.values[ExactName(name)] else { return nil }
+    do throws(PeftoolError) {
+      guard tensor.shape == shape else {
+        throw PeftoolError(
+          .different,
+          "has shape \(tensor.shape.shapeText), the model's '\(name)' \(shape.shapeText)")
+      }
+      return try FrozenWeight(tensor.info, in: tensor.source)
+    } catch {
+      throw tensor.at(error)
+    }
   }
 
   /// Refuses tensors that the model has no use for.

@@ -139,7 +139,7 @@ private func pair(_ module: String, _ a: [Int], _ b: [Int]) -> [Values] {
       "the configuration says lora_bias", fields: #""r": 2, "lora_bias": true"#,
       pair(q, [2, 4], [6, 2]))
     try expectRefusal(
-      "matches no tensor '\(q).bias'", fields: #""r": 2, "lora_bias": true"#,
+      "is a bias of lora_B, and '\(q)' has none in ", fields: #""r": 2, "lora_bias": true"#,
       pair(q, [2, 4], [6, 2]) + [bias])
   }
 

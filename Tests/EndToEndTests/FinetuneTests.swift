@@ -190,6 +190,38 @@ private func writeTokens(
     }
   }
 
+  /// What an adapter has besides its factors is gone on with and applied, as it was saved.
+  @Test(arguments: [
+    ["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"], ["--lora-bias"],
+  ])
+  func whatIsTrainedBesidesIsUsedAgain(options: [String]) throws {
+    let place = try Workplace()
+    let chat = Repository.sample("generation/tiny-chat")
+    let data = Repository.sample("generation/sailor.jsonl")
+    func run(_ arguments: [String]) throws -> Run {
+      let run = try place.run(arguments)
+      #expect(run.status == 0, "\(run.errors)")
+      return run
+    }
+    let finetune = ["finetune", chat, "--data", data, "--quiet"]
+    _ = try run(finetune + options + ["-o", "a", "--max-steps", "30", "--learning-rate", "0.01"])
+    // The rate of the first step is 0.
+    _ = try run(finetune + ["--adapter", "a", "-o", "b", "--max-steps", "1", "--warmup", "5"])
+    let name = "adapter_model.safetensors"
+    #expect(try place.bytes("a/\(name)") == place.bytes("b/\(name)"))
+    let more = finetune + ["--adapter", "a", "-o", "c", "--max-steps", "1", "--json"]
+    let first = try #require(try number("firstLoss", run(more)))
+    let evaluate = ["evaluate", chat, "--data", data, "--json"]
+    let loss = try #require(try number("loss", run(evaluate + ["--adapter", "a"])))
+    #expect(abs(loss - first) < 1e-5 * first)
+    #expect(loss < (try #require(try number("loss", run(evaluate)))) / 2)
+  }
+
+  private func number(_ key: String, _ run: Run) throws -> Double? {
+    let object = try JSONSerialization.jsonObject(with: Data(run.text.utf8)) as? [String: Any]
+    return object?[key] as? Double
+  }
+
   @Test func aPageShowsTextsOfBeforeAndAfter() throws {
     let place = try Workplace()
     let turn = "<|im_start|>user\\nWhat is a weight?<|im_end|>\\n<|im_start|>assistant\\n"

@@ -3,6 +3,7 @@ import Checkpoints
 import Files
 import Fixtures
 import Foundation
+import LinearAlgebra
 import Testing
 
 @testable import Models
@@ -71,9 +72,10 @@ import Testing
 
   @Test(arguments: [
     (["dora", "lora"], "is of DoRA, which is applied alone and with weight 1"),
-    (["save-modules"], "'peftool merge' folds the adapter into the model"),
+    (["save-modules", "lora"], "'peftool merge' folds the adapter into the model"),
+    (["save-modules", "lora"], "takes the place of 'lm_head.weight'"),
     (["ia3"], "holds factors of (IA)³, which is not applied beside the weights"),
-    (["trainable-tokens"], "holds rows of an embedding, which is not applied beside the weights"),
+    (["trainable-tokens", "lora"], "holds rows of an embedding, which is not applied beside the weights"),
     (["embedding"], "no linear layer alone, which is not applied beside the weights"),
     (["pissa-mutated"], "which changed the base before training"),
     (["layer-replication"], "has layer_replication; 'peftool merge' folds the adapter"),
@@ -84,14 +86,41 @@ import Testing
     #expect(!found.contains("\n"))
   }
 
+  /// Own tensors, rows of the embedding and biases, beside the weights and merged in F32.
   @Test(arguments: [
-    ("bias-all", "takes the place of 'model.layers.0.self_attn."),
-    ("lora-bias", "changes a bias, which is not applied beside the weights"),
+    ("llama-f32", "save-modules"), ("llama-f32", "trainable-tokens"), ("qwen2-f32", "bias-all"),
+    ("qwen2-f32", "lora-bias"), ("llama-f32", "lora"), ("llama-f32", "dora"),
   ])
-  func biasesAreRefused(adapter: String, reason: String) throws {
-    let found = try #require(refusal([adapter], base: "bases/qwen2-f32"))
-    #expect(found.contains(reason), "\(found)")
-    #expect(found.contains("'peftool merge' folds the adapter into the model"), "\(found)")
+  func besideTheWeightsAndMergedAreTheSame(base: String, name: String) throws {
+    let model = try load([name], base: "bases/\(base)")
+    let checkpoint = try Checkpoint(opening: Self.sample("bases/\(base)"))
+    let plan = try MergePlan(
+      checkpoint, [Adapter(opening: Self.sample("adapters/\(name)"))], .init(weights: [1]))
+    let merged = try Llama(
+      checkpoint.viewed(through: MergedSource(plan), config: plan.base.config))
+    let tokens: [Int32] = [1, 7, 100, 42, 7, 3]
+    let team = ThreadTeam(count: 1)
+    let logits = [model, merged, try Llama(checkpoint)].map { model in
+      LossPass(model, team: team, tokens: 6, longest: 6, keeping: .nothing)
+        .logits(
+          TokenBatch([(tokens, tokens.map { _ in true })]), after: Array(tokens.indices)
+        ).values
+    }
+    let scale = logits[1].map(abs).max() ?? 0
+    #expect(zip(logits[0], logits[1]).allSatisfy { abs($0 - $1) < 2e-5 * scale })
+    #expect(zip(logits[0], logits[2]).contains { abs($0 - $1) > 1e-3 * scale })
+  }
+
+  @Test func aBiasIsAddedWhereTheModelHasNone() throws {
+    let model = try load(["lora-bias"], base: "bases/llama-f32")
+    let (_, adapter) = try #require(model.adapters.first)
+    let bias = try #require(adapter.bias)
+    #expect(bias.name.hasSuffix("lora_B.bias") && bias.values.values.contains { $0 != 0 })
+    let sum = try load(["lora-bias", "lora-bias"], weights: [0.5, 2], base: "bases/llama-f32")
+    let added = try #require(sum.adapters.first?.adapter.bias).values.values
+    for (one, both) in zip(bias.values.values, added) {
+      #expect(abs(both - 2.5 * adapter.scaling * one) < 1e-6)
+    }
   }
 
   @Test func doraHasNoWeight() throws {

@@ -81,8 +81,29 @@ import Testing
     let tied = TinyModel(fields: #""mlp_bias": true, "tie_word_embeddings": true"#).config
     let model = try load(tied) { tensors in
       tensors.append(Values("model.layers.0.self_attn.rotary_emb.inv_freq", [2], [1, 1]))
+      tieHead(&tensors)
     }
     #expect(model.head.projections[0].weight.values == model.embedding.table.values)
+  }
+
+  @Test func aHeadThatIsNotTheTableItIsTiedToIsRefused() throws {
+    let tied = TinyModel(fields: #""mlp_bias": true, "tie_word_embeddings": true"#).config
+    let error = try refused(tied) { tensors in
+      tieHead(&tensors, isSame: false)
+    }
+    #expect(error.kind == .different && error.tensor == "lm_head.weight")
+    #expect(error.reason.contains("is not the same as model.embed_tokens.weight"))
+  }
+
+  /// Gives the head the embedding's values, or all but one of them.
+  private func tieHead(_ tensors: inout [Values], isSame: Bool = true) {
+    tensors.removeAll { $0.name == "lm_head.weight" }
+    guard let table = tensors.first(where: { $0.name == "model.embed_tokens.weight" }) else {
+      return
+    }
+    var bytes = table.bytes
+    if !isSame { bytes[0] ^= 1 }
+    tensors.append(Values("lm_head.weight", table.shape, bytes: bytes, dtype: table.dtype))
   }
 
   @Test func aDtypeWithoutMathsIsRefused() throws {

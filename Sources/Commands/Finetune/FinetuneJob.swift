@@ -42,9 +42,11 @@ struct FinetuneJob {
     evaluationData =
       command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
     let start = try StartingAdapter(command, for: checkpoint)
-    let weights = try command.weights.weights(ofModel: command.model)
+    let weights = try start.trainedWeights(
+      besides: command.weights.weights(ofModel: command.model))
     let model = try Llama(
-      checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights
+      checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights,
+      replacing: start.own
     ) { (module, weight, original) throws(PeftoolError) in
       do throws(PeftoolError) {
         return try start.adapter(of: module, weight, original: original)

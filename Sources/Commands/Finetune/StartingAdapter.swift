@@ -8,7 +8,7 @@ import Training
 /// What training begins with: an adapter that is made for it, or one that there is.
 enum StartingAdapter {
   case new(AdapterDesign)
-  case existing(ModelAdapters, configuration: JSON, path: String)
+  case existing(ModelAdapters, configuration: JSON, modulesToSave: [String], path: String)
 
   /// Opens the adapter that the options name, or takes their design.
   ///
@@ -43,7 +43,32 @@ enum StartingAdapter {
       configuration: try configuration.replacing([
         ("lora_dropout", .number(dropout)),
         ("base_model_name_or_path", .string(command.model)), ("inference_mode", .bool(true)),
-      ]), path: path)
+      ]), modulesToSave: adapter.configuration.modulesToSave, path: path)
+  }
+
+  /// What the adapter has in the place of the model's own tensors.
+  var own: OwnTensors {
+    if case .existing(let pairs, _, _, _) = self { pairs.own } else { .none }
+  }
+
+  /// The model's own weights that are trained: those that the adapter has, and what is asked for.
+  ///
+  /// - Throws: `unsupported` where the adapter has tensors of its own that would be left as they are
+  ///   and out of what is saved.
+  func trainedWeights(besides weights: TrainedWeights) throws(PeftoolError) -> TrainedWeights {
+    guard case .existing(let pairs, _, let modules, let path) = self else { return weights }
+    let all = TrainedWeights(
+      modules: weights.modules + modules.filter { !weights.modules.contains($0) },
+      tokens: pairs.own.tokens + weights.tokens)
+    for name in pairs.own.names {
+      guard let dot = name.lastIndex(of: "."), all.contains(String(name[..<dot])) else {
+        throw PeftoolError(
+          .unsupported,
+          "takes the place of '\(name.printable)', which its modules_to_save does not name: "
+            + "--modules-to-save would train it, and nothing else would keep it", path: path)
+      }
+    }
+    return all
   }
 
   /// The adapter of a layer.
@@ -54,7 +79,7 @@ enum StartingAdapter {
   ) throws(PeftoolError) -> LoRA? {
     switch self {
     case .new(let design): try design.adapter(of: module, weight, original: original)
-    case .existing(let pairs, _, _): pairs.pair(of: module)
+    case .existing(let pairs, _, _, _): pairs.pair(of: module)
     }
   }
 
@@ -103,7 +128,7 @@ enum StartingAdapter {
             path: path)
         }
       }
-    case .existing(let pairs, _, let path):
+    case .existing(let pairs, _, _, let path):
       try pairs.checkAllUsed(by: model)
       guard !model.adapters.isEmpty else {
         throw PeftoolError(.different, "changes no linear layer", path: path)
@@ -120,14 +145,14 @@ enum StartingAdapter {
     switch self {
     case .new(let design):
       design.json(modules: model.adapters.map(\.module), base: base, others: others)
-    case .existing(_, let configuration, _):
+    case .existing(_, let configuration, _, _):
       try configuration.replacing(others.sorted { $0.key < $1.key })
     }
   }
 
   /// The path of an adapter that there is.
   private var existingPath: String? {
-    if case .existing(_, _, let path) = self { path } else { nil }
+    if case .existing(_, _, _, let path) = self { path } else { nil }
   }
 
   /// Whether magnitudes are trained.

@@ -25,9 +25,10 @@ struct GenerateCommand: ParsableCommand {
         echo 'Once upon a time' | peftool generate tiny-chat --temperature 0.8 --seed 7
 
       --adapter: LoRA, rsLoRA, DoRA or AdaLoRA of PEFT, applied beside the weights: nothing is \
-      merged, and the numbers are those of the merged model before any rounding. Several LoRA \
-      adapters are added up, each times its weight. An adapter that changes more than linear \
-      layers is refused: `merge` folds it in.
+      merged, and the numbers are those of the merged model before any rounding. What one adapter \
+      has in the place of the model's own (modules_to_save, biases, trained tokens) is taken, too. \
+      Several LoRA adapters are added up, each times its weight. Other changes, such as those of \
+      (IA)3, are refused: `merge` folds them in.
 
       --chat puts the prompt as the user's message into the model's chat template, and ends where \
       the assistant's turn ends; --chat-template names the family where the model's template is \
