@@ -75,7 +75,10 @@ import Testing
     (["save-modules", "lora"], "'peftool merge' folds the adapter into the model"),
     (["save-modules", "lora"], "takes the place of 'lm_head.weight'"),
     (["ia3"], "holds factors of (IA)³, which is not applied beside the weights"),
-    (["trainable-tokens", "lora"], "holds rows of an embedding, which is not applied beside the weights"),
+    (
+      ["trainable-tokens", "lora"],
+      "holds rows of an embedding, which is not applied beside the weights"
+    ),
     (["embedding"], "no linear layer alone, which is not applied beside the weights"),
     (["pissa-mutated"], "which changed the base before training"),
     (["layer-replication"], "has layer_replication; 'peftool merge' folds the adapter"),
