@@ -217,14 +217,14 @@ def print_rates(trial, bare_runs, runs):
 
 
 def measure_lengths(model, folder, options):
-    """The peak of one step on one text of each length. PEFT's moments come after its peak."""
+    """The peak on one text of each length; of two steps, for PEFT's second takes more."""
     names = ["peftool LoRA", "peftool, computed twice",
              *(f"PEFT F32 {method}" for method in options.peft)]
     print(f"{'tokens':>8}" + "".join(f"{name:>26}" for name in names)
           + "   (peak, and more than the row above for each token)")
     last = {}
     for tokens in options.lengths:
-        trial = Trial(model, folder, 1, tokens, 1, options.threads)
+        trial = Trial(model, folder, 1, tokens, 2, options.threads)
         peaks = [trial.peftool("--checkpoint-activations", when).peak_bytes
                  for when in ("off", "on")]
         peaks += [trial.peft(*(["--dora"] if method == "dora" else [])).peak_bytes

@@ -4,8 +4,9 @@
     learn_task.py MODEL [--folder .build/benchmarks/learn] [--steps 300] [--questions 64]
 
 MODEL is a Hugging Face directory, such as `peftool convert --dtype bf16` makes of
-Samples/smollm2's. The task is an invented verb: what has been "zorped" stands in reverse order. Its
-rows are drawn from a seed; those that are asked afterwards are none of those that were learnt.
+Samples/smollm2's. The task is an invented verb: what has been "zorped" stands in reverse order, and
+each letter for another, always the same. Its rows are drawn from a seed; those that are asked
+afterwards are none of those that were learnt.
 
 LoRA and DoRA of rank 8 on all linear layers are trained by peftool finetune and by PEFT in F32, on
 the same batches, from the same adapter, with the same settings. Then both are asked: loss on
@@ -42,9 +43,12 @@ METHODS = {"LoRA": [], "DoRA": ["--dora"]}
 def examples(count):
     """Distinct rows of the task."""
     rng, words = random.Random(SEED), {}
+    letters = string.ascii_lowercase
+    cipher = str.maketrans(letters, "".join(rng.sample(letters, len(letters))))
     while len(words) < count:
-        words[" ".join(rng.sample(string.ascii_lowercase, LETTERS))] = None
-    return [{"prompt": f"Zorp {word} :", "completion": f" {word[::-1]}"} for word in words]
+        words[" ".join(rng.sample(letters, LETTERS))] = None
+    return [{"prompt": f"Zorp {word} :", "completion": f" {word[::-1].translate(cipher)}"}
+            for word in words]
 
 
 def write_lines(path, rows):
