@@ -25,8 +25,14 @@ __attribute__((always_inline)) static inline void tile(
 #pragma clang loop unroll(full)
     for (size_t p = 0; p < panels; p++)
       sums[i][p] = (vector)0.0f;
+  // Results that are added to are seldom in the first cache.
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (size_t p = 0; p < panels; p++) __builtin_prefetch(c + i * c_row + p * PEF_PANEL, 1);
   // Three rows a base: what an address of the processor's can add up.
   const float *bases[4] = {a, a + 3 * a_row, a + 6 * a_row, a + 9 * a_row};
+#pragma clang loop unroll_count(4)
   for (size_t l = 0; l < k; l++, b += b_row) {
 #pragma clang loop unroll(full)
     for (size_t i = 0; i < rows; i++) {
@@ -105,17 +111,29 @@ __attribute__((always_inline)) static inline void gemm(
   }
 }
 
+// The usual product, of rows as they lie and of panels, with the distances known: fewer
+// instructions, which tells where two threads share a core.
+__attribute__((always_inline)) static inline void gemm_known(
+    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate,
+    const size_t rows, const size_t panels) {
+  if (a_column == 1 && b_row == PEF_PANEL)
+    gemm(c, c_row, a, a_row, 1, b, PEF_PANEL, b_panel, m, n, k, accumulate, rows, panels);
+  else
+    gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, rows, panels);
+}
+
 #if defined(__x86_64__)
 __attribute__((target("arch=x86-64-v4"))) static void gemm_v4(
     float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
     size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
-  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 12, 2);
+  gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 12, 2);
 }
 
 __attribute__((target("arch=x86-64-v3"))) static void gemm_v3(
     float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
     size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
-  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 6, 1);
+  gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 6, 1);
 }
 #endif
 
@@ -132,7 +150,7 @@ void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a
     return;
   }
 #endif
-  gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 4, 1);
+  gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 4, 1);
 }
 
 PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *restrict x,
