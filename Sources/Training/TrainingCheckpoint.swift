@@ -51,6 +51,16 @@ package struct TrainingCheckpoint {
     try output.commit()
   }
 
+  /// A setting that the last checkpoint was made with, if it is a text.
+  ///
+  /// - Throws: `damaged`, `io`.
+  package static func setting(_ key: String, in folder: String) throws(PeftoolError) -> String? {
+    guard let step = try steps(in: folder).first else { return nil }
+    let state = try JSON(opening: Folder.path(path(folder, step: step), stateName))
+    guard case .string(let value) = state["settings"]?[key] else { return nil }
+    return value
+  }
+
   /// Brings a trainer to the state after a step; gives what the run has left there.
   ///
   /// - Throws: `different` where the checkpoint is of another adapter, `damaged`, `io`.

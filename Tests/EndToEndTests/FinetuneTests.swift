@@ -222,6 +222,27 @@ private func writeTokens(
     return object?[key] as? Double
   }
 
+  /// Llama 3.2's system message has the day in it, which is another one 26 hours to the west.
+  @Test func aRunGoesOnWithTheDayOnWhichItBegan() throws {
+    let place = try Workplace()
+    let messages = [("user", "Hi"), ("assistant", "Ho")].map { role, text in
+      "{\"role\": \"\(role)\", \"content\": \"\(text)\"}"
+    }
+    try place.write("d.jsonl", "{\"messages\": [\(messages.joined(separator: ", "))]}\n")
+    let command =
+      "peftool finetune \(Repository.sample("generation/tiny-chat")) --data d.jsonl --quiet "
+      + "--chat-template llama3.2 --max-steps 2 --save-every 1 -o"
+    let whole = try place.shell("TZ=AAA-14 \(command) whole")
+    #expect(whole.status == 0, "\(whole.errors)")
+    let rest = try place.shell(
+      "cp -r whole out && rm out/adapter_* && TZ=AAA12 \(command) out --resume")
+    #expect(rest.status == 0, "\(rest.errors)")
+    let name = "adapter_model.safetensors"
+    #expect(try place.bytes("whole/\(name)") == place.bytes("out/\(name)"))
+    #expect(try place.shell("TZ=AAA12 \(command) other").status == 0)
+    #expect(try place.bytes("whole/\(name)") != place.bytes("other/\(name)"))
+  }
+
   @Test func aPageShowsTextsOfBeforeAndAfter() throws {
     let place = try Workplace()
     let turn = "<|im_start|>user\\nWhat is a weight?<|im_end|>\\n<|im_start|>assistant\\n"

@@ -10,13 +10,15 @@ extension FinetuneCommand {
   ///
   /// - Throws: `io`.
   func fingerprint(
-    model: String, _ data: TokenExamples, _ settings: TrainingRun.Settings, stepCount: Int
+    model: ModelFingerprint, _ data: TokenExamples, day: String?,
+    _ settings: TrainingRun.Settings, stepCount: Int
   ) throws(PeftoolError) -> JSON {
-    var members: [JSON.Member] = [.init("model", .string(model))]
+    var members: [JSON.Member] = [.init("model", .string(model.text))]
     members += adapter.settings
     members += weights.settings
     members += try Self.settings(of: data)
     members += [
+      .init("day", day.map { .string($0) } ?? .null),
       .init("packing", .bool(self.data.packing)),
       .init("max_length", self.data.maxLength.map { .number($0) } ?? .null),
       .init("group_by_length", .bool(self.data.groupByLength)),

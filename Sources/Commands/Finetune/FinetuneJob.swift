@@ -36,7 +36,10 @@ struct FinetuneJob {
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
     // What is quickly read comes first.
-    let reader = try TrainingDataReader(command, LlamaConfiguration(of: checkpoint))
+    // A run that goes on has the day on which it began in its texts.
+    let reader = try TrainingDataReader(
+      command, LlamaConfiguration(of: checkpoint),
+      day: command.resume ? TrainingCheckpoint.setting("day", in: command.output) : nil)
     tokenizer = reader.tokenizer
     data = try reader.read(command.data.paths)
     evaluationData =
@@ -83,7 +86,10 @@ struct FinetuneJob {
     plan = try FinetunePlan(
       command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
       stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count,
-      freeByteCount: freeByteCount(), base: ModelFingerprint(checkpoint).text)
+      freeByteCount: freeByteCount(),
+      fingerprint: command.fingerprint(
+        model: ModelFingerprint(checkpoint), data, day: reader.day, settings,
+        stepCount: stepCount))
   }
 
   /// The plan with an estimate of the time, from a short measurement.

@@ -36,7 +36,7 @@ struct FinetunePlan {
   init(
     _ command: FinetuneCommand, trainer: Trainer, data: TokenExamples,
     evaluationData: TokenExamples?, settings: TrainingRun.Settings, stepsPerEpoch: Int,
-    stepCount: Int, threads: Int, freeByteCount: Int?, base fingerprint: String
+    stepCount: Int, threads: Int, freeByteCount: Int?, fingerprint: JSON
   ) throws(PeftoolError) {
     let configuration = trainer.model.configuration
     model = command.model
@@ -91,8 +91,7 @@ struct FinetunePlan {
     }
     self.keeping = keeping
     memory = (base, trained, byteCount(keeping))
-    self.fingerprint = try command.fingerprint(
-      model: fingerprint, data, settings, stepCount: stepCount)
+    self.fingerprint = fingerprint
   }
 
   /// How long all steps take at the speed that has been measured; evaluations come to it.

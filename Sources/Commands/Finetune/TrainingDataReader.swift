@@ -9,6 +9,8 @@ struct TrainingDataReader {
   private let command: FinetuneCommand
   /// What makes tokens of texts; nil where all data are tokens already.
   let tokenizer: ExampleTokenizer?
+  /// The day that conversations call today; nil where they don't, or have one of their own.
+  var day: String? { tokenizer?.options.date }
   private let vocabularySize: Int
   /// The most tokens of an example.
   let maximumLength: Int
@@ -17,10 +19,11 @@ struct TrainingDataReader {
 
   /// Opens what lies beside the model; no tokenizer is needed for data that are tokens.
   ///
+  /// - Parameter day: what conversations call today, where it is not the day that it is.
   /// - Throws: `different` where the tokenizer is of another model, as `Tokenizer` and
   ///   `ChatTemplate`.
   init(
-    _ command: FinetuneCommand, _ configuration: LlamaConfiguration
+    _ command: FinetuneCommand, _ configuration: LlamaConfiguration, day: String?
   ) throws(PeftoolError) {
     self.command = command
     vocabularySize = configuration.vocabularySize
@@ -36,7 +39,8 @@ struct TrainingDataReader {
     var isText = false
     for path in paths where try Self.format(of: path, command) != .safetensors { isText = true }
     tokenizer =
-      isText ? try Self.tokenizer(command, configuration, maximumLength: maximumLength) : nil
+      isText
+      ? try Self.tokenizer(command, configuration, maximumLength: maximumLength, day: day) : nil
   }
 
   private static func format(
@@ -47,7 +51,8 @@ struct TrainingDataReader {
   }
 
   private static func tokenizer(
-    _ command: FinetuneCommand, _ configuration: LlamaConfiguration, maximumLength: Int
+    _ command: FinetuneCommand, _ configuration: LlamaConfiguration, maximumLength: Int,
+    day: String?
   ) throws(PeftoolError) -> ExampleTokenizer {
     let path = Folder.path(command.model, "tokenizer.json")
     guard Folder.exists(path) else {
@@ -78,6 +83,7 @@ struct TrainingDataReader {
     return ExampleTokenizer(
       encoder: try TokenEncoder(tokenizer, eos: special.eos),
       template: template, withoutTemplate: refusal, tokens: special,
+      options: .init(date: try template?.today(or: day)),
       trainsOnPrompt: command.data.trainOnPrompt,
       length: .init(maximum: maximumLength, truncates: command.data.truncate))
   }

@@ -92,6 +92,14 @@ package struct ChatTemplate: Equatable, Sendable {
     self = family
   }
 
+  /// The day that it calls today, where that is the day on which the program runs: as
+  /// `Options.date`, or another in its place.
+  package func today(or other: String?) throws(PeftoolError) -> String? {
+    guard case .llama3(.today) = layout else { return nil }
+    if let other { return other }
+    return try Llama3Layout.today
+  }
+
   /// The token that ends an assistant's turn.
   ///
   /// - Throws: `different` where it is the eos token and the tokenizer names none.

@@ -49,8 +49,13 @@ struct Llama3Layout {
   private func date(_ day: Day) throws(PeftoolError) -> String {
     switch day {
     case .fixed(let date): date
-    case .today: try Self.text(of: time(nil))
+    case .today: try Self.today
     }
+  }
+
+  /// The day that it is here.
+  static var today: String {
+    get throws(PeftoolError) { try text(of: time(nil)) }
   }
 
   private static let months = [
