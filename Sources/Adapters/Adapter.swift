@@ -107,6 +107,12 @@ package struct Adapter: Sendable {
           + names.joined(separator: ", "),
         path: path)
     }
+    if let only = candidates.first, Folder.name(of: only).hasPrefix("checkpoint-") {
+      throw PeftoolError(
+        .unsupported,
+        "has a checkpoint of training and no adapter, which comes when training ends; "
+          + "\(only.printable) is what there is so far", path: path)
+    }
     return candidates.first ?? path
   }
 

@@ -4,14 +4,21 @@ import Files
 struct ReportFile {
   let path: String
   let isForced: Bool
+  /// What a user can do where it exists.
+  var wayOut = "--force replaces it"
 
   /// Makes sure before the work that it can be written after it.
   ///
   /// - Parameter output: a folder that the work makes.
   /// - Throws: `io` where it exists already, or its folder does not.
   func check(beside output: String? = nil) throws(PeftoolError) {
+    guard path != "-", output.map(Folder.trimmed) != Folder.trimmed(path) else {
+      throw PeftoolError(
+        .io, "is \(path == "-" ? "no file" : "the output itself"): --report names a page",
+        path: path)
+    }
     if !isForced, Folder.exists(path) {
-      throw PeftoolError(.io, "exists already; --force replaces it", path: path)
+      throw PeftoolError(.io, "exists already; \(wayOut)", path: path)
     }
     let folder = Folder.parent(of: path)
     guard Folder.isFolder(folder) || folder == output.map(Folder.trimmed) else {

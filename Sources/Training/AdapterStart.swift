@@ -52,11 +52,17 @@ package enum AdapterStart: String, CaseIterable, Sendable {
       try Self.check(rank, weight, rawValue)
       pair.fillTriangular(weight.matrix, rank: rank)
     case .loftq:
-      guard weight.isQuantized, !original.isQuantized else {
+      guard !original.isQuantized else {
         throw PeftoolError(
           .unsupported,
-          "is not quantized here, which --init loftq makes up for: it wants a base of 16 or 32 "
-            + "bits, and no output embedding among --target-modules")
+          "is quantized already, and --init loftq makes up for what it loses when it is: it wants a "
+            + "base of 16 or 32 bits")
+      }
+      guard weight.isQuantized else {
+        throw PeftoolError(
+          .unsupported,
+          "is not quantized here, which --init loftq makes up for: leave it out of "
+            + "--target-modules")
       }
       var lost = original.matrix
       let kept = weight.matrix

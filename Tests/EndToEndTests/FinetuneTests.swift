@@ -99,6 +99,9 @@ private func writeTokens(
     #expect(try place.bytes("out/\(adapter)") == place.bytes("whole/\(adapter)"))
     let log = try String(decoding: place.bytes("out/log.jsonl"), as: UTF8.self)
     #expect(log.split(separator: "\n").count == 9)
+    let done = try place.run(all + ["-o", "out", "--resume"])
+    #expect(done.status == 2 && done.errors.contains("out: has its adapter already: training is"))
+    #expect(try place.shell("rm out/adapter_*").status == 0)
     let changed = try place.run(
       [
         "finetune", base, "--data", "train.safetensors", "-o", "out", "--resume", "--max-steps",
@@ -277,13 +280,18 @@ private func writeTokens(
 
   @Test func theStartIsKeptWhereNothingIsBetter() throws {
     let place = try place()
-    let options = ["--eval-data", "eval.safetensors", "--learning-rate", "10", "--max-steps", "1"]
+    let options = [
+      "--eval-data", "eval.safetensors", "--learning-rate", "10", "--max-steps", "1",
+    ]
     let run = try place.run(
       ["finetune", base, "--data", "train.safetensors", "-o", "out", "--json"] + options)
     #expect(run.status == 0, "\(run.errors)")
     let report = try #require(
       JSONSerialization.jsonObject(with: run.output) as? [String: Any])
     #expect(report["bestStep"] as? Int == 0)
+    let told = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "told"] + options)
+    #expect(told.text.contains("no evaluation was better than that before the first step"))
     let adapter = "adapter_model.safetensors"
     #expect(try place.bytes("out/\(adapter)") == place.bytes("out/checkpoint-0/\(adapter)"))
     #expect(try place.bytes("out/\(adapter)") != place.bytes("out/checkpoint-1/\(adapter)"))
@@ -321,6 +329,7 @@ private func writeTokens(
     let first = try place.run(["finetune", base, "--data", "train.safetensors"] + options)
     #expect(first.status == 0, "\(first.errors)")
     let log = try place.bytes("out/log.jsonl")
+    #expect(try place.shell("rm out/adapter_*").status == 0)
     let again = try place.run(
       ["finetune", base, "--data", "train.safetensors", "--resume"] + options)
     #expect(again.status == 0, "\(again.errors)")
@@ -343,6 +352,7 @@ private func writeTokens(
       try place.run(["finetune", base, "--save-every", "2", "--quiet"] + options).status == 0)
     let other = try place.run("merge", base, Repository.sample("adapters/lora"), "-o", "other")
     #expect(other.status == 0, "\(other.errors)")
+    #expect(try place.shell("rm out/adapter_*").status == 0)
     let run = try place.run(["finetune", "other", "--resume"] + options)
     #expect(run.status == 2 && run.errors.contains("was made with model "), "\(run.errors)")
   }
@@ -350,6 +360,7 @@ private func writeTokens(
   @Test func aCheckpointOfOtherSettingsIsRefused() throws {
     let place = try place()
     #expect(try finetune(place, "-o", "out", "--max-steps", "4", "--save-every", "2").status == 0)
+    #expect(try place.shell("rm out/adapter_*").status == 0)
     let run = try finetune(
       place, "-o", "out", "--max-steps", "4", "--resume", "--learning-rate", "1")
     #expect(run.status == 2)
@@ -381,11 +392,20 @@ private func writeTokens(
   @Test func aFileHasTheOptionsThatAreNotGiven() throws {
     let place = try place()
     try place.write(
-      "c.yaml", "data: train.safetensors\nmax_steps: 3\nrank: 2\ndora: true\nseed: 5\n")
+      "c.yaml",
+      """
+      data: train.safetensors
+      max_steps: 3
+      rank: 2
+      dora: true
+      seed: 5
+      target-modules: [q_proj, v_proj]
+      """)
     let run = try place.run("finetune", base, "--config", "c.yaml", "-o", "a", "--rank", "3")
     #expect(run.status == 0, "\(run.errors)")
     let same = try finetune(
-      place, "--max-steps", "3", "--dora", "--seed", "5", "--rank", "3", "-o", "b")
+      place, "--max-steps", "3", "--dora", "--seed", "5", "--rank", "3", "-o", "b",
+      "--target-modules", "q_proj,v_proj")
     #expect(same.status == 0)
     let adapter = "adapter_model.safetensors"
     #expect(try place.bytes("a/\(adapter)") == place.bytes("b/\(adapter)"))
@@ -436,10 +456,16 @@ private func writeTokens(
     (["--max-length", "65"], "--max-length is 65, the model has 64 positions"),
     (["--learning-rate", "1e30", "--epochs", "5"], "a lower --learning-rate may help"),
     (["--resume"], "out: has no checkpoint to go on from"),
+    (["-o", "no/out"], "no: is no folder, in which -o is to make one"),
+    (["-o", "both", "--report", "both"], "both: is the output itself: --report names a page"),
+    (["--report", "train.safetensors"], "train.safetensors: exists already; name another file"),
+    (["--adapter", "checkpoints"], "checkpoints: has a checkpoint of training and no adapter"),
   ])
   func whatCannotBeDoneIsOneLine(options: [String], message: String) throws {
     let place = try place()
     try place.write("text.jsonl", "{\"text\": \"a\"}\n")
+    let checkpoint = "cp -r '\(Repository.sample("adapters/lora"))' checkpoints/checkpoint-3"
+    #expect(try place.shell("mkdir checkpoints && \(checkpoint)").status == 0)
     var arguments = ["finetune", base, "-o", "out", "--quiet"] + options
     if !options.contains("--data") { arguments += ["--data", "train.safetensors"] }
     let run = try place.run(arguments)

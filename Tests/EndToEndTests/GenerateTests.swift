@@ -293,6 +293,10 @@ import Testing
     #expect(run.text.contains("accuracy       100 % (3 right)\n"), "\(run.text)\(run.errors)")
     #expect(run.text.contains("by characters  100 % (3 right)\n"))
     #expect(run.text.contains("by bytes       100 % (3 right)\n"))
+    #expect(!run.text.contains("lost the beginning"))
+    let cut = try evaluate(
+      "--data", Repository.sample("generation/questions.jsonl"), "--max-length", "5")
+    #expect(cut.text.contains("3 questions lost the beginning (--max-length)\n"), "\(cut.text)")
   }
 
   @Test func standardInputIsReadTwice() throws {

@@ -29,7 +29,7 @@ struct ExtractCommand: ParsableCommand {
       tied embeddings the update is written for both ends (ensure_weight_tying).
 
       The report tells how large the change is beside BASE, and by module how much of \
-      ‖TUNED − BASE‖² the adapter keeps. Large changes are \
+      norm(TUNED - BASE)^2 the adapter keeps. Large changes are \
       decomposed by a randomized method, whose singular values are within a thousandth of LAPACK's; \
       --exact takes LAPACK. The bytes are the same for any number of threads.
 

@@ -216,11 +216,14 @@ struct ConvertCommand: ParsableCommand {
       throw ValidationError(
         "--dtype is \(dtype.rawValue), with this --to expected f32, bf16 or f16")
     }
-    let keepsDType = if case .form = target { true } else { dtype == nil }
-    guard keepsDType, keepsTensors, !saturate, writing.shardSize == nil, deltaBase == nil else {
+    let takesDType = if case .form = target { true } else { false }
+    guard takesDType || dtype == nil, keepsTensors, !saturate, writing.shardSize == nil,
+      deltaBase == nil
+    else {
       throw ValidationError(
-        "--to goes without --dtype, --shard-size, --include, --exclude, --rename and --delta-from: "
-          + "an adapter keeps its dtypes and all of its tensors")
+        "this --to goes without \(takesDType ? "" : "--dtype, ")--saturate, --shard-size, --include, "
+          + "--exclude, --rename and --delta-from: an adapter keeps all of its tensors"
+          + (takesDType ? "" : ", and their dtypes"))
     }
     if case .form = target, prefix != nil {
       throw ValidationError("--prefix goes with --to kohya, mlx or peft")

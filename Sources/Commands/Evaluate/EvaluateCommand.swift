@@ -20,14 +20,17 @@ struct EvaluateCommand: ParsableCommand {
 
       What is predicted follows from FILE:
 
-        .txt              all of it as one text: every token but the first
-        .jsonl, .csv      texts, prompts with completions, or conversations, a line each, as \
-      training takes them: what would be learnt, of prompt and completion the completion
+        .txt              all of it as one text
+        .jsonl, .csv      texts, prompts with completions, or (.jsonl) conversations
         .jsonl, choices   {"prompt", "choices", "answer"}: which answer is the likeliest
+
+      Of a text every token is predicted but the first; of prompts, completions and conversations \
+      what training would learn.
 
       Loss is the mean of -ln p over all predicted tokens, perplexity e to the power of it. A text \
       longer than --max-length goes in windows that begin --stride tokens apart; each token is \
-      predicted in the first window that has it, so that a short stride lets it see more.
+      predicted in the first window that has it, so that a short stride lets it see more. Where \
+      windows do not overlap, the first token of each has nothing before it and is left out.
 
       Of questions the accuracy by the summed logarithm of the answer's likelihood, and by that \
       divided by the answer's characters and by its bytes: acc, acc_norm and acc_bytes of \
@@ -65,7 +68,9 @@ struct EvaluateCommand: ParsableCommand {
       "The family of the chat template, such as chatml or llama3.", valueName: "name"))
   var chatTemplate: String?
 
-  @Option(help: ArgumentHelp("What stands between a question and an answer.", valueName: "text"))
+  @Option(
+    help: ArgumentHelp(
+      "What stands between a question and an answer: a space if left out.", valueName: "text"))
   var delimiter = " "
 
   @OptionGroup var options: ModelOptions
@@ -86,11 +91,7 @@ struct EvaluateCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
-    let format = try dataFormat ?? DataFormat(ofPath: data)
-    guard format != .safetensors else {
-      throw PeftoolError(
-        .unsupported, "holds numbers of tokens, expected text: .jsonl, .csv or .txt", path: data)
-    }
+    let format = try dataFormat ?? DataFormat(ofPath: data, among: [.jsonl, .csv, .txt])
     // What is wrong with the words is told before gigabytes are read.
     let named = try chatTemplate.map { (name) throws(PeftoolError) in
       try ChatTemplate(named: name)

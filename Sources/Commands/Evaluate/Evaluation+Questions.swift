@@ -16,12 +16,13 @@ extension Evaluation {
     var scores = QuestionScores()
     while let question = try lines.next() {
       do throws(PeftoolError) {
-        let likelihoods = try likelihoods(of: question)
+        let (likelihoods, isCut) = try likelihoods(of: question)
         func isRight(_ length: (String) -> Int) -> Bool {
           let values = zip(likelihoods, question.choices).map { $0 / Double(length($1)) }
           return values.firstLargest == question.answer
         }
         scores.count += 1
+        scores.cutCount += isCut ? 1 : 0
         scores.correctCount += isRight { _ in 1 } ? 1 : 0
         scores.correctByCharactersCount += isRight(\.unicodeScalars.count) ? 1 : 0
         scores.correctByBytesCount += isRight(\.utf8.count) ? 1 : 0
@@ -35,8 +36,10 @@ extension Evaluation {
     return .questions(scores)
   }
 
-  /// The logarithm of each answer's likelihood.
-  private mutating func likelihoods(of question: Question) throws(PeftoolError) -> [Double] {
+  /// The logarithm of each answer's likelihood, and whether the prompt lost its beginning.
+  private mutating func likelihoods(
+    of question: Question
+  ) throws(PeftoolError) -> (likelihoods: [Double], isCut: Bool) {
     let prompt = question.prompt.withoutTrailingPythonSpace
     var given = try language.encode(prompt)
     var start: [Int32] = []
@@ -52,6 +55,7 @@ extension Evaluation {
       (start, given) = ([id], [id])
     }
     var likelihoods: [Double] = []
+    var isCut = false
     for choice in question.choices {
       let text = question.prompt + settings.delimiter + choice
       let ids = start + (try language.encode(text))
@@ -61,6 +65,7 @@ extension Evaluation {
       }
       let answerCount = ids.count - given.count
       let kept = ids.suffix(settings.maximumLength)
+      isCut = isCut || kept.count < ids.count
       guard answerCount < kept.count else {
         throw PeftoolError(
           .unsupported,
@@ -76,7 +81,7 @@ extension Evaluation {
         .damaged,
         "what the model makes of it is NaN or infinite; 'peftool verify' looks for such weights")
     }
-    return likelihoods
+    return (likelihoods, isCut)
   }
 }
 

@@ -52,6 +52,8 @@ struct Evaluation {
     var correctByCharactersCount = 0
     /// The same by the bytes of the answer (`acc_bytes`).
     var correctByBytesCount = 0
+    /// The questions that lost their beginning, for the model takes no more.
+    var cutCount = 0
 
     /// So many as a share of the questions.
     func share(_ correctCount: Int) -> Double { Double(correctCount) / Double(max(1, count)) }

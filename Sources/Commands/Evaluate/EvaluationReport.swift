@@ -28,6 +28,11 @@ struct EvaluationReport {
       ] {
         facts.append(name, "\(scores.share(count).percentText) (\(count.groupedText) right)")
       }
+      if scores.cutCount > 0 {
+        facts.append(
+          "note",
+          "\(scores.cutCount.text(of: "question")) lost the beginning (--max-length)")
+      }
     }
     facts.append(
       "computed",
@@ -66,6 +71,7 @@ struct EvaluationReport {
       .init(
         "accuracyByCharacters", number(questions.map { $0.share($0.correctByCharactersCount) })),
       .init("accuracyByBytes", number(questions.map { $0.share($0.correctByBytesCount) })),
+      .init("cutQuestions", questions.map { .number($0.cutCount) } ?? .null),
       .init("computedTokens", .number(evaluation.computedTokenCount)),
       .init("seconds", .number(seconds)),
       .init("notes", .array(evaluation.language.notes.map { .string($0) })),

@@ -30,7 +30,7 @@ struct AdapterDesignOptions: ParsableArguments {
     help: ArgumentHelp("The same of alpha.", valueName: "layers=alpha"))
   var alphaPatterns: [String] = []
 
-  @Flag(name: .customLong("rslora"), help: "Scale by alpha / √rank.")
+  @Flag(name: .customLong("rslora"), help: "Scale by alpha / sqrt(rank).")
   var rsLoRA = false
 
   @Flag(help: "Train a DoRA adapter.")

@@ -19,14 +19,16 @@ struct FinetuneCommand: ParsableCommand {
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
 
-      Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has \
-      columns of these names, a plain text (.txt) is cut into pieces, and tokens come from \
+      Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has a \
+      column text, or prompt and completion, a plain text (.txt) is cut into pieces, and tokens come from \
       .safetensors. Of prompts and completions the completions are learnt, of conversations the \
       assistant's turns. Formats/training-data.md has the details.
 
       --init pissa, olora and loftq begin with factors of the weight itself. The adapter that is \
       written fits MODEL as it is, of twice the rank for pissa and olora; what loftq makes fits \
-      MODEL as 'peftool quantize' codes it. --adapter goes on from an adapter that there is.
+      MODEL as 'peftool quantize' codes it. With --quantize nf4, pissa takes the factors of the \
+      weight as it is coded, where QPiSSA would code what they leave of it. --adapter goes on from \
+      an adapter that there is, with all that it trains.
 
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
@@ -41,8 +43,11 @@ struct FinetuneCommand: ParsableCommand {
       checkpoints into OUT, and so does Ctrl-C after the step that is being made; --resume goes on \
       from the last one as if there had been no break.
 
-      --config has options by their names, such as learning-rate: 1e-4, and what the command line \
-      says wins.
+      --config has options of training by their names, such as learning-rate: 1e-4, with values as \
+      on the command line, which wins. MODEL, --output and what is printed are not for it.
+
+      --lora-bias on layers that have no bias of their own, as those of Llama, makes an adapter that \
+      is applied beside the weights only: 'merge' refuses it, as PEFT does.
 
       Formats/json-output.md describes what --json prints.
       """)

@@ -4,7 +4,8 @@ import YAML
 /// The settings of `finetune` in a file: its options by their names, what the command line says wins.
 enum FinetuneConfiguration {
   private enum Kind {
-    case value, flag, list
+    /// One value, a switch, an option for each of several values, and names that commas separate.
+    case value, flag, list, names
   }
 
   /// The options that may stand there.
@@ -13,8 +14,8 @@ enum FinetuneConfiguration {
     "truncate": .flag, "train-on-prompt": .flag, "chat-template": .value, "packing": .flag,
     "group-by-length": .flag, "rank": .value, "alpha": .value, "dropout": .value,
     "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value,
-    "rslora": .flag, "dora": .flag, "target-modules": .value, "modules-to-save": .value,
-    "trainable-tokens": .value, "init": .value, "quantize": .value, "epochs": .value,
+    "rslora": .flag, "dora": .flag, "target-modules": .names, "modules-to-save": .names,
+    "trainable-tokens": .names, "init": .value, "quantize": .value, "epochs": .value,
     "max-steps": .value, "batch-size": .value, "gradient-accumulation": .value,
     "learning-rate": .value, "schedule": .value, "warmup": .value, "weight-decay": .value,
     "max-grad-norm": .value, "loraplus-ratio": .value, "seed": .value, "eval-every": .value,
@@ -65,14 +66,20 @@ enum FinetuneConfiguration {
       let value = try member.value.string(key)
       return isGiven ? [] : ["\(name)=\(value)"]
     case .list:
-      var values: [String] = []
-      if case .sequence(let elements) = member.value.content {
-        for element in elements { values.append(try element.string(key)) }
-      } else {
-        values.append(try member.value.string(key))
-      }
+      let values = try strings(member.value, key)
       return isGiven ? [] : values.map { "\(name)=\($0)" }
+    case .names:
+      let value = try strings(member.value, key).joined(separator: ",")
+      return isGiven ? [] : ["\(name)=\(value)"]
     }
+  }
+
+  /// The texts of a list, or the one text that stands in its place.
+  private static func strings(_ value: YAML, _ key: String) throws(PeftoolError) -> [String] {
+    guard case .sequence(let elements) = value.content else { return [try value.string(key)] }
+    var strings: [String] = []
+    for element in elements { strings.append(try element.string(key)) }
+    return strings
   }
 
   /// The value of an option in either spelling.

@@ -19,6 +19,7 @@ struct FinetuneJob {
   private let settings: TrainingRun.Settings
   private let team: ThreadTeam
   private let tokenizer: ExampleTokenizer?
+  private let reportFile: ReportFile?
   /// What will be done.
   let plan: FinetunePlan
 
@@ -32,7 +33,11 @@ struct FinetuneJob {
     freeByteCount: @autoclosure () -> Int? = SystemMemory.availableByteCount
   ) throws {
     self.command = command
+    reportFile = command.report.map {
+      ReportFile(path: $0, isForced: command.resume, wayOut: "name another file")
+    }
     try Self.checkOutput(command)
+    try reportFile?.check(beside: command.output)
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
     // What is quickly read comes first.
@@ -105,7 +110,16 @@ struct FinetuneJob {
       guard !steps.isEmpty else {
         throw PeftoolError(.io, "has no checkpoint to go on from", path: command.output)
       }
+      guard !Folder.exists(Folder.path(command.output, TrainedAdapter.configurationName)) else {
+        throw PeftoolError(
+          .io, "has its adapter already: training is done, and --resume has nothing to go on with",
+          path: command.output)
+      }
       return
+    }
+    let parent = Folder.parent(of: Folder.trimmed(command.output))
+    guard Folder.isFolder(parent) else {
+      throw PeftoolError(.io, "is no folder, in which -o is to make one", path: parent)
     }
     guard Folder.exists(command.output) else { return }
     // A run that ended before its first checkpoint has left its log.
@@ -142,7 +156,6 @@ struct FinetuneJob {
   /// - Throws: `io`; `different` where the loss is not finite, or a checkpoint is of other settings.
   func run() throws(PeftoolError) -> FinetuneReport {
     let started = monotonicSeconds()
-    try reportFile?.check(beside: command.output)
     let folder = Folder.trimmed(command.output)
     if !Folder.exists(folder) {
       try systemCall("cannot create", path: folder) { unsafe mkdir(folder, 0o777) }
@@ -185,6 +198,7 @@ struct FinetuneJob {
     progress.finish()
     let report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
+      stepCount: trainer.optimizer.stepCount,
       evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
       tokensPerSecond: progress.tokensPerSecond)
     if case .interrupted = ending { return report }
@@ -210,10 +224,6 @@ struct FinetuneJob {
       language: LanguageModel(
         trainer.model, path: command.model, tokenizer.encoder, tokenizer.tokens), team: team)
     return (samples, try samples.texts())
-  }
-
-  private var reportFile: ReportFile? {
-    command.report.map { ReportFile(path: $0, isForced: command.resume) }
   }
 
   /// Puts the adapter's files into the run's folder, the configuration last.

@@ -48,17 +48,14 @@ struct FinetunePlan {
     method =
       "\(isDoRA ? "DoRA" : "LoRA") of rank \(ranks[0])"
       + (ranks.count > 1 ? " to \(ranks[ranks.count - 1])" : "")
-      + (command.adapter.quantize == nil ? "" : ", base in NF4")
+      + (command.adapter.quantize == nil ? "" : " with its base in NF4")
     trainedWeightCount = trainer.model.trainedWeights.count
-    wholeLines = Self.wholeLines(command.weights, trainer.model)
+    wholeLines = Self.wholeLines(trainer.model)
     examples = data
     evaluationExampleCount = evaluationData?.count
     self.stepsPerEpoch = stepsPerEpoch
     self.stepCount = stepCount
-    let lengths = [data, evaluationData].compactMap(\.self).flatMap { data in
-      (0..<data.count).map { data.range($0).count }
-    }
-    let longest = lengths.max() ?? 0
+    let longest = max(data.longest, evaluationData?.longest ?? 0)
     self.longest = longest
     var row = longest
     if case .packed(let capacity) = settings.arrangement { row = max(capacity, longest) }
@@ -101,22 +98,16 @@ struct FinetunePlan {
     }
   }
 
-  private static func wholeLines(
-    _ options: TrainedWeightOptions, _ model: Llama
-  ) -> [(label: String, value: String)] {
+  private static func wholeLines(_ model: Llama) -> [(label: String, value: String)] {
     var lines: [(label: String, value: String)] = []
     let weights = model.trainedWeights
     let rows = weights.filter(\.isRows)
     if weights.count > rows.count {
-      let names = options.modulesToSave ?? ""
-      let count = weights.count - rows.count
       lines.append(
-        ("whole", "\(names.printable): \(count.groupedText) tensor\(count == 1 ? "" : "s")"))
+        ("whole", "\((weights.count - rows.count).text(of: "tensor")) of the model's own"))
     }
     for weight in rows {
-      let count = weight.shape[0]
-      lines.append(
-        ("tokens", "\(count.groupedText) row\(count == 1 ? "" : "s") of the embedding"))
+      lines.append(("tokens", "\(weight.shape[0].text(of: "row")) of the embedding"))
     }
     return lines
   }
@@ -134,7 +125,7 @@ struct FinetunePlan {
     facts.append("trained", "\(parameterCount.groupedText) parameters")
     facts.append("data", dataText)
     if let count = evaluationExampleCount {
-      facts.append("evaluation", "\(count.groupedText) examples")
+      facts.append("evaluation", count.text(of: "example"))
     }
     facts.append(
       "steps", "\(stepCount.groupedText), \(stepsPerEpoch.groupedText) to go through the data")
@@ -152,9 +143,9 @@ struct FinetunePlan {
 
   var dataText: String {
     var text =
-      "\(examples.count.groupedText) examples, \(examples.ids.count.groupedText) tokens, of which "
+      "\(examples.count.text(of: "example")), \(examples.ids.count.text(of: "token")), of which "
       + "\(examples.learntTokenCount.groupedText) are learnt; the longest has "
-      + "\(longest.groupedText)"
+      + "\(examples.longest.groupedText)"
     if examples.truncatedCount > 0 {
       text +=
         "; \(examples.truncatedCount.groupedText) were cut, "

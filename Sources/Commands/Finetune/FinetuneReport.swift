@@ -10,6 +10,8 @@ struct FinetuneReport {
   let plan: FinetunePlan
   let first: Trainer.Step?
   let last: Trainer.Step?
+  /// The steps that have been made, those before this call with them.
+  let stepCount: Int
   let evaluations: [(step: Int, loss: Double)]
   let best: (step: Int, loss: Double)?
   let seconds: Double
@@ -28,6 +30,12 @@ struct FinetuneReport {
         "note",
         "interrupted after step \(step) of \(plan.stepCount), which is saved: the same command "
           + "with --resume goes on from there")
+    }
+    if isWritten, best?.step == 0 {
+      facts.append(
+        "note",
+        "no evaluation was better than that before the first step: the adapter is the one that "
+          + "training began with")
     }
     if isWritten {
       facts.append("written", "\(output.printable) in \(seconds.durationText)")
@@ -114,7 +122,7 @@ struct FinetuneReport {
   var json: JSON {
     .object([
       .init("output", .string(output)), .init("ending", endingJSON),
-      .init("steps", .number(last?.number ?? 0)),
+      .init("steps", .number(stepCount)),
       .init("firstLoss", first.map { .number($0.loss) } ?? .null),
       .init("lastLoss", last.map { .number($0.loss) } ?? .null),
       .init(

@@ -24,7 +24,8 @@ enum StartingAdapter {
       adapter.configuration.method == .lora
     else {
       throw PeftoolError(
-        .unsupported, "is no LoRA or DoRA adapter of PEFT; 'peftool convert' makes one of others",
+        .unsupported,
+        "is of \(adapter.configuration.method.name), expected LoRA or DoRA as PEFT saves them",
         path: path)
     }
     let configuration = try JSON(opening: configPath)

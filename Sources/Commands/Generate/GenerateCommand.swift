@@ -34,9 +34,10 @@ struct GenerateCommand: ParsableCommand {
       the assistant's turn ends; --chat-template names the family where the model's template is \
       none that peftool knows.
 
-      Without --temperature each token is the most likely one. With it tokens are drawn; the same \
-      seed gives the same text for any number of threads. Penalty, temperature, top-k and top-p \
-      are applied in this order, as transformers does.
+      Without --temperature each token is the most likely one, whatever generation_config.json says \
+      of sampling. With it tokens are drawn; the same seed gives the same text for any number of \
+      threads. Penalty, temperature, top-k and top-p are applied in this order, as transformers \
+      does.
 
       The text ends with a token that generation_config.json or config.json names as \
       eos_token_id, before a string of --stop, after --max-tokens, or where the model takes no \

@@ -13,17 +13,21 @@ package enum DataFormat: String, CaseIterable, Sendable {
 
   /// What a path's name says; standard input, `-`, is JSON lines.
   ///
-  /// - Throws: `unsupported` where the name says nothing, with the flag that does.
-  package init(ofPath path: String) throws(PeftoolError) {
+  /// - Parameter formats: those that are taken.
+  /// - Throws: `unsupported` where the name says none of them, with the flag that does.
+  package init(
+    ofPath path: String, among formats: [DataFormat] = allCases
+  ) throws(PeftoolError) {
     if path == DataInput.standardInputPath {
       self = .jsonl
       return
     }
     let name = Folder.name(of: path)
-    let endings: [(String, DataFormat)] = [
+    let all: [(String, DataFormat)] = [
       (".jsonl", .jsonl), (".ndjson", .jsonl), (".csv", .csv), (".txt", .txt),
       (".safetensors", .safetensors),
     ]
+    let endings = all.filter { formats.contains($0.1) }
     guard let format = endings.first(where: { name.ends(with: $0.0) })?.1 else {
       throw PeftoolError(
         .unsupported,

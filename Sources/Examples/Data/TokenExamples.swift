@@ -29,6 +29,9 @@ package struct TokenExamples: Sendable {
   /// The place of an example in `ids`.
   package func range(_ index: Int) -> Range<Int> { offsets[index]..<offsets[index + 1] }
 
+  /// The tokens of the longest example.
+  package var longest: Int { (0..<count).reduce(0) { max($0, range($1).count) } }
+
   /// How many tokens are learnt: those with a label, but for the first of each example, before
   /// which nothing stands.
   package var learntTokenCount: Int {
