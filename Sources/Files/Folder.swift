@@ -128,6 +128,17 @@ package enum Folder {
     try systemCall("cannot write to the disk", path: path) { fsync(folder) }
   }
 
+  /// The bytes that this user may still write into a folder's file system; nil where the system does
+  /// not tell.
+  package static func freeByteCount(at path: String) -> Int? {
+    var facts = statvfs()
+    // It writes the struct that it is given, and reads the path until its end.
+    guard unsafe statvfs(path, &facts) == 0 else { return nil }
+    let (bytes, isTooMuch) = Int(clamping: facts.f_bavail)
+      .multipliedReportingOverflow(by: Int(clamping: facts.f_frsize))
+    return isTooMuch ? .max : bytes
+  }
+
   /// Removes a file, a link, or a folder with all that is in it; what is not there is no error.
   package static func remove(_ path: String) throws(PeftoolError) {
     // Folders are removed after what they hold: each is pushed again, marked, before its entries.

@@ -41,6 +41,9 @@ package enum Interruption {
   /// the process.
   package static func ask(saying line: String) { patience.withLock { $0 = line } }
 
+  /// Has a signal end the process again, as before `ask`.
+  package static func askNoMore() { patience.withLock { $0 = nil } }
+
   /// Whether a signal has asked for an end.
   package static var isRequested: Bool { isAsked.load(ordering: .relaxed) }
 

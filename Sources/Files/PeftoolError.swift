@@ -46,6 +46,11 @@ package struct PeftoolError: Error, Equatable, Sendable {
     error.path = error.path ?? path
     return error
   }
+
+  /// The error of a line of a file, unless it says already what it is of.
+  package func at(line: Int, path: String) -> PeftoolError {
+    self.path == nil ? PeftoolError(kind, "line \(line): \(reason)", path: path) : self
+  }
 }
 
 extension PeftoolError: CustomStringConvertible {

@@ -34,6 +34,9 @@ package struct DecoderLayer: Sendable {
     group.projections.contains { $0.adapter?.magnitude != nil }
   }
 
+  /// Whether what o_proj and down_proj give is kept by itself.
+  var keepsOutputs: Bool { Self.hasGain(attentionOutput) || Self.hasGain(down) }
+
   /// What the forward pass leaves for the backward pass.
   struct Kept: Sendable {
     /// The input and the sum after attention, (N, hidden).
@@ -79,11 +82,12 @@ package struct DecoderLayer: Sendable {
   }
 
   /// Memory for what is kept of so many tokens.
-  func makeKept(_ count: Int) -> Kept {
+  ///
+  /// - Parameter hasOutputs: whether one of the layers that use it keeps outputs.
+  func makeKept(_ count: Int, hasOutputs: Bool) -> Kept {
     let (q, k) = (attention.heads * attention.headSize, attention.keyHeads * attention.headSize)
     let hidden = inputNorm.weight.columns
     let inner = gates.projections[0].outputs
-    let hasGain = Self.hasGain(attentionOutput) || Self.hasGain(down)
     return Kept(
       x: Rows(count, hidden), middle: Rows(count, hidden),
       rhos: (Rows(1, count), Rows(1, count)), q: Rows(count, q), k: Rows(count, k),
@@ -95,7 +99,7 @@ package struct DecoderLayer: Sendable {
           kRho: Rows(1, count * attention.keyHeads), headSize: attention.headSize),
       o: Rows(count, q), lse: Rows(attention.heads, count), gate: Rows(count, inner),
       up: Rows(count, inner),
-      outputs: hasGain ? (Rows(count, hidden), Rows(count, hidden)) : nil)
+      outputs: hasOutputs ? (Rows(count, hidden), Rows(count, hidden)) : nil)
   }
 
   /// Memory for the passes over so many tokens.
@@ -125,6 +129,7 @@ package struct DecoderLayer: Sendable {
   ) {
     inputNorm.forward(kept.x, into: scratch.h, rho: kept.rhos.input, work)
     let (q, k) = kept.raw.map { ($0.q, $0.k) } ?? (kept.q, kept.k)
+    let outputs = keepsOutputs ? kept.outputs : nil
     attentionInputs.forward(scratch.h, into: [q, k, kept.v], work)
     normalizeHeads(kept, work)
     let size = attention.headSize
@@ -133,13 +138,12 @@ package struct DecoderLayer: Sendable {
     attention.forward(
       q: kept.q, k: kept.k, v: kept.v, texts: texts.ranges, into: kept.o, lse: kept.lse, work)
     add(
-      attentionOutput, of: kept.o, to: kept.x, own: kept.outputs?.attention, into: kept.middle,
-      work)
+      attentionOutput, of: kept.o, to: kept.x, own: outputs?.attention, into: kept.middle, work)
 
     outputNorm.forward(kept.middle, into: scratch.h, rho: kept.rhos.output, work)
     gates.forward(scratch.h, into: [kept.gate, kept.up], work)
     SwiGLU.forward(kept.gate, kept.up, into: scratch.m, work)
-    add(down, of: scratch.m, to: kept.middle, own: kept.outputs?.down, into: output, work)
+    add(down, of: scratch.m, to: kept.middle, own: outputs?.down, into: output, work)
   }
 
   /// From the output's gradient, which `d` holds, the input's in its place.
@@ -149,8 +153,9 @@ package struct DecoderLayer: Sendable {
     _ kept: Kept, _ texts: Texts, _ d: Rows, needsInput: Bool, _ scratch: Scratch,
     _ work: Workspace
   ) {
+    let outputs = keepsOutputs ? kept.outputs : nil
     SwiGLU.forward(kept.gate, kept.up, into: scratch.m, work)
-    backward(down, of: scratch.m, d, own: kept.outputs?.down, into: scratch.dm, scratch, work)
+    backward(down, of: scratch.m, d, own: outputs?.down, into: scratch.dm, scratch, work)
     SwiGLU.backward(kept.gate, kept.up, dmThenDa: scratch.dm, db: scratch.m, work)
     outputNorm.forward(kept.middle, into: scratch.h, rho: kept.rhos.output, work)
     gates.backward(
@@ -159,8 +164,7 @@ package struct DecoderLayer: Sendable {
       scratch.dh, x: kept.middle, rho: kept.rhos.output, addingTo: d, work)
 
     backward(
-      attentionOutput, of: kept.o, d, own: kept.outputs?.attention, into: scratch.dOut, scratch,
-      work)
+      attentionOutput, of: kept.o, d, own: outputs?.attention, into: scratch.dOut, scratch, work)
     attention.backward(
       q: kept.q, k: kept.k, v: kept.v, o: kept.o, lse: kept.lse, dOut: scratch.dOut,
       texts: texts.ranges, into: scratch.dq, scratch.dk, scratch.dv, work)

@@ -52,7 +52,11 @@ package final class LossPass: Sendable {
       masked: model.maskedInputs)
     kept =
       keeping == .everything
-      ? model.layers.map { $0.makeKept(tokens) } : [model.layers[0].makeKept(tokens)]
+      ? model.layers.map { $0.makeKept(tokens, hasOutputs: $0.keepsOutputs) }
+      : [
+        model.layers[0].makeKept(
+          tokens, hasOutputs: model.layers.contains(where: \.keepsOutputs))
+      ]
     inputs = keeping == .inputs ? model.layers.map { _ in Rows(tokens, hidden) } : []
     let logitCount = CrossEntropy.logitCount(
       tokens: tokens, vocabulary: configuration.vocabularySize)

@@ -131,7 +131,9 @@ package struct ModelAdapters: Sendable {
     var bias: TrainableParameter?
     for part in parts {
       guard let own = part.low.bias else { continue }
-      let sum = bias ?? TrainableParameter(own.info.name, Rows(1, own.info.elementCount))
+      let sum =
+        bias
+        ?? TrainableParameter(own.info.name, Rows(1, own.info.elementCount), isDecayed: false)
       let factor = isAlone ? 1 : Float(part.scaling)
       for (place, value) in try own.values(Float.self).enumerated() {
         sum.values[0, place] += factor * value

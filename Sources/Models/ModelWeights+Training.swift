@@ -108,9 +108,10 @@ extension ModelWeights {
   private func rows(of tokens: [Int], from table: FrozenWeight) throws(PeftoolError) -> Rows {
     let rows = Rows(tokens.count, table.inputs)
     let known = try own.rows?.tensor.values(Float.self) ?? []
+    let places = Dictionary(uniqueKeysWithValues: own.tokens.enumerated().map { ($1, $0) })
     for (place, token) in tokens.enumerated() {
       let row = rows.rows(place..<place + 1)
-      if let own = own.tokens.firstIndex(of: token) {
+      if let own = places[token] {
         row.copy(from: Array(known[own * table.inputs..<(own + 1) * table.inputs]))
       } else {
         table.widen(rows: token..<token + 1, columns: 0..<table.inputs, into: row)

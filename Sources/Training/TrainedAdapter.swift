@@ -4,7 +4,8 @@ package import JSON
 package import Models
 import Tensors
 
-/// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and `adapter_model.safetensors`.
+/// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and
+/// `adapter_model.safetensors`.
 package struct TrainedAdapter {
   /// The file of the tensors.
   package static let tensorsName = "adapter_model.safetensors"
@@ -41,6 +42,9 @@ package struct TrainedAdapter {
         }
       }
   }
+
+  /// The bytes of all tensors as they are written.
+  package var byteCount: Int { items.reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
 
   /// Writes both files into a folder that is being made.
   ///

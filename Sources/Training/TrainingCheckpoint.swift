@@ -55,20 +55,26 @@ package struct TrainingCheckpoint {
   ///
   /// - Throws: `damaged`, `io`.
   package static func setting(_ key: String, in folder: String) throws(PeftoolError) -> String? {
-    guard let step = try steps(in: folder).first else { return nil }
-    let state = try JSON(opening: Folder.path(path(folder, step: step), stateName))
-    guard case .string(let value) = state["settings"]?[key] else { return nil }
+    guard let step = try steps(in: folder).first,
+      case .string(let value) = try state(after: step, in: folder)["settings"]?[key]
+    else { return nil }
     return value
   }
 
-  /// Brings a trainer to the state after a step; gives what the run has left there.
+  /// What the run has left there beside the tensors.
+  ///
+  /// - Throws: `damaged`, `io`.
+  package static func state(after step: Int, in folder: String) throws(PeftoolError) -> JSON {
+    try JSON(opening: Folder.path(path(folder, step: step), stateName))
+  }
+
+  /// Brings a trainer to the state after a step.
   ///
   /// - Throws: `different` where the checkpoint is of another adapter, `damaged`, `io`.
   package static func read(
     _ trainer: Trainer, _ adapter: TrainedAdapter, step: Int, from folder: String
-  ) throws(PeftoolError) -> JSON {
+  ) throws(PeftoolError) {
     let path = path(folder, step: step)
-    let state = try JSON(opening: Folder.path(path, stateName))
     try adapter.read(from: path)
     let names = trainer.parameters.flatMap { parameter in
       let shape = [parameter.values.count, parameter.values.columns]
@@ -79,7 +85,6 @@ package struct TrainingCheckpoint {
       (place.isMultiple(of: 2) ? moments.first : moments.second).copy(from: values)
     }
     trainer.optimizer.restore(stepCount: step)
-    return state
   }
 
   /// Removes all checkpoints but some.

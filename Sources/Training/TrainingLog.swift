@@ -36,14 +36,16 @@ package final class TrainingLog {
   package static func entries(_ path: String, upTo step: Int) throws(PeftoolError) -> [JSON] {
     let file = try InputFile(opening: path)
     var entries: [JSON] = []
-    let lines = try file.bytes(0..<file.byteCount).split(separator: UInt8(ascii: "\n"))
+    let bytes = try file.bytes(0..<file.byteCount)
+    let newline = UInt8(ascii: "\n")
+    let lines = bytes.split(separator: newline)
     for (number, line) in lines.enumerated() {
       do throws(PeftoolError) {
         let entry = try JSON(parsing: Array(line))
-        // A line that a kill has cut short is of a later step than any checkpoint.
         if try entry.int(at: "step") <= step { entries.append(entry) }
       } catch {
-        if number + 1 > step { break }
+        // A line that a kill has cut short is of a later step than any checkpoint.
+        if number == lines.count - 1, bytes.last != newline { break }
         throw PeftoolError(error.kind, "line \(number + 1): \(error.reason)", path: path)
       }
     }

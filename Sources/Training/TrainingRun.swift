@@ -103,7 +103,7 @@ package final class TrainingRun {
   ///
   /// - Throws: as `TrainingCheckpoint.read`, and `different` where it is of other settings.
   package func resume(at step: Int) throws(PeftoolError) {
-    let state = try TrainingCheckpoint.read(trainer, adapter, step: step, from: folder)
+    let state = try TrainingCheckpoint.state(after: step, in: folder)
     do throws(PeftoolError) {
       try check(state["settings"] ?? .null)
       if let value = state["best_step"], value != .null {
@@ -113,6 +113,7 @@ package final class TrainingRun {
     } catch {
       throw error.at(path: TrainingCheckpoint.path(folder, step: step))
     }
+    try TrainingCheckpoint.read(trainer, adapter, step: step, from: folder)
   }
 
   private func check(_ known: JSON) throws(PeftoolError) {

@@ -366,6 +366,15 @@ private func writeTokens(
     #expect(run.status == 2)
     #expect(
       run.errors.contains("out/checkpoint-2: was made with learning_rate 0.0002, and now it is 1"))
+    for (option, message) in [
+      (["--rank", "3"], "was made with rank 8, and now it is 3"),
+      (["--eval-data", "eval.safetensors"], "was made with eval_data null, and now it is \""),
+    ] {
+      let run = try place.run(
+        ["finetune", base, "--data", "train.safetensors", "-o", "out", "--max-steps", "4"]
+          + ["--resume"] + option)
+      #expect(run.status == 2 && run.errors.contains(message), "\(run.errors)")
+    }
     let again = try finetune(place, "-o", "out")
     #expect(again.status == 2)
     #expect(again.errors.contains("has the checkpoint of step 2: --resume goes on from there"))

@@ -32,6 +32,13 @@ import Testing
       try Folder.names(in: scratch.path).map { Array($0.utf8) } == sorted.map { Array($0.utf8) })
   }
 
+  @Test func freeBytesAreThoseOfTheFileSystem() throws {
+    #expect(try #require(Folder.freeByteCount(at: scratch.path)) > 0)
+    // Nothing can be written there, and so there is no room.
+    #expect(Folder.freeByteCount(at: "/proc") == 0)
+    #expect(Folder.freeByteCount(at: scratch.path + "/none") == nil)
+  }
+
   @Test func aFolderThatIsNotThereIsAnError() {
     let path = scratch.path("no")
     #expect(

@@ -6,7 +6,8 @@ import Testing
 private let models: [TinyModel] = [
   .init(), .init(family: "qwen2", isDoRA: true), .init(family: "qwen3", isDoRA: true),
   .init(family: "mistral", layerCount: 3, fields: #""sliding_window": 5"#),
-  .init(layerCount: 1, isDoRA: true), .init(layerCount: 3, modules: ["1.mlp.gate_proj"]),
+  .init(layerCount: 1, isDoRA: true), .init(isDoRA: true, modules: ["1.mlp.down_proj"]),
+  .init(layerCount: 3, modules: ["1.mlp.gate_proj"]),
   .init(
     family: "qwen3", modules: ["1.mlp.up_proj"],
     training: .init(modules: ["embed_tokens", "lm_head", "norm", "k_proj"], tokens: [])),

@@ -118,6 +118,7 @@ import Testing
     let model = try load(["lora-bias"], base: "bases/llama-f32")
     let (_, adapter) = try #require(model.adapters.first)
     let bias = try #require(adapter.bias)
+    #expect(!bias.isDecayed)
     #expect(bias.name.hasSuffix("lora_B.bias") && bias.values.values.contains { $0 != 0 })
     let sum = try load(["lora-bias", "lora-bias"], weights: [0.5, 2], base: "bases/llama-f32")
     let added = try #require(sum.adapters.first?.adapter.bias).values.values

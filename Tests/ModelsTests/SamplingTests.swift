@@ -49,6 +49,17 @@ import Testing
     #expect(tokens(Sampling(temperature: 1, topK: 3, topP: 0.8)) == [2, 3, 5])
   }
 
+  @Test func oneIsLeftHoweverSmallTheShare() {
+    #expect(tokens(Sampling(temperature: 1, topK: 1, topP: 1e-9)) == [2])
+    let alike = Sampling(temperature: 1, topP: 1e-9).candidates([1, 1, 1], after: none)
+    #expect(alike.map(\.token) == [0])
+  }
+
+  @Test func aTinyTemperatureTakesTheLikeliest() {
+    let sampling = Sampling(temperature: 1e-38)
+    #expect((0..<20).allSatisfy { sampling.token([1, 400, 2], after: none, index: $0) == 1 })
+  }
+
   @Test func penaltyDividesPositiveAndMultipliesNegative() {
     let left = Sampling(temperature: 1, repetitionPenalty: 2).candidates(
       logits, after: [2, 4, 4, 2, 1] as [Int32])

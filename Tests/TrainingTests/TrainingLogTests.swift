@@ -24,11 +24,23 @@ import Testing
     #expect(try scratch.text(TrainingLog.name) == "{\"step\":1}\n{\"step\":2}\n")
   }
 
-  @Test func anotherFileIsNoLog() throws {
+  /// Evaluations have lines, too: the fifth line may be of the third step.
+  @Test func aLineThatIsDamagedIsNotDropped() throws {
+    let scratch = try Scratch()
+    _ = try scratch.write(
+      TrainingLog.name, "{\"step\":1}\n{\"step\":1}\n{\"step\":2}\n{\"st\n{\"step\":3}\n")
+    #expect {
+      try TrainingLog(in: scratch.path, upTo: 3)
+    } throws: {
+      "\($0)".contains("line 4: ")
+    }
+  }
+
+  @Test(arguments: [0, 5]) func anotherFileIsNoLog(step: Int) throws {
     let scratch = try Scratch()
     let path = try scratch.write(TrainingLog.name, "notes\n")
     #expect {
-      try TrainingLog(in: scratch.path, upTo: 5)
+      try TrainingLog(in: scratch.path, upTo: step)
     } throws: {
       ($0 as? PeftoolError)?.path == path && "\($0)".contains("line 1: ")
     }

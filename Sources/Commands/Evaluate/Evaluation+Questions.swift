@@ -27,7 +27,7 @@ extension Evaluation {
         scores.correctByCharactersCount += isRight(\.unicodeScalars.count) ? 1 : 0
         scores.correctByBytesCount += isRight(\.utf8.count) ? 1 : 0
       } catch {
-        throw PeftoolError(error.kind, "line \(question.line): \(error.reason)", path: input.path)
+        throw error.at(line: question.line, path: input.path)
       }
     }
     guard scores.count > 0 else {
@@ -79,7 +79,8 @@ extension Evaluation {
     guard likelihoods.allSatisfy(\.isFinite) else {
       throw PeftoolError(
         .damaged,
-        "what the model makes of it is NaN or infinite; 'peftool verify' looks for such weights")
+        "what the model makes of question \(question.line) is NaN or infinite; 'peftool verify' "
+          + "looks for such weights", path: language.path)
     }
     return (likelihoods, isCut)
   }

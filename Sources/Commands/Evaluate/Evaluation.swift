@@ -121,7 +121,7 @@ struct Evaluation {
       scores.count += 1
       try score(ids, isLabel: labels.map { $0 != TokenExamples.ignored }, &scores)
     } catch {
-      throw PeftoolError(error.kind, "line \(example.line): \(error.reason)", path: input.path)
+      throw error.at(line: example.line, path: input.path)
     }
   }
 

@@ -10,14 +10,18 @@ extension FinetuneCommand {
   ///
   /// - Throws: `io`.
   func fingerprint(
-    model: ModelFingerprint, _ data: TokenExamples, day: String?,
-    _ settings: TrainingRun.Settings, stepCount: Int
+    model: ModelFingerprint, _ data: TokenExamples, _ evaluationData: TokenExamples?,
+    day: String?, _ settings: TrainingRun.Settings, stepCount: Int
   ) throws(PeftoolError) -> JSON {
     var members: [JSON.Member] = [.init("model", .string(model.text))]
     members += adapter.settings
     members += weights.settings
-    members += try Self.settings(of: data)
     members += [
+      .init("data", try Self.checksum(of: data)), .init("examples", .number(data.count)),
+      .init(
+        "eval_data",
+        try evaluationData.map { (data) throws(PeftoolError) in try Self.checksum(of: data) }
+          ?? .null),
       .init("day", day.map { .string($0) } ?? .null),
       .init("packing", .bool(self.data.packing)),
       .init("max_length", self.data.maxLength.map { .number($0) } ?? .null),
@@ -29,15 +33,13 @@ extension FinetuneCommand {
     return .object(members + training.settings)
   }
 
-  private static func settings(of data: TokenExamples) throws(PeftoolError) -> [JSON.Member] {
+  private static func checksum(of data: TokenExamples) throws(PeftoolError) -> JSON {
     var hash = try Checksum()
     // Any bytes may be read as bytes.
     unsafe hash.add(data.ids.span.bytes)
     unsafe hash.add(data.labels.span.bytes)
     unsafe hash.add(data.offsets.span.bytes)
-    return [
-      .init("data", .string(hash.value.checksumText)), .init("examples", .number(data.count)),
-    ]
+    return .string(hash.value.checksumText)
   }
 }
 

@@ -93,8 +93,9 @@ struct FinetuneJob {
       stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count,
       freeByteCount: freeByteCount(),
       fingerprint: command.fingerprint(
-        model: ModelFingerprint(checkpoint), data, day: reader.day, settings,
+        model: ModelFingerprint(checkpoint), data, evaluationData, day: reader.day, settings,
         stepCount: stepCount))
+    try checkRoom()
   }
 
   /// The plan with an estimate of the time, from a short measurement.
@@ -117,7 +118,7 @@ struct FinetuneJob {
       }
       return
     }
-    let parent = Folder.parent(of: Folder.trimmed(command.output))
+    let parent = Folder.parent(of: command.output)
     guard Folder.isFolder(parent) else {
       throw PeftoolError(.io, "is no folder, in which -o is to make one", path: parent)
     }
@@ -133,6 +134,21 @@ struct FinetuneJob {
           : "has the checkpoint of step \(steps[0]): --resume goes on from there, or name another "
             + "output", path: command.output)
     }
+  }
+
+  /// Refuses a run that would end for want of room on the disk: for the adapter, and for the last
+  /// checkpoint, the best and one that is being written, or of a run without them that of an
+  /// interrupt.
+  private func checkRoom() throws(PeftoolError) {
+    let checkpoint = adapter.byteCount + 8 * trainer.parameterCount
+    let isSaving = evaluationData != nil || settings.saveEvery != nil
+    let needed = adapter.byteCount + (isSaving && !command.resume ? 3 : 1) * checkpoint
+    let folder = Folder.parent(of: command.output)
+    guard let free = Folder.freeByteCount(at: folder), free < needed else { return }
+    throw PeftoolError(
+      .io,
+      "has room for \(free.byteText), and the adapter with its checkpoints may take "
+        + needed.byteText, path: folder)
   }
 
   private static func settings(
@@ -196,6 +212,7 @@ struct FinetuneJob {
       }
     }
     progress.finish()
+    Interruption.askNoMore()
     let report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
       stepCount: trainer.optimizer.stepCount,
@@ -208,8 +225,8 @@ struct FinetuneJob {
     try reportFile?.write(
       report.page(
         log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount),
-        samples: samples.map { (samples, before) throws(PeftoolError) in
-          try zip(samples.givenTexts(), zip(before, samples.texts())).map {
+        samples: samples.map { (samples, given, before) throws(PeftoolError) in
+          try zip(given, zip(before, samples.texts())).map {
             [$0.prompt, $0.expected, $1.0, $1.1]
           }
         } ?? []))
@@ -217,13 +234,15 @@ struct FinetuneJob {
   }
 
   /// What a report shows of the model's texts; nil without a report, and for data that are tokens.
-  private func samplesBefore() throws(PeftoolError) -> (FinetuneSamples, before: [String])? {
+  private func samplesBefore() throws(PeftoolError) -> (
+    FinetuneSamples, given: [(prompt: String, expected: String)], before: [String]
+  )? {
     guard command.report != nil, let tokenizer else { return nil }
     let samples = FinetuneSamples(
       evaluationData ?? data,
       language: LanguageModel(
         trainer.model, path: command.model, tokenizer.encoder, tokenizer.tokens), team: team)
-    return (samples, try samples.texts())
+    return (samples, try samples.givenTexts(), try samples.texts())
   }
 
   /// Puts the adapter's files into the run's folder, the configuration last.

@@ -131,6 +131,13 @@ enum StartingAdapter {
       }
     case .existing(let pairs, _, _, let path):
       try pairs.checkAllUsed(by: model)
+      for (_, adapter) in model.adapters {
+        guard let magnitude = adapter.magnitude, magnitude.values.values.contains(0)
+        else { continue }
+        throw PeftoolError(
+          .unsupported, "has a magnitude of 0, from which no gradient is found",
+          tensor: magnitude.name, path: path)
+      }
       guard !model.adapters.isEmpty else {
         throw PeftoolError(.different, "changes no linear layer", path: path)
       }

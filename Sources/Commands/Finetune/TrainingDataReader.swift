@@ -35,6 +35,12 @@ struct TrainingDataReader {
     }
     maximumLength =
       command.data.maxLength ?? min(Self.defaultLength, configuration.positionCount)
+    guard maximumLength > 1 else {
+      throw PeftoolError(
+        .different,
+        "takes texts of \(maximumLength) token, and one is predicted from those before it",
+        path: command.model)
+    }
     let paths = command.data.paths + command.data.evaluationPaths
     var isText = false
     for path in paths where try Self.format(of: path, command) != .safetensors { isText = true }

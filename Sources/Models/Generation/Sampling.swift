@@ -128,13 +128,18 @@ package struct Sampling: Equatable, Sendable {
       sum += entry.weight
       if sum > limit || number == rest.count - 1 { isLeft[entry.place] = true }
     }
+    // A share that is next to nothing, or many that are alike.
+    if rest.isEmpty, let first = weights.firstIndex(of: weights.max() ?? 0) {
+      isLeft[first] = true
+    }
     return zip(candidates, isLeft).filter(\.1).map(\.0)
   }
 
   /// What is proportional to the probability of each.
   private static func weights(_ candidates: [Candidate]) -> [Double] {
     let top = candidates.map(\.logit).max() ?? 0
-    return candidates.map { exp(Double($0.logit - top)) }
+    // What is infinite for a small temperature is as likely as another that is.
+    return candidates.map { $0.logit == top ? 1 : exp(Double($0.logit - top)) }
   }
 
   private func draw(_ candidates: [Candidate], index: Int) -> Int32? {
