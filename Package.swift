@@ -125,7 +125,7 @@ let package = Package(
       "TrainingTests",
       [
         "Training", "Models", "Adapters", "Checkpoints", "Examples", "Files", "Fixtures", "JSON",
-        "LinearAlgebra", "Quantization", "Tensors", "CKernels",
+        "LinearAlgebra", "Quantization", "Tensors", "CKernels", "YAML",
       ]),
     tests("ReportsTests", ["Reports"]),
     tests(

@@ -21,6 +21,8 @@ package struct ModulePattern<Value: Sendable>: Sendable {
   package init(key: String, value: Value) throws(PeftoolError) {
     self.key = key
     self.value = value
+    // By itself first, so that a message has what was given.
+    _ = try RegularExpression(key)
     expression = try RegularExpression("(.*\\.)?(\(key))$")
     path = Self.path(key)
   }

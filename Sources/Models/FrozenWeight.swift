@@ -108,6 +108,11 @@ package struct FrozenWeight: Sendable {
     }
   }
 
+  /// The bytes that so many elements take in NF4, in the blocks of 64 of `quantize`.
+  static func byteCount(ofNF4 count: Int) -> Int {
+    FourBitCode.byteCount(of: count) + 4 * FourBitCode.blockCount(of: count, blockSize: 64)
+  }
+
   /// Whether it is coded in few bits.
   package var isQuantized: Bool {
     if case .numbers = codes { false } else { true }

@@ -154,11 +154,22 @@ package final class Llama: Sendable {
     }
   }
 
-  /// The bytes of all weights.
+  /// The bytes of all matrices.
   package var byteCount: Int {
     let tied = configuration.isTied ? 0 : head.projections[0].weight.byteCount
     return embedding.table.byteCount + tied
       + layers.flatMap(\.projections).reduce(0) { $0 + $1.weight.byteCount }
+  }
+
+  /// The bytes that a model's weights will take, as far as the checkpoint's list of tensors tells.
+  package static func byteCount(of checkpoint: Checkpoint, quantizing: Bool = false) -> Int {
+    checkpoint.tensors.reduce(0) { sum, tensor in
+      let isQuantized =
+        quantizing && tensor.shape.count == 2 && tensor.name.contains(".layers.")
+        && tensor.dtype.isComputable
+      let codes = isQuantized ? FrozenWeight.byteCount(ofNF4: tensor.elementCount) : nil
+      return sum + (codes ?? tensor.byteCount)
+    }
   }
 
   /// The linear layers by their inputs, from the model's input on.

@@ -70,6 +70,13 @@ package struct LlamaConfiguration: Equatable, Sendable {
         "model_type is \"\(type.printable)\", peftool computes \(known)")
     }
     let fields = ConfigurationFields(json)
+    if let method = json["quantization_config"]?["quant_method"],
+      method != .string("bitsandbytes")
+    {
+      throw PeftoolError(
+        .unsupported,
+        "is quantized (quant_method \(method.summary)), peftool computes bitsandbytes")
+    }
     try Self.refuseUnknownMaths(fields)
     self.family = family
     vocabularySize = try fields.size("vocab_size")
@@ -117,6 +124,16 @@ package struct LlamaConfiguration: Equatable, Sendable {
   package var contextLength: Int {
     guard case .dynamic(let factor, let original) = rotary.kind else { return positionCount }
     return Int(min(Double(original) * max(factor, 1), Double(1 << 30)))
+  }
+
+  /// The paths of the linear layers, from the input on.
+  package var linearLayers: [String] {
+    let names = [
+      "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+      "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+    ]
+    return (0..<layerCount).flatMap { layer in names.map { "model.layers.\(layer).\($0)" } }
+      + [TrainedWeights.head]
   }
 
   /// Which keys the layers see.

@@ -1,9 +1,10 @@
 extension LossPass {
   /// The bytes that a pass over so many tokens, in texts of so many, takes beside the model.
   package static func byteCount(
-    _ configuration: LlamaConfiguration, tokens: Int, longest: Int, keeping: Keeping, rank: Int,
-    masked: Int, usesDoRA: Bool, threads: Int
+    _ model: Llama, tokens: Int, longest: Int, keeping: Keeping, threads: Int
   ) -> Int {
+    let configuration = model.configuration
+    let masked = model.maskedInputs
     let hidden = configuration.hiddenSize
     let queries = configuration.headCount * configuration.headSize
     let keys = configuration.keyHeadCount * configuration.headSize
@@ -12,7 +13,7 @@ extension LossPass {
     let layer =
       2 * hidden + 2 * queries + 2 * keys + configuration.headCount + 2 * inner + 2
       + (hasHeadNorms ? queries + keys + configuration.headCount + configuration.keyHeadCount : 0)
-      + (usesDoRA ? 2 * hidden : 0)
+      + (model.layers.contains(where: \.keepsOutputs) ? 2 * hidden : 0)
     let kept =
       switch keeping {
       case .everything: configuration.layerCount * layer
@@ -22,7 +23,7 @@ extension LossPass {
     let scratch = max(
       tokens * (2 * inner + 4 * queries + 2 * keys),
       CrossEntropy.logitCount(tokens: tokens, vocabulary: configuration.vocabularySize))
-    let others = 5 * hidden + 2 * rank + masked + 1
+    let others = 5 * hidden + 2 * model.largestRank + masked + 1
     let attention = Attention(
       heads: configuration.headCount, keyHeads: configuration.keyHeadCount,
       headSize: configuration.headSize, window: nil, scaling: 1)

@@ -100,9 +100,15 @@ struct ModelWeights {
       unused.contains(ExactName(tensor.name)) && !Self.isKnownRest(tensor.name)
     }
     guard let first = rest.first else { return }
+    let others =
+      switch rest.count {
+      case 1: ""
+      case 2: ", nor is 1 other"
+      default: ", nor are \(rest.count - 1) others"
+      }
     throw PeftoolError(
       .different,
-      "is no part of such a model, nor are \(rest.count - 1) others: config.json is another's",
+      "is no part of such a model\(others): config.json is another's",
       tensor: first.name, path: path(of: first))
   }
 

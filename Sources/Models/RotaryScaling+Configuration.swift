@@ -61,14 +61,19 @@ extension RotaryScaling.YaRN {
     factor =
       fields["factor"] == nil
       ? Double(positionCount) / Double(original) : try fields.required("factor")
-    betaFast = fields["beta_fast"] == nil ? 32 : try fields.required("beta_fast")
-    betaSlow = fields["beta_slow"] == nil ? 1 : try fields.required("beta_slow")
+    // Python takes a 0 for none.
+    func given(_ key: String) throws(PeftoolError) -> Double? {
+      guard let number = try fields.double(key), number != 0 else { return nil }
+      return try fields.required(key)
+    }
+    betaFast = try given("beta_fast") ?? 32
+    betaSlow = try given("beta_slow") ?? 1
     truncates = try fields.bool("truncate") ?? true
     let factor = self.factor
     func scale(_ factor: Double, _ weight: Double) -> Double {
       factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1
     }
-    // Python takes a weight of 0 for none.
+    // Likewise.
     let weight = try fields.double("mscale") ?? 0
     let weightOfAll = try fields.double("mscale_all_dim") ?? 0
     if fields["attention_factor"] != nil {

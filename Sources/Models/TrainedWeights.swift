@@ -31,7 +31,7 @@ package struct TrainedWeights: Equatable, Sendable {
 
   /// Whether a layer that is trained whole gets no adapter for it: PEFT looks for whole words there
   /// (`tuners_utils.py`, `check_target_module_exists`).
-  func takesPlaceOfAdapter(_ module: String) -> Bool {
+  package func takesPlaceOfAdapter(_ module: String) -> Bool {
     modules.contains { module == $0 || module.hasSuffix("." + $0) }
   }
 

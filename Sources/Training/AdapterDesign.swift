@@ -64,7 +64,7 @@ package struct AdapterDesign: Sendable {
   private func magnitude(
     of module: String, _ weight: FrozenWeight, _ pair: AdapterStart.Pair, scaling: Double
   ) throws(PeftoolError) -> TrainableParameter {
-    guard module != TargetModules.head else {
+    guard module != TrainedWeights.head else {
       throw PeftoolError(
         .unsupported,
         "gets no DoRA adapter, whose gradient takes all logits: leave it out of "

@@ -1,11 +1,14 @@
-import Files
+import JSON
+
 /// The `README.md` of an adapter: the front matter that PEFT writes, and what was done.
+///
+/// Source: `create_or_update_model_card` of PEFT's `peft_model.py`.
 package struct ModelCard {
   private let base: String
   private let isDoRA: Bool
   private let facts: [(label: String, value: String)]
 
-  /// A card; facts are plain text, one line each.
+  /// A card; the base is named as the user named it, and facts are plain text, one line each.
   package init(base: String, isDoRA: Bool, facts: [(label: String, value: String)]) {
     self.base = base
     self.isDoRA = isDoRA
@@ -14,16 +17,11 @@ package struct ModelCard {
 
   /// The text of the file.
   package var text: String {
-    // A path of this machine tells nobody a base.
-    let isName =
-      base.split(separator: "/").count == 2 && !base.hasPrefix("/") && !base.hasPrefix(".")
-      && !Folder.exists(base)
-    var lines = ["---", "library_name: peft", "pipeline_tag: text-generation", "tags:"]
-    if isName {
-      lines.insert("base_model: \(base)", at: 1)
-      lines.append("- base_model:adapter:\(base)")
-    }
-    lines += ["- \(isDoRA ? "dora" : "lora")", "- transformers", "---", ""]
+    var lines = [
+      "---", "base_model: \(base.scalar)", "library_name: peft",
+      "pipeline_tag: text-generation", "tags:", "- \("base_model:adapter:\(base)".scalar)",
+      "- \(isDoRA ? "dora" : "lora")", "- transformers", "---", "",
+    ]
     lines += ["# \(isDoRA ? "DoRA" : "LoRA") adapter", ""]
     lines += ["Trained with peftool finetune; PEFT loads it with `PeftModel.from_pretrained`.", ""]
     lines += ["| | |", "|---|---|"]
@@ -33,6 +31,14 @@ package struct ModelCard {
 }
 
 extension String {
+  /// The string as a scalar of YAML: in quotes, which are JSON's, where it could be anything else.
+  fileprivate var scalar: String {
+    let isPlain =
+      contains("/") && first.map { $0.isLetter || "/.".contains($0) } == true && last != ":"
+      && allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "/._-:".contains($0)) }
+    return isPlain ? self : JSON.string(self).text()
+  }
+
   /// The string as the cell of a table.
   fileprivate var cell: String {
     reduce(into: "") { text, character in

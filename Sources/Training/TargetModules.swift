@@ -1,5 +1,6 @@
 package import Files
 package import JSON
+import Models
 package import Patterns
 
 /// Which linear layers get adapters: PEFT's `target_modules`.
@@ -11,8 +12,6 @@ package enum TargetModules: Sendable {
   /// Those whose whole path an expression matches.
   case expression(String, RegularExpression)
 
-  /// The output embedding's path.
-  package static let head = "lm_head"
   /// The word for all linear layers.
   package static let allLinearName = "all-linear"
 
@@ -25,11 +24,11 @@ package enum TargetModules: Sendable {
       self = .allLinear
       return
     }
-    let names = text.split(separator: ",").map { $0.trimmingSpaces }
+    let names = text.commaParts
     let isName = { (name: String) in
       !name.isEmpty && name.allSatisfy { $0.isLetter || $0.isNumber || "_.-".contains($0) }
     }
-    if !names.isEmpty, names.allSatisfy(isName) {
+    if names.allSatisfy(isName) {
       self = .names(names)
     } else {
       // By itself first, so that a message has what was given.
@@ -43,7 +42,7 @@ package enum TargetModules: Sendable {
   /// - Throws: `unsupported` where a match takes too many steps.
   package func contains(_ module: String) throws(PeftoolError) -> Bool {
     switch self {
-    case .allLinear: module != Self.head
+    case .allLinear: module != TrainedWeights.head
     case .names(let names): names.contains { Self.matches(module, $0) }
     case .expression(_, let expression): try expression.matchesStart(of: module)
     }
@@ -70,14 +69,5 @@ package enum TargetModules: Sendable {
     case .names(let names): .array(names.map(JSON.string))
     case .expression(let text, _): .string(text)
     }
-  }
-}
-
-extension Substring {
-  fileprivate var trimmingSpaces: String {
-    var rest = self
-    while rest.first == " " { rest = rest.dropFirst() }
-    while rest.last == " " { rest = rest.dropLast() }
-    return String(rest)
   }
 }

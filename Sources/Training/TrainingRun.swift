@@ -51,6 +51,7 @@ package final class TrainingRun {
   /// The best evaluation so far.
   package private(set) var best: (step: Int, loss: Double)?
   private var worseCount = 0
+  private var savedStep: Int?
 
   private let trainer: Trainer
   private let pass: LossPass
@@ -170,7 +171,7 @@ package final class TrainingRun {
         try save(report)
       }
       if !isLast, isInterrupted() {
-        try save(report)
+        if savedStep != step { try save(report) }
         return .interrupted(step: step)
       }
     }
@@ -218,6 +219,7 @@ package final class TrainingRun {
     let step = trainer.optimizer.stepCount
     try TrainingCheckpoint.write(trainer, adapter, state: state, into: folder)
     try TrainingCheckpoint.prune(in: folder, keeping: [step, best?.step ?? step])
+    savedStep = step
     try report(.saved(step: step))
   }
 }

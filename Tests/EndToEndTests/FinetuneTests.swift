@@ -448,7 +448,7 @@ private func writeTokens(
     (["--rank-pattern", "q_prj=3"], "the pattern 'q_prj' matches none of the layers with"),
     (["--adapter", "none"], "none: "),
     (["--init", "pissa", "--rank", "41"], "has 40 ranks, of which --init pissa takes 41"),
-    (["--target-modules", "(x"], "peftool: '(x' is no regular expression"),
+    (["--target-modules", "(x"], "peftool: --target-modules: '(x' is no regular expression"),
     (["--modules-to-save", "embed"], "llama-f32: has no module 'embed' (--modules-to-save)"),
     (["--trainable-tokens", "5,9999"], "llama-f32: has no token 9999 (--trainable-tokens)"),
     (["--trainable-tokens", "<a>"], "llama-f32/tokenizer.json: "),

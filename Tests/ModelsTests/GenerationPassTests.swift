@@ -4,6 +4,7 @@ import Files
 import Fixtures
 import Foundation
 import LinearAlgebra
+import Tensors
 import Testing
 
 @testable import Models
@@ -54,6 +55,15 @@ import Testing
     }
     #expect(pass.count == tokens.count)
     return logits
+  }
+
+  /// What is told before a model is read is what it takes then: matrices, and vectors of norms.
+  @Test(arguments: [false, true]) func theMemoryOfWeightsIsKnownBefore(quantizing: Bool) throws {
+    let checkpoint = try Checkpoint(opening: Self.sample("bases/llama-f32"))
+    let model = try Llama(checkpoint, quantizing: quantizing)
+    let vectors = checkpoint.tensors.filter { $0.shape.count == 1 }.map(\.byteCount).reduce(0, +)
+    #expect(
+      Llama.byteCount(of: checkpoint, quantizing: quantizing) == model.byteCount + vectors)
   }
 
   private static let sizes = [

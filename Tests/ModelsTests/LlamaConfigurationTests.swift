@@ -206,6 +206,14 @@ private let sizes = [
     Refusal([key: value], "\(key) is \(value), expected \(expected)").check()
   }
 
+  @Test(arguments: ["gptq", "awq", "fp8", "compressed-tensors"])
+  func codesOfOthersAreRefused(method: String) {
+    Refusal(
+      ["quantization_config": "{\"quant_method\": \"\(method)\"}"], .unsupported,
+      "is quantized (quant_method \"\(method)\"), peftool computes bitsandbytes"
+    ).check()
+  }
+
   @Test(arguments: sizes) func sizesHaveToBeThereAndIntegers(key: String) {
     Refusal([key: ""], "has no \(key)").check()
     Refusal([key: "null"], "has no \(key)").check()

@@ -31,6 +31,7 @@ import Testing
     #expect(model.projections.count == 15)
     #expect(model.projections[4].name == "model.layers.0.mlp.gate_proj")
     #expect(model.projections[4].bias != nil && model.projections[0].bias == nil)
+    #expect(model.configuration.linearLayers == model.projections.map(\.name))
     #expect(model.adapters.isEmpty && model.largestRank == 0)
     let weights = model.projections.map { $0.inputs * $0.outputs }.reduce(0, +)
     #expect(model.byteCount == 4 * (weights + 13 * 8))
@@ -74,7 +75,7 @@ import Testing
     #expect(error.tensor == "model.layers.0.self_attn.b_norm.weight")
     #expect(
       error.reason
-        == "is no part of such a model, nor are 1 others: config.json is another's")
+        == "is no part of such a model, nor is 1 other: config.json is another's")
   }
 
   @Test func oldBuffersAndATiedCopyArePassedOver() throws {

@@ -1,3 +1,4 @@
+import Files
 import JSON
 import LinearAlgebra
 import Testing
@@ -80,18 +81,32 @@ private struct RotaryCase {
 
   /// θ = 10⁶, D = 128, a factor of 4 over 32768: the ramp goes from 23 to 40.
   @Test func yarnBlendsBetweenTwoPairs() throws {
-    let json = """
-      {"model_type": "llama", "vocab_size": 1, "hidden_size": 128, "intermediate_size": 1,
-       "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 131072,
-       "rope_theta": 1e6, "rope_scaling": {"type": "yarn", "factor": 4.0,
-       "original_max_position_embeddings": 32768}}
-      """
-    let rotary = try LlamaConfiguration(JSON(parsing: Array(json.utf8))).rotary
+    let rotary = try Self.yarn("")
     let (scaled, factor) = rotary.frequencies(headSize: 128, length: 1)
     let plain = RotaryScaling(theta: 1e6).frequencies(headSize: 128, length: 1).frequencies
     #expect(abs(factor - 1.138629) < 5e-7)
     #expect(scaled[23] == plain[23] && scaled[24] < plain[24])
     #expect(scaled[40] == plain[40] / 4 && scaled[39] > plain[39] / 4)
+  }
+
+  /// transformers has `or 32` there.
+  @Test func aBetaOf0IsNone() throws {
+    #expect(try Self.yarn(", \"beta_fast\": 0, \"beta_slow\": 0.0") == Self.yarn(""))
+    #expect(try Self.yarn(", \"beta_fast\": 16") != Self.yarn(""))
+    let reason = "rope_scaling.beta_slow is -1.0, expected more than 0.0"
+    #expect(throws: PeftoolError(.damaged, reason)) {
+      try Self.yarn(", \"beta_slow\": -1")
+    }
+  }
+
+  private static func yarn(_ fields: String) throws -> RotaryScaling {
+    let json = """
+      {"model_type": "llama", "vocab_size": 1, "hidden_size": 128, "intermediate_size": 1,
+       "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 131072,
+       "rope_theta": 1e6, "rope_scaling": {"type": "yarn", "factor": 4.0,
+       "original_max_position_embeddings": 32768\(fields)}}
+      """
+    return try LlamaConfiguration(JSON(parsing: Array(json.utf8))).rotary
   }
 
   @Test func dynamicStretchesLongTextsOnly() {

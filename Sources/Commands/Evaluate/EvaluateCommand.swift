@@ -99,7 +99,7 @@ struct EvaluateCommand: ParsableCommand {
     let input = try InputData(data)
     _ = try input.opened()
     let language = try LanguageModel(opening: model, options)
-    var evaluation = Evaluation(language, try settings(of: language), team: options.team)
+    var evaluation = try Evaluation(language, settings(of: language), team: options.team)
     let outcome: Evaluation.Outcome
     if format == .txt {
       outcome = try evaluation.score(text: input.opened())
@@ -121,7 +121,7 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   private func settings(of language: LanguageModel) throws(PeftoolError) -> Evaluation.Settings {
-    let limit = language.model.configuration.positionCount
+    let limit = language.model.configuration.contextLength
     let length = maxLength ?? min(Self.defaultLength, limit)
     guard length <= limit else {
       throw PeftoolError(

@@ -63,9 +63,16 @@ struct Evaluation {
   let settings: Settings
   var windows: ScoredWindows
 
-  init(_ language: LanguageModel, _ settings: Settings, team: ThreadTeam) {
+  /// - Throws: `unsupported` where there is not the memory.
+  init(
+    _ language: LanguageModel, _ settings: Settings, team: ThreadTeam
+  ) throws(PeftoolError) {
     self.language = language
     self.settings = settings
+    try MemoryRoom.check(
+      ScoredWindows.byteCount(language.model, threads: team.count, longest: settings.maximumLength),
+      for: "a window of \(settings.maximumLength.groupedText) tokens", isBesideModel: true,
+      wayOut: "a smaller --max-length", path: language.path)
     windows = ScoredWindows(language.model, team: team, longest: settings.maximumLength)
   }
 

@@ -25,6 +25,13 @@ struct ScoredWindows {
       keeping: .nothing)
   }
 
+  /// The bytes that texts of so many tokens at most take beside the model.
+  static func byteCount(_ model: Llama, threads: Int, longest: Int) -> Int {
+    LossPass.byteCount(
+      model, tokens: max(longest, batchTokenCount), longest: longest, keeping: .nothing,
+      threads: threads)
+  }
+
   /// Takes a text; what has been taken is computed when no more fits beside it.
   mutating func append(
     _ tokens: [Int32], isLabel: [Bool], _ report: Report

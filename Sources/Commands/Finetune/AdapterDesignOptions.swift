@@ -136,6 +136,25 @@ struct AdapterDesignOptions: ParsableArguments {
     }
   }
 
+  private static func modulePatterns<Value>(
+    _ texts: [String], _ name: String, _ read: (String) -> Value?
+  ) throws -> [ModulePattern<Value>] {
+    try patterns(texts, name, read).map { (key, value) in
+      try naming(name) { () throws(PeftoolError) in try ModulePattern(key: key, value: value) }
+    }
+  }
+
+  /// Puts an option's name before what is wrong with its value.
+  private static func naming<Result>(
+    _ name: String, _ body: () throws(PeftoolError) -> Result
+  ) throws(PeftoolError) -> Result {
+    do throws(PeftoolError) {
+      return try body()
+    } catch {
+      throw PeftoolError(error.kind, "\(name): \(error.reason)")
+    }
+  }
+
   /// The design, with A drawn from a seed.
   ///
   /// - Throws: as `TargetModules` and `ModulePattern`.
@@ -147,13 +166,11 @@ struct AdapterDesignOptions: ParsableArguments {
     design.usesRSLoRA = rsLoRA
     design.usesDoRA = dora
     design.hasBias = loraBias
-    design.targets = try TargetModules(targetModules ?? TargetModules.allLinearName)
-    design.rankPatterns = try Self.patterns(rankPatterns, "--rank-pattern", Int.init).map {
-      try ModulePattern(key: $0.key, value: $0.value)
+    design.targets = try Self.naming("--target-modules") { () throws(PeftoolError) in
+      try TargetModules(targetModules ?? TargetModules.allLinearName)
     }
-    design.alphaPatterns = try Self.patterns(alphaPatterns, "--alpha-pattern", Double.init).map {
-      try ModulePattern(key: $0.key, value: $0.value)
-    }
+    design.rankPatterns = try Self.modulePatterns(rankPatterns, "--rank-pattern", Int.init)
+    design.alphaPatterns = try Self.modulePatterns(alphaPatterns, "--alpha-pattern", Double.init)
     design.start = start ?? .uniform
     design.seed = seed
     return design

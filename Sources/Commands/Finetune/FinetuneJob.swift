@@ -40,6 +40,12 @@ struct FinetuneJob {
     try reportFile?.check(beside: command.output)
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
     let checkpoint = try Checkpoint(opening: command.model)
+    try LanguageModel.check(checkpoint)
+    guard Folder.isFolder(command.model) else {
+      throw PeftoolError(
+        .unsupported, "is a file, expected the model's folder, with its config.json",
+        path: command.model)
+    }
     // What is quickly read comes first.
     // A run that goes on has the day on which it began in its texts.
     let reader = try TrainingDataReader(
@@ -52,6 +58,11 @@ struct FinetuneJob {
     let start = try StartingAdapter(command, for: checkpoint)
     let weights = try start.trainedWeights(
       besides: command.weights.weights(ofModel: command.model))
+    try start.check(LlamaConfiguration(of: checkpoint), weights, path: command.model)
+    try MemoryRoom.check(
+      Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4),
+      for: "the model", isBesideModel: false, free: freeByteCount(),
+      wayOut: command.adapter.quantize == nil ? "--quantize nf4" : nil, path: command.model)
     let model = try Llama(
       checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights,
       replacing: start.own
@@ -208,7 +219,7 @@ struct FinetuneJob {
         progress.show(evaluation: loss, after: step)
         try log.append(
           .object([.init("step", .number(step)), .init("eval_loss", .number(loss))]))
-      case .saved: break
+      case .saved: progress.skipTime()
       }
     }
     progress.finish()

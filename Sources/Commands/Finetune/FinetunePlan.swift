@@ -30,6 +30,8 @@ struct FinetunePlan {
   /// What a step depends on, for a run that goes on.
   let fingerprint: JSON
 
+  private static let maximumBatchTokenCount = 1 << 24
+
   /// Works it out.
   ///
   /// - Throws: `unsupported` where there is not the memory.
@@ -38,7 +40,6 @@ struct FinetunePlan {
     evaluationData: TokenExamples?, settings: TrainingRun.Settings, stepsPerEpoch: Int,
     stepCount: Int, threads: Int, freeByteCount: Int?, fingerprint: JSON
   ) throws(PeftoolError) {
-    let configuration = trainer.model.configuration
     model = command.model
     output = command.output
     modules = trainer.model.adapters.count
@@ -62,11 +63,15 @@ struct FinetunePlan {
     let rows = min(settings.rowsPerBatch, max(data.count, evaluationData?.count ?? 0))
     let tokens = rows * row
     tokensPerBatch = tokens
+    guard tokens <= Self.maximumBatchTokenCount else {
+      throw PeftoolError(
+        .unsupported,
+        "a batch has \(tokens.groupedText) tokens, expected \(Self.maximumBatchTokenCount.groupedText) "
+          + "at most: a smaller --batch-size or --max-length makes fewer", path: command.model)
+    }
     func byteCount(_ keeping: LossPass.Keeping) -> Int {
       LossPass.byteCount(
-        configuration, tokens: tokens, longest: longest, keeping: keeping,
-        rank: trainer.model.largestRank, masked: trainer.model.maskedInputs, usesDoRA: isDoRA,
-        threads: threads)
+        trainer.model, tokens: tokens, longest: longest, keeping: keeping, threads: threads)
     }
     let base = trainer.model.byteCount
     let trained = trainer.byteCount
@@ -78,14 +83,11 @@ struct FinetunePlan {
     case .off: break
     case .auto: if let free, byteCount(.everything) > free / 10 * 9 { keeping = .inputs }
     }
-    if let free, byteCount(keeping) > free {
-      throw PeftoolError(
-        .unsupported,
-        "a batch of \(tokens.groupedText) tokens takes \(byteCount(keeping).byteText) beside the "
-          + "model, and \(max(0, free).byteText) are free: a smaller --batch-size or --max-length"
-          + (keeping == .inputs ? "" : " or --checkpoint-activations on") + " takes less",
-        path: command.model)
-    }
+    try MemoryRoom.check(
+      byteCount(keeping), for: "a batch of \(tokens.groupedText) tokens", isBesideModel: true,
+      free: free,
+      wayOut: "a smaller --batch-size or --max-length"
+        + (keeping == .inputs ? "" : " or --checkpoint-activations on"), path: command.model)
     self.keeping = keeping
     memory = (base, trained, byteCount(keeping))
     self.fingerprint = fingerprint

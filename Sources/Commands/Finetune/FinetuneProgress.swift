@@ -9,7 +9,6 @@ final class FinetuneProgress {
   private let firstStep: Int
   private let isQuiet: Bool
   private let isTerminal = Terminal.isTerminal(2)
-  private let start = monotonicSeconds()
   private var lastStep = monotonicSeconds()
   private var lastLine = -Double.infinity
   private var tokenCount = 0
@@ -57,11 +56,14 @@ final class FinetuneProgress {
 
   /// An evaluation is done.
   func show(evaluation loss: Double, after step: Int) {
-    lastStep = monotonicSeconds()
+    skipTime()
     guard !isQuiet else { return }
     writeToStandardError(
       (isTerminal ? "\r\u{1B}[K" : "") + "step \(step): evaluation loss \(loss.fixed(4))\n")
   }
+
+  /// The time since the last step goes to no step: something else was done.
+  func skipTime() { lastStep = monotonicSeconds() }
 
   /// Clears the line.
   func finish() {

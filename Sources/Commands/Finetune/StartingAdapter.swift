@@ -84,6 +84,41 @@ enum StartingAdapter {
     }
   }
 
+  /// Refuses a design whose names and patterns fit none of a model's layers, before the model is
+  /// read.
+  ///
+  /// - Parameter weights: what is trained besides.
+  /// - Throws: `different` with what fits nothing; as `AdapterDesign.adapter`.
+  func check(
+    _ configuration: LlamaConfiguration, _ weights: TrainedWeights, path: String
+  ) throws(PeftoolError) {
+    guard case .new(let design) = self else { return }
+    let modules = configuration.linearLayers
+    if let name = design.targets.unmatched(in: modules).first {
+      throw PeftoolError(
+        .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
+    }
+    var chosen: [String] = []
+    for module in modules where try design.targets.contains(module) { chosen.append(module) }
+    guard !chosen.isEmpty else {
+      throw PeftoolError(
+        .different, "--target-modules matches none of its \(modules.count) linear layers",
+        path: path)
+    }
+    for key in design.rankPatterns.map(\.key) + design.alphaPatterns.map(\.key) {
+      let pattern = try ModulePattern(key: key, value: 0)
+      var isUsed = false
+      for module in chosen where !weights.takesPlaceOfAdapter(module) {
+        if try pattern.matches(module) { isUsed = true }
+      }
+      guard isUsed else {
+        throw PeftoolError(
+          .different, "the pattern '\(key.printable)' matches none of the layers with an adapter",
+          path: path)
+      }
+    }
+  }
+
   /// Refuses an adapter that does not fit the model as a whole.
   ///
   /// - Parameter weights: what is trained besides.
@@ -101,11 +136,6 @@ enum StartingAdapter {
     }
     switch self {
     case .new(let design):
-      let modules = model.projections.map(\.name)
-      if let name = design.targets.unmatched(in: modules).first {
-        throw PeftoolError(
-          .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
-      }
       for projection in model.projections
       where projection.adapter == nil && !weights.contains(projection.name) {
         guard try design.targets.contains(projection.name) else { continue }
@@ -116,18 +146,9 @@ enum StartingAdapter {
       }
       guard !model.adapters.isEmpty else {
         throw PeftoolError(
-          .different, "--target-modules matches none of its \(modules.count) linear layers",
-          path: path)
-      }
-      for key in design.rankPatterns.map(\.key) + design.alphaPatterns.map(\.key) {
-        let pattern = try ModulePattern(key: key, value: 0)
-        var isUsed = false
-        for (module, _) in model.adapters where try pattern.matches(module) { isUsed = true }
-        guard isUsed else {
-          throw PeftoolError(
-            .different, "the pattern '\(key.printable)' matches none of the layers with an adapter",
-            path: path)
-        }
+          .different,
+          "all layers of --target-modules are trained whole (--modules-to-save): none is left for "
+            + "an adapter", path: path)
       }
     case .existing(let pairs, _, _, let path):
       try pairs.checkAllUsed(by: model)

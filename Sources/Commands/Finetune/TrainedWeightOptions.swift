@@ -17,15 +17,10 @@ struct TrainedWeightOptions: ParsableArguments {
         + "128011,<|tool|>.", valueName: "tokens"))
   var trainableTokens: String?
 
-  private func parts(_ list: String?) -> [Substring] {
-    guard let list else { return [] }
-    return list.split(separator: ",", omittingEmptySubsequences: false).map(\.withoutOuterSpaces)
-  }
-
   func validate() throws {
     for (name, list) in [
       ("--modules-to-save", modulesToSave), ("--trainable-tokens", trainableTokens),
-    ] where parts(list).contains("") {
+    ] where list?.commaParts.contains("") == true {
       throw ValidationError("\(name) is '\(list ?? "")', expected names separated by commas")
     }
   }
@@ -36,27 +31,19 @@ struct TrainedWeightOptions: ParsableArguments {
   func weights(ofModel model: String) throws(PeftoolError) -> TrainedWeights {
     var tokens: [Int] = []
     var tokenizer: Tokenizer?
-    for part in parts(trainableTokens) {
+    for part in trainableTokens?.commaParts ?? [] {
       if let token = Int(part) {
         tokens.append(token)
         continue
       }
       let path = Folder.path(model, "tokenizer.json")
       if tokenizer == nil { tokenizer = try Tokenizer(contentsOf: path) }
-      guard let token = tokenizer?.id(of: String(part)) else {
+      guard let token = tokenizer?.id(of: part) else {
         throw PeftoolError(
-          .different, "has no token '\(String(part).printable)' (--trainable-tokens)", path: path)
+          .different, "has no token '\(part.printable)' (--trainable-tokens)", path: path)
       }
       tokens.append(Int(token))
     }
-    return TrainedWeights(modules: parts(modulesToSave).map(String.init), tokens: tokens)
-  }
-}
-
-extension Substring {
-  fileprivate var withoutOuterSpaces: Substring {
-    var rest = drop { $0 == " " }
-    while rest.last == " " { rest.removeLast() }
-    return rest
+    return TrainedWeights(modules: modulesToSave?.commaParts ?? [], tokens: tokens)
   }
 }

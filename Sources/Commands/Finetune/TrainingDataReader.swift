@@ -27,14 +27,14 @@ struct TrainingDataReader {
   ) throws(PeftoolError) {
     self.command = command
     vocabularySize = configuration.vocabularySize
-    if let length = command.data.maxLength, length > configuration.positionCount {
+    if let length = command.data.maxLength, length > configuration.contextLength {
       throw PeftoolError(
         .different,
-        "--max-length is \(length), the model has \(configuration.positionCount) positions",
+        "--max-length is \(length), the model has \(configuration.contextLength) positions",
         path: command.model)
     }
     maximumLength =
-      command.data.maxLength ?? min(Self.defaultLength, configuration.positionCount)
+      command.data.maxLength ?? min(Self.defaultLength, configuration.contextLength)
     guard maximumLength > 1 else {
       throw PeftoolError(
         .different,

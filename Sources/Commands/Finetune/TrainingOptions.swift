@@ -80,7 +80,7 @@ struct TrainingOptions: ParsableArguments {
     ]
     for (name, count) in counts {
       if let count, !(1...1_000_000_000).contains(count) {
-        throw ValidationError("\(name) is \(count), expected 1 or more")
+        throw ValidationError("\(name) is \(count), expected 1 to 1000000000")
       }
     }
     for (name, value) in [("--epochs", epochs), ("--warmup", warmup)] where value > 1e6 {
@@ -89,13 +89,13 @@ struct TrainingOptions: ParsableArguments {
     for (name, value) in [
       ("--epochs", epochs), ("--learning-rate", learningRate), ("--loraplus-ratio", ratio),
     ] where !(value > 0 && value.isFinite) {
-      throw ValidationError("\(name) is \(value), expected more than 0")
+      throw ValidationError("\(name) is \(value), expected a number above 0")
     }
     for (name, value) in [
       ("--warmup", warmup), ("--weight-decay", weightDecay),
       ("--max-grad-norm", maximumGradientNorm),
     ] where !(value >= 0 && value.isFinite) {
-      throw ValidationError("\(name) is \(value), expected 0 or more")
+      throw ValidationError("\(name) is \(value), expected a number, 0 at least")
     }
   }
 }

@@ -49,6 +49,9 @@ struct LanguageModel {
     let opened = try options.openAdapters()
     let pairs = try ModelAdapters(
       opened, weights: options.weights?.values ?? opened.map { _ in 1 }, for: checkpoint)
+    try MemoryRoom.check(
+      Llama.byteCount(of: checkpoint), for: "the model", isBesideModel: false,
+      wayOut: "a copy made by 'peftool quantize'", path: path)
     model = try Llama(checkpoint, adapters: pairs)
     try checkpoint.source.verifyUnchanged()
     for adapter in opened { try adapter.checkpoint.source.verifyUnchanged() }
@@ -57,7 +60,10 @@ struct LanguageModel {
     notes = pairs.notes
   }
 
-  private static func check(_ checkpoint: Checkpoint) throws(PeftoolError) {
+  /// Refuses what is no model that can be computed.
+  ///
+  /// - Throws: `unsupported` for adapters and GGUF files.
+  static func check(_ checkpoint: Checkpoint) throws(PeftoolError) {
     guard !checkpoint.isAdapter else {
       throw PeftoolError(
         .unsupported, "is an adapter, expected a model; --adapter takes adapters",

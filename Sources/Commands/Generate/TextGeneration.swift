@@ -55,8 +55,12 @@ struct TextGeneration {
     _ prompt: [Int32], team: ThreadTeam, output: (String) throws(PeftoolError) -> Void
   ) throws(PeftoolError) -> Result {
     let room = try room(for: prompt)
-    var pass = GenerationPass(
-      language.model, team: team, capacity: prompt.count + min(room, maximumTokenCount))
+    let capacity = prompt.count + min(room, maximumTokenCount)
+    try MemoryRoom.check(
+      GenerationPass.byteCount(language.model, capacity: capacity),
+      for: "a text of \(capacity.groupedText) tokens", isBesideModel: true,
+      wayOut: "a shorter prompt or a smaller --max-tokens", path: language.path)
+    var pass = GenerationPass(language.model, team: team, capacity: capacity)
     var stream = TextStream(language.tokenizer, skippingSpecialTokens: true)
     var text = StopText(stops)
     var result = Result()

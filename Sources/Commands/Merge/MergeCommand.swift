@@ -228,7 +228,7 @@ struct Weights: ExpressibleByArgument {
 
   init?(argument: String) {
     var values: [Double] = []
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+    for part in argument.commaParts {
       guard let value = Double(part), value.isFinite else { return nil }
       values.append(value)
     }

@@ -47,6 +47,20 @@ package struct GenerationPass: Sendable {
     for group in groups { group.findGains(work) }
   }
 
+  /// The bytes that a text of so many tokens takes beside the model once they are there, what its
+  /// threads have of their own apart.
+  package static func byteCount(_ model: Llama, capacity: Int) -> Int {
+    let configuration = model.configuration
+    let queries = configuration.headCount * configuration.headSize
+    let keys = configuration.keyHeadCount * configuration.headSize
+    let block =
+      2 * (configuration.hiddenSize + queries + keys) + 3 * configuration.intermediateSize
+      + configuration.headCount
+    return 4
+      * (capacity * 2 * keys * configuration.layerCount
+        + min(capacity, blockTokenCount) * block + configuration.vocabularySize)
+  }
+
   /// Adds tokens to the text, and gives the logits of the token after them, (1, vocabulary).
   ///
   /// The rows are the same at each call.
