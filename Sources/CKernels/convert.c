@@ -76,10 +76,10 @@ void pef_widen_tile_f32(enum pef_dtype dtype, const void *from, size_t row, size
   const size_t size = dtype == PEF_F64 ? 8 : dtype == PEF_F32 ? 4 : dtype <= PEF_BF16 ? 2 : 1;
   const char *bytes = from;
   for (size_t i = 0; i < rows; i++, bytes += row * size, tile += columns) {
-    // No processor guesses where a row begins.
-    if (i + 8 < rows)
+    // No processor guesses where a row begins; those after the last are mostly read next.
+    if (rows > 1)
       for (size_t j = 0; j < columns * size; j += 64)
-        __builtin_prefetch(bytes + 8 * row * size + j);
+        __builtin_prefetch(bytes + 8 * row * size + j, 0, 2);
     pef_widen_f32(dtype, bytes, tile, columns);
   }
 }

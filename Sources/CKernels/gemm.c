@@ -153,6 +153,36 @@ void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a
   gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 4, 1);
 }
 
+typedef float eight __attribute__((ext_vector_type(8), aligned(sizeof(float))));
+
+// The transpose of a square of 8 by 8: pairs, then fours, then halves change places.
+__attribute__((always_inline)) static inline void transpose8(float *to, size_t to_row,
+                                                             const float *from, size_t row) {
+  eight x[8], pairs[8], fours[8];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 8; i++) x[i] = *(const eight *)(from + i * row);
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 8; i += 2) {
+    pairs[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 8; i += 4)
+#pragma clang loop unroll(full)
+    for (size_t j = 0; j < 2; j++) {
+      const eight a = pairs[i + j], b = pairs[i + j + 2];
+      fours[i + 2 * j] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[i + 2 * j + 1] = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 4; i++) {
+    const eight a = fours[i], b = fours[i + 4];
+    *(eight *)(to + i * to_row) = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+    *(eight *)(to + (i + 4) * to_row) =
+        __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
 PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *restrict x,
                                          size_t row, size_t rows, size_t columns) {
   for (size_t j = 0; j < rows; j += PEF_PANEL) {
@@ -161,15 +191,9 @@ PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *re
     const size_t width = rows - j < PEF_PANEL ? rows - j : PEF_PANEL;
     if (width == PEF_PANEL) {
       size_t l = 0;
-      // Squares of 16 by 16, which the compiler turns in registers.
-      for (; l + PEF_PANEL <= columns; l += PEF_PANEL) {
-        float square[PEF_PANEL][PEF_PANEL];
-        for (size_t i = 0; i < PEF_PANEL; i++)
-          memcpy(square[i], from + i * row + l, sizeof square[i]);
-        for (size_t k = 0; k < PEF_PANEL; k++)
-          for (size_t i = 0; i < PEF_PANEL; i++)
-            panel[(l + k) * PEF_PANEL + i] = square[i][k];
-      }
+      for (; l + 8 <= columns; l += 8)
+        for (size_t i = 0; i < PEF_PANEL; i += 8)
+          transpose8(panel + l * PEF_PANEL + i, PEF_PANEL, from + i * row + l, row);
       for (; l < columns; l++)
         for (size_t i = 0; i < PEF_PANEL; i++) panel[l * PEF_PANEL + i] = from[i * row + l];
       continue;
@@ -181,9 +205,9 @@ PEF_CLONES void pef_transpose_panels_f32(float *restrict panels, const float *re
   }
 }
 
-PEF_CLONES void pef_copy_panels_f32(float *restrict panels, const float *restrict x, size_t row,
-                                    size_t rows, size_t columns) {
-  for (size_t j = 0; j < columns; j += PEF_PANEL, panels += rows * PEF_PANEL) {
+PEF_CLONES void pef_copy_panels_f32(float *restrict panels, size_t panel, const float *restrict x,
+                                    size_t row, size_t rows, size_t columns) {
+  for (size_t j = 0; j < columns; j += PEF_PANEL, panels += panel) {
     const size_t width = columns - j < PEF_PANEL ? columns - j : PEF_PANEL;
     if (width == PEF_PANEL) {
       for (size_t i = 0; i < rows; i++)

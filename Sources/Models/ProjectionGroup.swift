@@ -19,8 +19,12 @@ struct ProjectionGroup: Sendable {
   /// The tokens of a piece of work that is cut by tokens.
   static let tokenCount = 64
 
-  /// The floats of scratch that a thread needs.
-  static let scratchCount = 2 * tileDepth * tileWidth
+  /// The rows of a weight that are widened at a time: so many (16 KiB) stay in the first cache
+  /// until they are laid out.
+  static let widenedCount = Int(PEF_PANEL)
+
+  /// The floats of scratch that a thread needs: a tile's panels, and what is widened for it.
+  static let scratchCount = tileDepth * tileWidth + widenedCount * max(tileDepth, tileWidth)
 
   var inputs: Int { projections[0].inputs }
 
@@ -181,17 +185,22 @@ extension Projection {
     precondition(magnitude == nil || !adding, "a gain is applied to the whole")
     var squares = [Double](repeating: 0, count: magnitude == nil ? 0 : rows.count)
     for columns in (0..<inputs).cut(into: depth) {
-      let tile = scratch.reshaped(rows.count, columns.count)
-      fill(rows: rows, columns: columns, into: tile)
-      if magnitude != nil {
-        for row in 0..<rows.count {
-          squares[row] += tile.withSpan(row: row) {
-            Float.sumOfSquares($0.span, at: 0, count: $0.count)
+      let (widened, rest) = Self.split(scratch, width: columns.count)
+      let panels = Panels(depth: columns.count, columns: rows.count, in: rest)
+      for part in rows.cut(into: ProjectionGroup.widenedCount) {
+        let tile = widened.reshaped(part.count, columns.count)
+        fill(rows: part, columns: columns, into: tile)
+        let first = part.lowerBound - rows.lowerBound
+        if magnitude != nil {
+          for row in 0..<part.count {
+            squares[first + row] += tile.withSpan(row: row) {
+              Float.sumOfSquares($0.span, at: 0, count: $0.count)
+            }
           }
         }
+        panels.transpose(tile, at: first)
       }
-      let rest = scratch.columns(rows.count * columns.count..<scratch.columns)
-      y.multiply(x.columns(columns), Panels(transposing: tile, in: rest), adding: isAdding)
+      y.multiply(x.columns(columns), panels, adding: isAdding)
       isAdding = true
     }
     if let magnitude, let adapter {
@@ -218,12 +227,22 @@ extension Projection {
   ) {
     var isAdding = adding
     for rows in (0..<outputs).cut(into: depth) {
-      let tile = scratch.reshaped(rows.count, columns.count)
-      fill(rows: rows, columns: columns, into: tile)
-      let rest = scratch.columns(rows.count * columns.count..<scratch.columns)
-      dx.multiply(dy.columns(rows), Panels(copying: tile, in: rest), adding: isAdding)
+      let (widened, rest) = Self.split(scratch, width: columns.count)
+      let panels = Panels(depth: rows.count, columns: columns.count, in: rest)
+      for part in rows.cut(into: ProjectionGroup.widenedCount) {
+        let tile = widened.reshaped(part.count, columns.count)
+        fill(rows: part, columns: columns, into: tile)
+        panels.copy(tile, at: part.lowerBound - rows.lowerBound)
+      }
+      dx.multiply(dy.columns(rows), panels, adding: isAdding)
       isAdding = true
     }
+  }
+
+  /// Room for the rows that are widened, of a width, and the rest.
+  private static func split(_ scratch: Rows, width: Int) -> (widened: Rows, rest: Rows) {
+    let count = ProjectionGroup.widenedCount * width
+    return (scratch.columns(0..<count), scratch.columns(count..<scratch.columns))
   }
 }
 

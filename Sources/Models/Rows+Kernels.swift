@@ -33,24 +33,42 @@ struct Panels {
     (columns + Int(PEF_PANEL) - 1) / Int(PEF_PANEL) * Int(PEF_PANEL) * depth
   }
 
+  /// Room for a matrix in a scratch; what is there is anything.
+  init(depth: Int, columns: Int, in scratch: Rows) {
+    let width = Int(PEF_PANEL)
+    rows = scratch.reshaped((columns + width - 1) / width, depth * width)
+    self.depth = depth
+    self.columns = columns
+  }
+
   /// Some rows, laid out in a scratch that has room for them.
   init(copying matrix: Rows, in scratch: Rows) {
-    let width = Int(PEF_PANEL)
-    rows = scratch.reshaped((matrix.columns + width - 1) / width, matrix.count * width)
-    depth = matrix.count
-    columns = matrix.columns
-    unsafe pef_copy_panels_f32(
-      rows.pointer, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
+    self.init(depth: matrix.count, columns: matrix.columns, in: scratch)
+    copy(matrix, at: 0)
   }
 
   /// The transpose of some rows, laid out in a scratch that has room for it.
   init(transposing matrix: Rows, in scratch: Rows) {
+    self.init(depth: matrix.columns, columns: matrix.count, in: scratch)
+    transpose(matrix, at: 0)
+  }
+
+  /// Lays out the rows from a number on.
+  func copy(_ matrix: Rows, at row: Int) {
+    precondition(matrix.columns == columns && row >= 0 && row + matrix.count <= depth, "its rows")
+    let place = rows.columns(row * Int(PEF_PANEL)..<rows.columns)
+    unsafe pef_copy_panels_f32(
+      place.pointer, rows.stride, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
+  }
+
+  /// Lays out the columns from a number on, which begins a panel: the rows of a matrix.
+  func transpose(_ matrix: Rows, at column: Int) {
     let width = Int(PEF_PANEL)
-    rows = scratch.reshaped((matrix.count + width - 1) / width, matrix.columns * width)
-    depth = matrix.columns
-    columns = matrix.count
+    precondition(matrix.columns == depth && column >= 0 && column % width == 0, "its panels")
+    precondition(column + matrix.count <= columns, "its columns")
+    let place = rows.rows(column / width..<rows.count)
     unsafe pef_transpose_panels_f32(
-      rows.pointer, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
+      place.pointer, matrix.pointer, matrix.stride, matrix.count, matrix.columns)
   }
 }
 

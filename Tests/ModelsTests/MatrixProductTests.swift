@@ -50,7 +50,7 @@ private func products(
   var panels = [Float](repeating: .nan, count: (n + width - 1) / width * width * k + 1)
   switch layout {
   case .asItLies: break
-  case .copied: pef_copy_panels_f32(&panels, b.memory, b.row, k, n)
+  case .copied: pef_copy_panels_f32(&panels, k * Int(PEF_PANEL), b.memory, b.row, k, n)
   case .transposed: pef_transpose_panels_f32(&panels, b.memory, b.column, n, k)
   }
   let isPacked = layout != .asItLies

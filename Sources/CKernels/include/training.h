@@ -46,9 +46,11 @@ void pef_gemm_f32(float *c, size_t c_row, const float *a, size_t a_row, size_t a
 void pef_transpose_panels_f32(float *panels, const float *x, size_t row, size_t rows,
                               size_t columns);
 
-/// x (rows, columns), rows `row` apart, in panels: element (i, j) is at j / PEF_PANEL * rows *
-/// PEF_PANEL + i * PEF_PANEL + j % PEF_PANEL. What the last panel lacks of columns is 0.
-void pef_copy_panels_f32(float *panels, const float *x, size_t row, size_t rows, size_t columns);
+/// x (rows, columns), rows `row` apart, in panels that begin `panel` floats apart: element (i, j)
+/// is at j / PEF_PANEL * panel + i * PEF_PANEL + j % PEF_PANEL. What the last panel lacks of
+/// columns is 0.
+void pef_copy_panels_f32(float *panels, size_t panel, const float *x, size_t row, size_t rows,
+                         size_t columns);
 
 /// y = w * x * rho, rho = 1 / sqrt(mean(x * x) + epsilon) of each row (rows, columns).
 void pef_rmsnorm_forward_f32(float *y, float *rho, const float *x, const float *w, size_t rows,
