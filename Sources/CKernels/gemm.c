@@ -11,6 +11,8 @@
 enum { DEPTH = PEF_DEPTH };
 // a's rows that are used at a time: so many (96 KiB) stay in the second cache.
 enum { HEIGHT = 96 };
+// The floats of a page of 4096 bytes: addresses so far apart share a place in the first cache.
+enum { PAGE = 1024 };
 
 typedef float vector __attribute__((ext_vector_type(PEF_PANEL), aligned(sizeof(float))));
 
@@ -65,6 +67,7 @@ __attribute__((always_inline)) static inline void column(
     tile(c + i * c_row, c_row, a + i * a_row, a_row, a_column, b, b_row, b_panel, k,    \
          accumulate, count, panels);
   TILES(rows)
+  if (rows > 8) TILES(8)
   if (rows > 4) TILES(4)
   if (rows > 2) TILES(2)
   TILES(1)
@@ -85,12 +88,21 @@ __attribute__((always_inline)) static inline void gemm(
       const size_t height = m - i < HEIGHT ? m - i : HEIGHT;
       const float *left = a + i * a_row + l * a_column, *right = b + l * b_row;
       float *product = c + i * c_row;
+      size_t left_row = a_row;
+      float block[HEIGHT * (DEPTH + PEF_PANEL)];
+      // Rows that are pages apart would push each other out of the first cache.
+      if (a_column == 1 && a_row % PAGE == 0) {
+        left_row = DEPTH + PEF_PANEL;
+        for (size_t j = 0; j < height; j++)
+          memcpy(block + j * left_row, left + j * a_row, depth * sizeof(float));
+        left = block;
+      }
       size_t p = 0;
       for (; p + panels <= whole; p += panels)
-        column(product + p * PEF_PANEL, c_row, left, a_row, a_column, right + p * b_panel, b_row,
+        column(product + p * PEF_PANEL, c_row, left, left_row, a_column, right + p * b_panel, b_row,
                b_panel, height, depth, add, rows, panels);
       for (; panels > 1 && p < whole; p++)
-        column(product + p * PEF_PANEL, c_row, left, a_row, a_column, right + p * b_panel, b_row,
+        column(product + p * PEF_PANEL, c_row, left, left_row, a_column, right + p * b_panel, b_row,
                b_panel, height, depth, add, rows, 1);
       if (rest == 0) continue;
       // Part of a panel: in copies that are whole.
@@ -102,8 +114,8 @@ __attribute__((always_inline)) static inline void gemm(
         for (size_t j = 0; j < height; j++)
           memcpy(results + j * PEF_PANEL, product + p * PEF_PANEL + j * c_row,
                  rest * sizeof(float));
-      column(results, PEF_PANEL, left, a_row, a_column, columns, PEF_PANEL, 0, height, depth, add,
-             rows, 1);
+      column(results, PEF_PANEL, left, left_row, a_column, columns, PEF_PANEL, 0, height, depth,
+             add, rows, 1);
       for (size_t j = 0; j < height; j++)
         memcpy(product + p * PEF_PANEL + j * c_row, results + j * PEF_PANEL,
                rest * sizeof(float));
@@ -124,15 +136,15 @@ __attribute__((always_inline)) static inline void gemm_known(
 }
 
 #if defined(__x86_64__)
-__attribute__((target("arch=x86-64-v4"))) static void gemm_v4(
-    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
-    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
+PEF_V4 static void gemm_v4(float *c, size_t c_row, const float *a, size_t a_row, size_t a_column,
+                           const float *b, size_t b_row, size_t b_panel, size_t m, size_t n,
+                           size_t k, int accumulate) {
   gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 12, 2);
 }
 
-__attribute__((target("arch=x86-64-v3"))) static void gemm_v3(
-    float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
-    size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate) {
+PEF_V3 static void gemm_v3(float *c, size_t c_row, const float *a, size_t a_row, size_t a_column,
+                           const float *b, size_t b_row, size_t b_panel, size_t m, size_t n,
+                           size_t k, int accumulate) {
   gemm_known(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, 6, 1);
 }
 #endif

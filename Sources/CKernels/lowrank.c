@@ -1,4 +1,5 @@
 #include "CKernels.h"
+#include "dispatch.h"
 
 #define REAL float
 #define LANES 16

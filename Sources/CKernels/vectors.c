@@ -120,9 +120,9 @@ static inline float codes4_row(const float *levels, const uint8_t *packed, const
 
 #if defined(__x86_64__)
 // A permutation looks up sixteen levels at once; of an index it reads the lowest four bits.
-__attribute__((target("arch=x86-64-v4"))) static void codes4_v4(
-    const float *levels, const uint8_t *packed, const float *absmax, size_t block_size,
-    size_t first, const float *x, size_t rows, size_t columns, float *y) {
+PEF_V4 static void codes4_v4(const float *levels, const uint8_t *packed, const float *absmax,
+                             size_t block_size, size_t first, const float *x, size_t rows,
+                             size_t columns, float *y) {
   const __m512 table = _mm512_loadu_ps(levels);
   const unsigned shift = (unsigned)__builtin_ctzll(block_size);
   for (size_t i = 0; i < rows; i++, first += columns) {
@@ -142,8 +142,7 @@ __attribute__((target("arch=x86-64-v4"))) static void codes4_v4(
   }
 }
 
-__attribute__((target("arch=x86-64-v3"))) static inline __m256 look_up(__m128i bytes, __m256 low,
-                                                                       __m256 high) {
+PEF_V3 static inline __m256 look_up(__m128i bytes, __m256 low, __m256 high) {
   const __m256i wide = _mm256_cvtepu8_epi64(bytes);
   const __m256i indices = _mm256_or_si256(_mm256_srli_epi64(wide, 4), _mm256_slli_epi64(wide, 32));
   // The fourth bit, in the sign, chooses the half of the table.
@@ -152,9 +151,9 @@ __attribute__((target("arch=x86-64-v3"))) static inline __m256 look_up(__m128i b
                           _mm256_castsi256_ps(_mm256_slli_epi32(indices, 28)));
 }
 
-__attribute__((target("arch=x86-64-v3"))) static void codes4_v3(
-    const float *levels, const uint8_t *packed, const float *absmax, size_t block_size,
-    size_t first, const float *x, size_t rows, size_t columns, float *y) {
+PEF_V3 static void codes4_v3(const float *levels, const uint8_t *packed, const float *absmax,
+                             size_t block_size, size_t first, const float *x, size_t rows,
+                             size_t columns, float *y) {
   const __m256 low = _mm256_loadu_ps(levels), high = _mm256_loadu_ps(levels + 8);
   const unsigned shift = (unsigned)__builtin_ctzll(block_size);
   for (size_t i = 0; i < rows; i++, first += columns) {

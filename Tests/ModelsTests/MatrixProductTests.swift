@@ -89,6 +89,16 @@ private func products(
     }
   }
 
+  /// Rows of a that lie whole pages apart are copied, a block at a time.
+  @Test(arguments: [(1, 5, 30), (97, 33, 257), (200, 20, 600)])
+  func rowsThatArePagesApartAreMultipliedAsOthers(m: Int, n: Int, k: Int) {
+    for adding in [false, true] {
+      let (found, expected) = products(
+        m, n, k, gap: 1024 - k, isTransposed: false, .copied, adding: adding)
+      #expect(found == expected, "\(adding)")
+    }
+  }
+
   @Test func aProductOfNothingIsZero() {
     let (found, expected) = products(
       3, 20, 0, gap: 2, isTransposed: false, .asItLies, adding: false)
