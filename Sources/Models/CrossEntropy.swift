@@ -17,7 +17,15 @@ struct CrossEntropy: Sendable {
 
   /// The logits that are held at once, of so many tokens.
   static func logitCount(tokens: Int, vocabulary: Int) -> Int {
-    min(tokens, tokenCount(vocabulary: vocabulary)) * vocabulary
+    min(tokens, tokenCount(vocabulary: vocabulary)) * stride(vocabulary: vocabulary)
+  }
+
+  /// The floats from a token's logits to the next one's.
+  ///
+  /// Never whole pages: the products read twelve rows side by side, and what lies whole pages apart
+  /// shares a place in the cache.
+  static func stride(vocabulary: Int) -> Int {
+    vocabulary % 1024 == 0 ? vocabulary + Int(PEF_PANEL) : vocabulary
   }
 
   private var vocabulary: Int { head.projections[0].outputs }
@@ -27,7 +35,7 @@ struct CrossEntropy: Sendable {
   /// - Parameters:
   ///   - labels: the token that each row should have predicted.
   ///   - scale: what the sum of the losses is multiplied by; nil for the losses alone.
-  ///   - logits: rows without gaps, which are used for as many tokens at once.
+  ///   - logits: rows that are used for as many tokens at once.
   ///   - dh: the gradient of h, in memory of its own: an adapter of the head needs h until the end;
   ///     nil where nothing below the head is trained.
   func losses(
@@ -51,7 +59,6 @@ struct CrossEntropy: Sendable {
   private static func losses(
     _ z: Rows, labels: [Int32], scale: Float?, _ work: Workspace
   ) -> [Double] {
-    precondition(z.isDense, "rows without gaps")
     var losses = [Double](repeating: 0, count: z.count)
     unsafe losses.withUnsafeMutableBufferPointer { losses in
       guard let results = losses.baseAddress else { return }

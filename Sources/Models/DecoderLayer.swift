@@ -274,8 +274,8 @@ extension DecoderLayer.Kept {
 
 extension DecoderLayer.Scratch {
   /// Other rows in the memory of all but `h` and `dh`, for when no layer is computed.
-  func rows(of columns: Int, floatCount: Int) -> Rows {
-    Rows(m.storage, start: 0, count: floatCount / columns, columns: columns, stride: columns)
+  func rows(of columns: Int, stride: Int, floatCount: Int) -> Rows {
+    Rows(m.storage, start: 0, count: floatCount / stride, columns: columns, stride: stride)
   }
 
   /// The memory for the first tokens.

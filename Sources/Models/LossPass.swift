@@ -61,7 +61,10 @@ package final class LossPass: Sendable {
     let logitCount = CrossEntropy.logitCount(
       tokens: tokens, vocabulary: configuration.vocabularySize)
     scratch = model.layers[0].makeScratch(tokens, atLeast: logitCount)
-    logits = scratch.rows(of: configuration.vocabularySize, floatCount: logitCount)
+    logits = scratch.rows(
+      of: configuration.vocabularySize,
+      stride: CrossEntropy.stride(vocabulary: configuration.vocabularySize),
+      floatCount: logitCount)
     output = Rows(tokens, hidden)
     labelled = (Rows(tokens, hidden), Rows(tokens, hidden), Rows(1, tokens))
     rotary = RotaryEmbedding(

@@ -74,9 +74,11 @@ private func lossGradient(_ z: [Double], _ label: Int) -> [Double] {
   }
 
   @Test func aBlockOfLogitsHasRoomForSomeTokens() {
-    // 48 MiB of logits, in twelves; at least 48 tokens whatever the vocabulary.
+    // 48 MiB of logits, in twelves; at least 48 tokens whatever the vocabulary. Where rows would lie
+    // whole pages apart, there is a gap between them.
     #expect(CrossEntropy.logitCount(tokens: 1000, vocabulary: 128_256) == 96 * 128_256)
-    #expect(CrossEntropy.logitCount(tokens: 1000, vocabulary: 1 << 30) == 48 << 30)
+    #expect(CrossEntropy.logitCount(tokens: 1000, vocabulary: 1 << 30) == 48 * ((1 << 30) + 16))
     #expect(CrossEntropy.logitCount(tokens: 5, vocabulary: 128_256) == 5 * 128_256)
+    #expect(CrossEntropy.logitCount(tokens: 5, vocabulary: 49_152) == 5 * (49_152 + 16))
   }
 }
