@@ -39,6 +39,14 @@ int pef_processor_count(void) {
 
 void pef_map_large_memory(int byte_count) { mallopt(M_MMAP_THRESHOLD, byte_count); }
 
+void pef_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");
+#endif
+}
+
 int pef_vector_instructions(void) {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 
@@ -112,7 +113,7 @@ private final class Shared: @unchecked Sendable {
     var looks = 0
     while working.load(ordering: .acquiring) > 0 {
       looks += 1
-      if looks > Self.patience { sched_yield() }
+      if looks > Self.patience { sched_yield() } else { pef_pause() }
     }
     self.job = nil
   }
@@ -143,7 +144,10 @@ private final class Shared: @unchecked Sendable {
   }
 
   private func wait(past seen: Int) {
-    for _ in 0..<Self.patience where round.load(ordering: .acquiring) != seen { return }
+    for _ in 0..<Self.patience {
+      if round.load(ordering: .acquiring) != seen { return }
+      pef_pause()
+    }
     unsafe pthread_mutex_lock(mutex)
     while round.load(ordering: .acquiring) == seen {
       unsafe pthread_cond_wait(condition, mutex)

@@ -19,6 +19,9 @@ int pef_processor_count(void);
 /// Maps every piece of memory of so many bytes or more by itself: mallopt(3), M_MMAP_THRESHOLD.
 void pef_map_large_memory(int byte_count);
 
+/// Tells the processor that this thread waits for another: some dozens of cycles.
+void pef_pause(void);
+
 /// The vector instructions that the processor and the kernel offer together: one of the values
 /// below.
 enum { PEF_VECTORS_OLDER = 0, PEF_VECTORS_AVX2 = 1, PEF_VECTORS_AVX512 = 2 };
