@@ -30,10 +30,15 @@ struct ProjectionGroup: Sendable {
 
   /// The width of tiles for so many columns in all: as many tiles for each thread, two at least.
   static func width(_ columns: Int, _ threads: Int) -> Int {
-    let panel = Int(PEF_PANEL)
     let rounds = max(2, (columns + threads * tileWidth - 1) / (threads * tileWidth))
+    return width(columns, parts: threads * rounds)
+  }
+
+  /// The width of so many tiles, of whole panels.
+  private static func width(_ columns: Int, parts: Int) -> Int {
+    let panel = Int(PEF_PANEL)
     let panels = (columns + panel - 1) / panel
-    return max(1, (panels + threads * rounds - 1) / (threads * rounds)) * panel
+    return max(1, (panels + parts - 1) / max(1, parts)) * panel
   }
 
   /// outputs = x·W'ᵀ + bias, or outputs += that.
@@ -53,11 +58,13 @@ struct ProjectionGroup: Sendable {
     }
   }
 
-  /// All outputs of all layers, in tiles.
+  /// All outputs of all layers, in tiles; those of a layer are as wide as each other, but the last.
   func tiles(threads: Int) -> [(place: Int, rows: Range<Int>)] {
-    let width = Self.width(projections.reduce(0) { $0 + $1.outputs }, threads)
+    let most = Self.width(projections.reduce(0) { $0 + $1.outputs }, threads)
     return projections.indices.flatMap { place in
-      (0..<projections[place].outputs).cut(into: width).map { (place, $0) }
+      let outputs = projections[place].outputs
+      let width = Self.width(outputs, parts: (outputs + most - 1) / most)
+      return (0..<outputs).cut(into: width).map { (place, $0) }
     }
   }
 
@@ -140,9 +147,8 @@ struct ProjectionGroup: Sendable {
         let y = ys[place]
       else { preconditionFailure("DoRA's gradient needs the layer's output") }
       magnitude.addGradient(
-        dys[place].columns(columns), y.columns(columns), columns: columns,
-        bias: projections[place].bias?.columns(columns))
-      dys[place].columns(columns).scaleColumns(by: adapter.gains.columns(columns), plus: nil)
+        scaling: dys[place].columns(columns), by: adapter.gains.columns(columns),
+        y.columns(columns), columns: columns, bias: projections[place].bias?.columns(columns))
     }
   }
 
@@ -258,10 +264,18 @@ extension LoRA {
 }
 
 extension TrainableParameter {
-  /// DoRA's dm += Σ dy·(y − bias) / m, some columns of it; y − bias is m/norm·(V·x).
-  fileprivate func addGradient(_ dy: Rows, _ y: Rows, columns: Range<Int>, bias: Rows?) {
+  /// DoRA's dm += Σ dy·(y − bias) / m, some columns of it, and then dy times the gains.
+  ///
+  /// y − bias is m/norm·(V·x). A few tokens at a time: they are still in the cache when they are
+  /// scaled.
+  fileprivate func addGradient(
+    scaling dy: Rows, by gains: Rows, _ y: Rows, columns: Range<Int>, bias: Rows?
+  ) {
     let sums = Rows(1, columns.count)
-    sums.addColumnProducts(dy, y, offsets: bias)
+    for tokens in (0..<dy.count).cut(into: 32) {
+      sums.addColumnProducts(dy.rows(tokens), y.rows(tokens), offsets: bias)
+      dy.rows(tokens).scaleColumns(by: gains, plus: nil)
+    }
     for (place, column) in columns.enumerated() {
       gradient[0, column] += sums[0, place] / values[0, column]
     }
