@@ -47,9 +47,10 @@ struct FinetuneJob {
         path: command.model)
     }
     // What is quickly read comes first.
+    let configuration = try LlamaConfiguration(of: checkpoint)
     // A run that goes on has the day on which it began in its texts.
     let reader = try TrainingDataReader(
-      command, LlamaConfiguration(of: checkpoint),
+      command, configuration,
       day: command.resume ? TrainingCheckpoint.setting("day", in: command.output) : nil)
     tokenizer = reader.tokenizer
     data = try reader.read(command.data.paths)
@@ -58,7 +59,7 @@ struct FinetuneJob {
     let start = try StartingAdapter(command, for: checkpoint)
     let weights = try start.trainedWeights(
       besides: command.weights.weights(ofModel: command.model))
-    try start.check(LlamaConfiguration(of: checkpoint), weights, path: command.model)
+    try start.check(configuration, weights, path: command.model)
     try MemoryRoom.check(
       Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4),
       for: "the model", isBesideModel: false, free: freeByteCount(),

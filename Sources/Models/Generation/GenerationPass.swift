@@ -7,8 +7,8 @@ package import LinearAlgebra
 /// few tokens adds up products in another order. They depend on no number of threads.
 ///
 /// Memory in floats, for Λ layers: a cache of Λ·2·keyHeads·D a token, which is the system's until
-/// tokens are there; N·(2·hidden + (2·heads + 2·keyHeads)·D + 3·F) for the N = 512 tokens at most
-/// that are computed at once; the logits.
+/// tokens are there; N·(2·hidden + (2·heads + 2·keyHeads)·D + 3·F + heads), with norms of heads
+/// N·(heads + keyHeads)·D more, for the N = 512 tokens at most that are computed at once; the logits.
 package struct GenerationPass: Sendable {
   private let model: Llama
   private let work: Workspace
@@ -55,7 +55,7 @@ package struct GenerationPass: Sendable {
     let keys = configuration.keyHeadCount * configuration.headSize
     let block =
       2 * (configuration.hiddenSize + queries + keys) + 3 * configuration.intermediateSize
-      + configuration.headCount
+      + (configuration.family == .qwen3 ? queries + keys : 0) + configuration.headCount
     return 4
       * (capacity * 2 * keys * configuration.layerCount
         + min(capacity, blockTokenCount) * block + configuration.vocabularySize)
