@@ -110,14 +110,21 @@ def build_variant(folder, architecture):
     """The library for one kind of processor only, with no choice at run time."""
     copy = folder / architecture
     shutil.copytree(SOURCES, copy)
+
+    def includes(other):
+        return ARCHITECTURES.index(other) <= ARCHITECTURES.index(architecture)
+
     for path in [*copy.glob("*.h"), *copy.glob("*.inc")]:
-        path.write_text(re.sub(r"#if defined\(__x86_64__\)", "#if 0", path.read_text()))
+        text = re.sub(r"#if defined\(__x86_64__\)", "#if 0", path.read_text())
+        # What the whole library is compiled for, or less, no kernel asks for by itself.
+        path.write_text(re.sub(
+            r'\btarget\("arch=([\w-]+)"\)(, )?',
+            lambda found: "" if includes(found[1]) else found[0], text))
     for path in copy.glob("*.c"):
         # What is written for one kind of processor, the others pass over.
         path.write_text(re.sub(
             r'__builtin_cpu_supports\("([\w-]+)"\)',
-            lambda found: str(int(ARCHITECTURES.index(found[1]) <= ARCHITECTURES.index(
-                architecture))), path.read_text()))
+            lambda found: str(int(includes(found[1]))), path.read_text()))
     return Kernels(
         compile_library(sorted(copy.glob("*.c")), copy / "include",
                         folder / f"{architecture}.so", [*FLAGS, f"-march={architecture}"])
