@@ -15,7 +15,8 @@ import pathlib
 import tempfile
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from peft.optimizers import lorafa
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
@@ -62,6 +63,16 @@ RUNS = {
         target_modules=["v_proj"], trainable_token_indices=[130, 5, 17])),
     "tokens-qwen3": ("qwen3-f32", None, 0.0, dict(
         target_modules=["v_proj"], trainable_token_indices=[130, 5, 17])),
+}
+# Ranks that are pruned in steps 4 and 6, and for good in step 8.
+ADALORA = dict(
+    init_r=6, target_r=3, tinit=2, tfinal=4, deltaT=2, beta1=0.85, beta2=0.85,
+    orth_reg_weight=0.5, total_step=STEPS)
+# Of the runs above, those of another method.
+RUNS |= {
+    "lora-fa-llama3": ("llama3-f32", None, 0.1, dict(target_modules=ALL)),
+    "adalora-llama3": ("llama3-f32", None, 0.0, dict(
+        target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], **ADALORA)),
 }
 ADAMW = dict(lr=2e-3, betas=(0.9, 0.999), eps=1e-8)
 
@@ -115,7 +126,7 @@ def make_logits(folder):
 def randomize(model):
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            if "lora_B" in key:
+            if "lora_B" in key or "lora_E" in key:
                 weight.copy_(0.05 * torch.randn_like(weight))
             if "magnitude" in key:
                 weight.mul_(1 + 0.1 * torch.randn_like(weight))
@@ -138,11 +149,19 @@ def make_run(folder, name):
     torch.manual_seed(11)
     frozen = load(folder, base, **quantization)
     frozen.config.use_cache = False
-    model = get_peft_model(frozen, LoraConfig(
-        task_type="CAUSAL_LM", lora_dropout=0.0, r=4, lora_alpha=8, **options))
+    is_adalora = "init_r" in options
+    kind = AdaLoraConfig if is_adalora else LoraConfig
+    rank = {} if is_adalora else dict(r=4)
+    model = get_peft_model(frozen, kind(
+        task_type="CAUSAL_LM", lora_dropout=0.0, lora_alpha=8, **rank, **options))
     randomize(model)
     save_adapter(model, folder / name / "start", base)
     model.train()
+    optimizer = None
+    if name.startswith("lora-fa"):
+        # It freezes A.
+        optimizer = lorafa.create_lorafa_optimizer(
+            model, r=4, lora_alpha=8, lr=ADAMW["lr"], weight_decay=weight_decay)
     parameters = {key.replace(".default", "").replace(".modules_to_save", ""): value
                   for key, value in model.named_parameters() if value.requires_grad}
     ids = torch.randint(0, VOCABULARY, (STEPS, 2, 32), generator=seeded(7))
@@ -150,8 +169,9 @@ def make_run(folder, name):
     ids[1:, :, 16:] = ids[0, :, 16:]
     mask = torch.ones_like(ids)
     mask[:, 1, :8] = 0
-    optimizer = torch.optim.AdamW(parameters.values(), weight_decay=weight_decay, **ADAMW)
-    losses, norms = [], []
+    optimizer = optimizer or torch.optim.AdamW(
+        parameters.values(), weight_decay=weight_decay, **ADAMW)
+    losses, norms, ranks = [], [], []
     for step in range(STEPS):
         labels = ids[step].masked_fill(mask[step] == 0, -100)
         loss = model(input_ids=ids[step], labels=labels).loss
@@ -162,13 +182,24 @@ def make_run(folder, name):
         norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
         losses.append(float(loss.detach()))
         optimizer.step()
+        if is_adalora:
+            model.base_model.update_and_allocate(step)
+            ranks.append({key: int((value != 0).sum()) for key, value in parameters.items()
+                          if "lora_E" in key})
         optimizer.zero_grad()
     save_adapter(model, folder / name / "end", base)
     save(folder / name / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
     write(folder / name / "expected.json", dict(
         base=base, quant=code, lr=ADAMW["lr"], weight_decay=weight_decay,
         betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=1.0, losses=losses,
-        grad_norms=norms))
+        grad_norms=norms, **(dict(ranks=ranks) if is_adalora else {})))
+
+
+class OneNumberAdamW(lorafa.LoraFAOptimizer):
+    """Transformers' former AdamW, which this optimizer has for what is no LoRA."""
+
+    def __init__(self, parameters, **setting):
+        super().__init__([dict(params=parameters, names=["p"], scaling_factors=[1.0])], **setting)
 
 
 def make_adamw(folder):
@@ -178,6 +209,7 @@ def make_adamw(folder):
         dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
         dict(lr=5e-2, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.0),
         dict(lr=3e-4, betas=(0.9, 0.98), eps=1e-2, weight_decay=0.3),
+        dict(lr=2e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.2, style="transformers"),
     ]
     for place, setting in enumerate(settings):
         generator = seeded(20 + place)
@@ -187,7 +219,10 @@ def make_adamw(folder):
         gradients *= 10.0 ** torch.linspace(-10, 3, 37)
         gradients[:, 0] = 0
         parameter = torch.nn.Parameter(start.clone())
-        optimizer = torch.optim.AdamW([parameter], foreach=False, **setting)
+        style = setting.pop("style", "torch")
+        optimizer = (
+            OneNumberAdamW([parameter], **setting) if style == "transformers"
+            else torch.optim.AdamW([parameter], foreach=False, **setting))
         rates, values = [], []
         for step in range(20):
             rates.append(setting["lr"] * (step + 1) / 20)
@@ -198,7 +233,7 @@ def make_adamw(folder):
         tensors |= {f"{place}.start": start, f"{place}.gradients": gradients,
                     f"{place}.values": torch.stack(values)}
         cases.append(dict(rates=rates, betas=list(setting["betas"]), eps=setting["eps"],
-                          weight_decay=setting["weight_decay"]))
+                          weight_decay=setting["weight_decay"], style=style))
     save(folder / "adamw.safetensors", tensors)
     write(folder / "adamw.json", cases)
 
@@ -310,6 +345,8 @@ def main():
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    # PEFT's LoRA-FA would multiply in bf16 on a processor that has it.
+    lorafa.is_bf16_available = lambda *_, **__: False
     if not arguments.check:
         make(TRAINING)
         return

@@ -122,11 +122,16 @@ package struct AdapterConfiguration: Sendable {
   /// - Throws: as `rank(of:)`.
   package func scaling(of path: String, keptRank: Int) throws(PeftoolError) -> Double {
     if method == .adaLoRA {
-      return (alpha > 0 ? alpha : Double(keptRank)) / (Double(rank) + 1e-5)
+      return Self.adaLoRAScaling(alpha: alpha > 0 ? alpha : Double(keptRank), rank: rank)
     }
     let alpha = try alphaPatterns.firstValue(for: path) ?? alpha
     let rank = Double(try rank(of: path))
     return alpha / (usesRSLoRA ? rank.squareRoot() : rank)
+  }
+
+  /// AdaLoRA's factor, with the rank that training began with.
+  package static func adaLoRAScaling(alpha: Double, rank: Int) -> Double {
+    alpha / (Double(rank) + 1e-5)
   }
 }
 

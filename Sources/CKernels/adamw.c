@@ -11,6 +11,7 @@ PEF_CLONES void pef_adamw_f32(const struct pef_adamw *step, float *restrict p, f
     m[i] = __builtin_fmaf(s.one_less_beta1, g[i] - m[i], m[i]);
     v[i] = __builtin_fmaf(s.one_less_beta2 * g[i], g[i], v[i] * s.beta2);
     const float divisor = sqrtf(v[i]) / s.root + s.epsilon;
-    p[i] = decayed - s.step_size * m[i] / divisor;
+    const float moved = decayed - s.step_size * m[i] / divisor;
+    p[i] = __builtin_fmaf(s.late_decay, moved, moved);
   }
 }

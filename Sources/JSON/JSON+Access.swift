@@ -144,4 +144,19 @@ extension JSON {
   package func unfit(_ place: String, _ expected: String) -> PeftoolError {
     PeftoolError(.damaged, "\(place.printable) is \(summary), expected \(expected)")
   }
+
+  /// An object with some members in place of those of their names, or after all others.
+  ///
+  /// - Throws: `damaged` where this is no object.
+  package func replacing(_ members: [(String, JSON)]) throws(PeftoolError) -> JSON {
+    var all = try object(named: "the configuration")
+    for (key, value) in members {
+      if let place = all.firstIndex(where: { $0.key == key }) {
+        all[place] = .init(key, value)
+      } else {
+        all.append(.init(key, value))
+      }
+    }
+    return .object(all)
+  }
 }

@@ -1,16 +1,19 @@
 import Tensors
 
-/// The adapter of a linear layer: LoRA, or with a magnitude DoRA.
+/// The adapter of a linear layer: LoRA, with a magnitude DoRA, or with singular values AdaLoRA.
 ///
 /// W' = W + s·B·A, or diag(m / ‖W + s·B·A‖) · (W + s·B·A) with the norm of each row, which is a
-/// constant in the backward pass (PEFT `lora/dora.py`; the paper's section 4.3). The factors may
+/// constant in the backward pass (PEFT `lora/dora.py`; the paper's section 4.3), or
+/// W + s·B·diag(E)·A (PEFT `adalora/layer.py`; Zhang et al. 2023, section 3.1). The factors may
 /// have frozen rows after the trained ones: −B₀ and A₀ of a start that takes its product from the
 /// weight (PiSSA, OLoRA), so that W' is W as training begins.
 package final class LoRA: Sendable {
-  /// A, (rank, inputs).
+  /// A, (rank, inputs); it may be frozen.
   package let a: TrainableParameter
   /// B transposed, (rank, outputs): so that both factors are read alike.
   package let b: TrainableParameter
+  /// AdaLoRA's E, (rank, 1).
+  package let e: TrainableParameter?
   /// DoRA's m, (1, outputs).
   package let magnitude: TrainableParameter?
   /// What B adds besides, before the scaling, (1, outputs): PEFT's `lora_bias`.
@@ -22,7 +25,9 @@ package final class LoRA: Sendable {
 
   /// A and B transposed with the frozen rows.
   package let all: (a: Rows, b: Rows)
-  /// s·A with the frozen rows, in step with `a` since the last `refresh`.
+  /// A as it is multiplied by B, (rank, inputs): E∘A of AdaLoRA, in step since the last `refresh`.
+  let appliedA: Rows
+  /// s times that with the frozen rows, likewise.
   let scaledA: Rows
   /// s·bias, (1, outputs), likewise.
   let scaledBias: Rows?
@@ -36,15 +41,19 @@ package final class LoRA: Sendable {
   ///
   /// - Parameter all: the factors with frozen rows, of which `a` and `b` are the first.
   package init(
-    a: TrainableParameter, b: TrainableParameter, magnitude: TrainableParameter? = nil,
-    bias: TrainableParameter? = nil, scaling: Float, dropout: Double = 0,
+    a: TrainableParameter, b: TrainableParameter, e: TrainableParameter? = nil,
+    magnitude: TrainableParameter? = nil, bias: TrainableParameter? = nil, scaling: Float,
+    dropout: Double = 0,
     all: (a: Rows, b: Rows)? = nil
   ) {
     precondition(a.values.count == b.values.count, "one rank")
     precondition(magnitude == nil || bias == nil, "DoRA has no bias of its own")
+    precondition(e == nil || (magnitude == nil && bias == nil && all == nil), "E is of plain LoRA")
+    precondition((e?.values.count ?? a.values.count) == a.values.count, "one rank")
     precondition(dropout >= 0 && dropout < 1, "a share that leaves something")
     self.a = a
     self.b = b
+    self.e = e
     self.magnitude = magnitude
     self.bias = bias
     self.scaling = scaling
@@ -55,6 +64,7 @@ package final class LoRA: Sendable {
       self.all.a.storage === a.values.storage && self.all.b.storage === b.values.storage,
       "the trained rows are the first of all")
     let rank = a.values.count
+    appliedA = e == nil ? a.values : Rows(rank, a.values.columns)
     scaledA = Rows(self.all.a.count, a.values.columns)
     scaledBias = bias.map { Rows(1, $0.values.columns) }
     norms = Rows(1, magnitude == nil ? 0 : b.values.columns)
@@ -73,23 +83,41 @@ package final class LoRA: Sendable {
   /// The bytes of all that it has in memory.
   package var byteCount: Int {
     let values =
-      [all.a, all.b, scaledA, memory.a, memory.b, norms, gains, scaledBias]
-      .compactMap(\.self) + [magnitude, bias].compactMap(\.?.values)
+      [
+        all.a, all.b, scaledA, memory.a, memory.b, norms, gains, scaledBias,
+        e.map { _ in appliedA },
+      ]
+      .compactMap(\.self) + [e, magnitude, bias].compactMap(\.?.values)
     return 4
       * (values + parameters.map(\.gradient)).reduce(0) { $0 + $1.count * $1.columns }
   }
   /// What is trained.
-  package var parameters: [TrainableParameter] { [a, b] + [magnitude, bias].compactMap(\.self) }
+  package var parameters: [TrainableParameter] {
+    [a, b, e, magnitude, bias].compactMap(\.self).filter { !$0.isFrozen }
+  }
 
   /// Brings what follows from the factors up to date: called after each change of them.
   package func refresh() {
-    scaledA.copy(from: all.a)
-    for row in 0..<fullRank {
-      scaledA.withSpan(row: row) { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
+    if let e {
+      appliedA.copy(from: a.values)
+      for row in 0..<rank { appliedA.rows(row..<row + 1).scale(by: e.values[row, 0]) }
     }
+    scaledA.copy(from: e == nil ? all.a : appliedA)
+    scaledA.scale(by: scaling)
     guard let bias, let scaledBias else { return }
     scaledBias.copy(from: bias.values)
-    scaledBias.withSpan { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
+    scaledBias.scale(by: scaling)
+  }
+
+  /// Turns the gradient of E∘A, which backward passes have left in A's place, into those of A and E:
+  /// called once a step, before anything looks at them.
+  package func completeGradients() {
+    guard let e else { return }
+    for row in 0..<rank {
+      let gradient = a.gradient.rows(row..<row + 1)
+      e.gradient[row, 0] = Float(gradient.sumOfProducts(a.values.rows(row..<row + 1)))
+      gradient.scale(by: e.values[row, 0])
+    }
   }
 
   /// s·Aᵀ in panels: x · it is u = s·A·x.

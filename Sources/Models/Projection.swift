@@ -36,6 +36,9 @@ package final class Projection: Sendable {
   /// Whether anything of it is trained.
   var isTrained: Bool { adapter != nil || weight.isTrained }
 
+  /// Whether it has an adapter whose A is trained.
+  var trainsA: Bool { adapter.map { !$0.a.isFrozen } ?? false }
+
   /// Some rows and columns of the weight that an adapter begins with: W, less what its start took.
   func fillBase(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {
     weight.widen(rows: rows, columns: columns, into: tile)

@@ -120,7 +120,7 @@ extension ProjectionGroup {
         let adapter = projections[place].adapter
       else { return }
       du.multiply(dys[place].rows(tokens), panels)
-      du.withSpan { Float.scale(&$0, at: 0, by: adapter.scaling, count: $0.count) }
+      du.scale(by: adapter.scaling)
     }
     return products
   }
@@ -252,7 +252,7 @@ extension Projection {
         dy.columns(rows), Panels(copying: own, in: scratch.panels), adding: rows.lowerBound > 0)
     }
     guard let adapter, let du else { return }
-    if !isDoRA { change.multiply(du, adapter.a.values.columns(columns)) }
+    if !isDoRA { change.multiply(du, adapter.appliedA.columns(columns)) }
     if let mask = input.mask {
       dx.addProduct(change, elementwise: mask.columns(columns))
     } else {

@@ -125,7 +125,9 @@ struct ProjectionGroup: Sendable {
       pieces += (0..<inputs).cut(into: Self.width(inputs, threads)).map { .input($0) }
     }
     for (place, projection) in projections.enumerated() where projection.adapter != nil {
-      pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
+      if projection.trainsA {
+        pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
+      }
       pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
     }
     for (place, projection) in projections.enumerated() where projection.weight.isTrained {
@@ -152,7 +154,7 @@ struct ProjectionGroup: Sendable {
     }
   }
 
-  /// For each layer with an adapter u = s·A·x and du = s·Bᵀ·dy, (N, rank).
+  /// For each layer with an adapter u = s·A·x and, where A is trained, du = s·Bᵀ·dy, (N, rank).
   private func lowRankProducts(
     _ x: Rows, _ dys: [Rows], _ work: Workspace
   ) -> [(u: Rows, du: Rows)] {
@@ -173,9 +175,10 @@ struct ProjectionGroup: Sendable {
       let (place, tokens) = pieces[item]
       guard let (a, b) = panels[place], let adapter = projections[place].adapter else { return }
       products[place].u.rows(tokens).multiply(x.rows(tokens), a)
+      guard projections[place].trainsA else { return }
       let du = products[place].du.rows(tokens)
       du.multiply(dys[place].rows(tokens), b)
-      du.withSpan { Float.scale(&$0, at: 0, by: adapter.scaling, count: $0.count) }
+      du.scale(by: adapter.scaling)
     }
     return products
   }
@@ -258,7 +261,7 @@ extension LoRA {
     guard let bias else { return }
     let sums = Rows(1, columns.count)
     sums.addRows(of: dy.columns(columns))
-    sums.withSpan { Float.scale(&$0, at: 0, by: scaling, count: $0.count) }
+    sums.scale(by: scaling)
     bias.gradient.columns(columns).add(sums)
   }
 }

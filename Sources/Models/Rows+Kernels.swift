@@ -1,4 +1,5 @@
 import CKernels
+import Tensors
 
 // The kernels of training.h. Each pointer lives as long as the storage of the rows that it belongs
 // to, and the preconditions hold the kernel to the counts.
@@ -83,7 +84,7 @@ extension Rows {
   }
 
   /// The same with b as it lies.
-  func multiply(_ a: Rows, _ b: Rows, adding: Bool = false) {
+  package func multiply(_ a: Rows, _ b: Rows, adding: Bool = false) {
     precondition(count == a.count && columns == b.columns, "a product of that shape")
     precondition(a.columns == b.count, "factors that fit")
     unsafe pef_gemm_f32(
@@ -155,6 +156,19 @@ extension Rows {
   func add(_ other: Rows) {
     precondition(isDense && other.isDense && count * columns == other.count * other.columns)
     unsafe pef_add_f32(pointer, other.pointer, count * columns)
+  }
+
+  /// self times a factor; rows without gaps.
+  package func scale(by factor: Float) {
+    withSpan { Float.scale(&$0, at: 0, by: factor, count: $0.count) }
+  }
+
+  /// The sum of the products with other floats, in f64; both are rows without gaps.
+  package func sumOfProducts(_ other: Rows) -> Double {
+    precondition(count * columns == other.count * other.columns, "as many floats")
+    return withSpan { own in
+      other.withSpan { Float.sumOfProducts(own.span, $0.span, at: 0, count: $0.count) }
+    }
   }
 
   /// self (1, columns) += the sum of some rows, one after the other.

@@ -4,10 +4,10 @@ import Glibc
 package import LinearAlgebra
 package import Models
 
-/// AdamW with torch's semantics, on parameters that are trained in f32.
+/// AdamW with torch's semantics or transformers', on parameters that are trained in f32.
 ///
 /// Two moments a parameter. Each step is `torch.optim.AdamW`'s, to the last digit but for its square
-/// root, as training.h says.
+/// root, as training.h says, or that of transformers' former `AdamW`.
 package final class AdamW {
   /// The settings, by torch's names.
   package struct Settings: Equatable, Sendable {
@@ -19,8 +19,18 @@ package final class AdamW {
     package var epsilon = 1e-8
     /// What part of a value goes at each step, times the learning rate.
     package var weightDecay = 0.0
+    /// Whose formula it is.
+    package var style = Style.torch
 
     package init() {}
+  }
+
+  /// Whose formula of AdamW it is.
+  package enum Style: Sendable {
+    /// Weights decay first, and epsilon is added to the corrected root.
+    case torch
+    /// Weights decay last, and epsilon is added to the root before it is corrected.
+    case transformers
   }
 
   private let settings: Settings
@@ -65,11 +75,13 @@ package final class AdamW {
       let (place, rows) = pieces[item]
       let (parameter, moments) = (parameters[place], moments[place])
       let decay = parameter.isDecayed ? settings.weightDecay : 0
+      let isLate = settings.style == .transformers
       var step = pef_adamw(
-        decay: Float(1 - rates[place] * decay), beta2: Float(settings.beta2),
+        decay: isLate ? 1 : Float(1 - rates[place] * decay), beta2: Float(settings.beta2),
         one_less_beta1: Float(1 - settings.beta1), one_less_beta2: Float(1 - settings.beta2),
-        step_size: Float(rates[place] / correction), root: Float(root),
-        epsilon: Float(settings.epsilon))
+        step_size: Float(rates[place] * (isLate ? root : 1) / correction),
+        root: isLate ? 1 : Float(root), epsilon: Float(settings.epsilon),
+        late_decay: isLate ? Float(-rates[place] * decay) : 0)
       parameter.values.rows(rows).withSpan { values in
         moments.first.rows(rows).withSpan { first in
           moments.second.rows(rows).withSpan { second in

@@ -1,11 +1,14 @@
 package import Adapters
 package import Files
 package import JSON
+import LinearAlgebra
 package import Models
 
-/// What adapter is trained: the settings of PEFT's `LoraConfig`, by its names.
+/// What adapter is trained: the settings of PEFT's `LoraConfig` and `AdaLoraConfig`, by their names.
 package struct AdapterDesign: Sendable {
-  /// `r`.
+  /// How it is trained.
+  package var method = AdapterMethod.lora
+  /// `r`; AdaLoRA has its own.
   package var rank = 8
   /// `lora_alpha`.
   package var alpha = 16.0
@@ -40,6 +43,9 @@ package struct AdapterDesign: Sendable {
     of module: String, _ weight: FrozenWeight, original: FrozenWeight
   ) throws(PeftoolError) -> LoRA? {
     guard try targets.contains(module) else { return nil }
+    if case .adaLoRA(let settings) = method {
+      return adaLoRA(of: module, weight, rank: settings.initialRank)
+    }
     let rank = try rankPatterns.firstValue(for: module) ?? rank
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
     let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
@@ -52,13 +58,35 @@ package struct AdapterDesign: Sendable {
       throw error.at(tensor: module + ".weight", path: error.path)
     }
     return LoRA(
-      a: TrainableParameter(name + ".lora_A.weight", pair.a.rows(0..<rank)),
+      a: TrainableParameter(
+        name + ".lora_A.weight", pair.a.rows(0..<rank), isFrozen: method == .loraFA),
       b: TrainableParameter(name + ".lora_B.weight", pair.b.rows(0..<rank)),
       magnitude: usesDoRA ? try magnitude(of: module, weight, pair, scaling: scaling) : nil,
       bias: hasBias
         ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs), isDecayed: false)
         : nil,
       scaling: Float(scaling), dropout: dropout, all: (pair.a, pair.b))
+  }
+
+  /// B·diag(E)·A with E = 0, A and B from N(0, 0.02²): PEFT `adalora/layer.py`
+  /// (`reset_lora_parameters`).
+  private func adaLoRA(of module: String, _ weight: FrozenWeight, rank: Int) -> LoRA {
+    func factor(_ kind: String, _ columns: Int) -> TrainableParameter {
+      let name = AdapterKey.prefix + module + kind
+      let random = RandomNumbers(seed: seed, stream: RandomNumbers.stream(named: module + kind))
+      let values = Rows(rank, columns)
+      for row in 0..<rank {
+        for column in 0..<columns {
+          values[row, column] = Float(0.02 * random.normal(row * columns + column))
+        }
+      }
+      return TrainableParameter(name, values)
+    }
+    return LoRA(
+      a: factor(".lora_A", weight.inputs), b: factor(".lora_B", weight.outputs),
+      e: TrainableParameter(AdapterKey.prefix + module + ".lora_E", Rows(rank, 1)),
+      scaling: Float(AdapterConfiguration.adaLoRAScaling(alpha: alpha, rank: rank)),
+      dropout: dropout)
   }
 
   private func magnitude(
@@ -107,6 +135,24 @@ package struct AdapterDesign: Sendable {
       "init_lora_weights": start == .gaussian ? .string(start.rawValue) : .bool(true),
       "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
     ]
-    return PEFTConfiguration.json(own.merging(others) { $1 })
+    guard case .adaLoRA(let settings) = method else {
+      return PEFTConfiguration.json(own.merging(others) { $1 })
+    }
+    // PEFT ignores `r` there, and warns of one that is not its default.
+    let adaLoRA = own.merging(settings.json) { $1 }.merging(["r": .number(8)]) { $1 }
+    return PEFTConfiguration.adaLoRA(adaLoRA.merging(others) { $1 })
+  }
+}
+
+extension AdaLoRA.Settings {
+  /// As they stand in `adapter_config.json`.
+  fileprivate var json: [String: JSON] {
+    [
+      "init_r": .number(initialRank), "target_r": .number(targetRank),
+      "tinit": .number(initialSteps), "tfinal": .number(finalSteps), "deltaT": .number(interval),
+      "beta1": .number(beta1), "beta2": .number(beta2),
+      "orth_reg_weight": .number(orthogonality), "total_step": .number(stepCount),
+      "rank_pattern": .null,
+    ]
   }
 }

@@ -27,9 +27,7 @@ enum GradientNorm {
     let factor = Float(min(1, limit / (norm + 1e-6)))
     guard factor < 1 else { return }
     team.forEach(parameters.count) { _, place in
-      parameters[place].gradient.withSpan {
-        Float.scale(&$0, at: 0, by: factor, count: $0.count)
-      }
+      parameters[place].gradient.scale(by: factor)
     }
   }
 }

@@ -5,13 +5,14 @@ import JSON
 /// Source: `create_or_update_model_card` of PEFT's `peft_model.py`.
 package struct ModelCard {
   private let base: String
-  private let isDoRA: Bool
+  /// The method, by its name.
+  private let method: String
   private let facts: [(label: String, value: String)]
 
   /// A card; the base is named as the user named it, and facts are plain text, one line each.
-  package init(base: String, isDoRA: Bool, facts: [(label: String, value: String)]) {
+  package init(base: String, method: String, facts: [(label: String, value: String)]) {
     self.base = base
-    self.isDoRA = isDoRA
+    self.method = method
     self.facts = facts
   }
 
@@ -20,9 +21,9 @@ package struct ModelCard {
     var lines = [
       "---", "base_model: \(base.scalar)", "library_name: peft",
       "pipeline_tag: text-generation", "tags:", "- \("base_model:adapter:\(base)".scalar)",
-      "- \(isDoRA ? "dora" : "lora")", "- transformers", "---", "",
+      "- \(method.lowercased())", "- transformers", "---", "",
     ]
-    lines += ["# \(isDoRA ? "DoRA" : "LoRA") adapter", ""]
+    lines += ["# \(method) adapter", ""]
     lines += ["Trained with peftool finetune; PEFT loads it with `PeftModel.from_pretrained`.", ""]
     lines += ["| | |", "|---|---|"]
     lines += facts.map { "| \($0.label.cell) | \($0.value.cell) |" }

@@ -23,14 +23,25 @@ package struct TrainedAdapter {
 
   /// All tensors, B as (outputs, rank), both factors with their frozen rows; a table of both ends
   /// twice, as PEFT has it.
-  private var items: [TensorFile.Item] {
+  ///
+  /// - Parameter isPruned: whether ranks that AdaLoRA has pruned are left out.
+  private func items(isPruned: Bool = false) -> [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
-      let (a, b) = adapter.all
+      var (a, b) = adapter.all
+      var e = adapter.e?.values
+      if isPruned, let ranks = adapter.keptRanks {
+        (a, b) = (a.selecting(ranks), b.selecting(ranks))
+        e = e?.selecting(ranks)
+      }
       return [
         TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], rows: a),
         TensorFile.Item(
           name: adapter.b.name, shape: [b.columns, b.count], rows: b, isTransposed: true),
       ]
+        + [adapter.e].compactMap(\.self).map { parameter in
+          let rows = e ?? parameter.values
+          return TensorFile.Item(name: parameter.name, shape: [rows.count, 1], rows: rows)
+        }
         + [adapter.magnitude, adapter.bias].compactMap(\.self).map { vector in
           TensorFile.Item(
             name: vector.name, shape: [vector.values.columns], rows: vector.values)
@@ -44,13 +55,20 @@ package struct TrainedAdapter {
   }
 
   /// The bytes of all tensors as they are written.
-  package var byteCount: Int { items.reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
+  package var byteCount: Int { items().reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
 
   /// Writes both files into a folder that is being made.
   ///
+  /// - Parameter isFinished: whether training is over: what AdaLoRA has pruned is left out then.
   /// - Throws: `io`.
-  package func write(into output: inout StagedOutput) throws(PeftoolError) {
-    try TensorFile.write(items, as: Self.tensorsName, into: &output)
+  package func write(
+    into output: inout StagedOutput, isFinished: Bool = false
+  ) throws(PeftoolError) {
+    try TensorFile.write(items(isPruned: isFinished), as: Self.tensorsName, into: &output)
+    var configuration = configuration
+    if isFinished, let pattern {
+      configuration = try configuration.replacing([("rank_pattern", pattern)])
+    }
     try output.write(
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
@@ -59,7 +77,7 @@ package struct TrainedAdapter {
   ///
   /// - Throws: as `TensorFile.read`.
   package func read(from folder: String) throws(PeftoolError) {
-    let items = items
+    let items = items()
     try TensorFile.read(
       Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) }
     ) { place, values in
@@ -74,7 +92,35 @@ package struct TrainedAdapter {
   }
 }
 
+extension TrainedAdapter {
+  /// AdaLoRA's `rank_pattern`: for each layer which of its first ranks are left.
+  private var pattern: JSON? {
+    let members = model.adapters.compactMap { module, adapter -> JSON.Member? in
+      guard let kept = adapter.keptRanks.map(Set.init) else { return nil }
+      return .init(
+        module + ".lora_E", .array((0..<adapter.rank).map { .bool(kept.contains($0)) }))
+    }
+    return members.isEmpty ? nil : .object(members)
+  }
+}
+
+extension LoRA {
+  /// The ranks whose singular value is not 0; nil where there are no such values.
+  fileprivate var keptRanks: [Int]? {
+    e.map { e in (0..<rank).filter { e.values[$0, 0] != 0 } }
+  }
+}
+
 extension Rows {
+  /// A copy of some of the rows.
+  fileprivate func selecting(_ places: [Int]) -> Rows {
+    let rows = Rows(places.count, columns)
+    for (row, place) in places.enumerated() {
+      rows.rows(row..<row + 1).copy(from: self.rows(place..<place + 1))
+    }
+    return rows
+  }
+
   fileprivate func copy(fromTransposed values: [Float]) {
     for column in 0..<columns {
       for row in 0..<count { self[row, column] = values[column * count + row] }

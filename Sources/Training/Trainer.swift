@@ -5,7 +5,8 @@ package import Models
 /// What is trained of a model, and what makes a step of it.
 ///
 /// Peak memory: the model's, a pass's (`LossPass`), and `byteCount`: 16 bytes a trained number, which
-/// are the number, its gradient and two moments, and an adapter's factors laid out for products.
+/// are the number, its gradient and two moments, an adapter's factors laid out for products, and what
+/// the method remembers.
 package final class Trainer {
   /// How a step is made.
   package struct Settings: Equatable, Sendable {
@@ -14,8 +15,10 @@ package final class Trainer {
     /// What the rate of B, of a magnitude, and of a norm or a bias is multiplied by (LoRA+, as
     /// PEFT's `create_loraplus_optimizer` has it).
     package var rateRatio = 1.0
+    /// What is done besides the optimizer's updates.
+    package let method: AdapterMethod
     /// The optimizer's settings.
-    package var adamW = AdamW.Settings()
+    package var adamW: AdamW.Settings
     /// The norm to which gradients are clipped; nil for none.
     package var maximumGradientNorm: Double? = 1
     /// What the dropout of adapters is drawn from.
@@ -23,14 +26,19 @@ package final class Trainer {
     /// How the rate goes over the steps.
     package var schedule: Schedule
 
-    package init(schedule: Schedule) { self.schedule = schedule }
+    /// A method's settings, and defaults.
+    package init(schedule: Schedule, method: AdapterMethod = .lora) {
+      self.schedule = schedule
+      self.method = method
+      adamW = method.adamW
+    }
   }
 
   /// What a step has done.
   package struct Step: Equatable, Sendable {
     /// The step's number, from 1.
     package let number: Int
-    /// The mean of all labels' losses, before the step.
+    /// The mean of all labels' losses, before the step, with what the method's own terms add.
     package let loss: Double
     /// The norm of the gradients, before they are clipped.
     package let gradientNorm: Double
@@ -48,13 +56,19 @@ package final class Trainer {
   package let parameters: [TrainableParameter]
   /// The optimizer.
   package let optimizer: AdamW
+  /// What is done besides.
+  package let method: any TrainingMethod
   private let settings: Settings
   private let team: ThreadTeam
   /// For each parameter the factor on the learning rate.
   private let rateFactors: [Double]
 
   /// A model that is trained from where it is.
-  package init(_ model: Llama, _ settings: Settings, team: ThreadTeam) {
+  ///
+  /// - Throws: as `AdapterMethod.make`.
+  package init(
+    _ model: Llama, _ settings: Settings, team: ThreadTeam
+  ) throws(PeftoolError) {
     self.model = model
     self.settings = settings
     self.team = team
@@ -62,9 +76,19 @@ package final class Trainer {
     parameters = adapters.flatMap(\.parameters) + model.trainedWeights.map(\.parameter)
     rateFactors =
       adapters.flatMap { adapter in
-        adapter.parameters.map { $0 === adapter.a ? 1 : settings.rateRatio }
+        adapter.parameters.map { $0 === adapter.a || $0 === adapter.e ? 1 : settings.rateRatio }
       } + model.trainedWeights.map { $0.isVector ? settings.rateRatio : 1 }
     optimizer = AdamW(parameters, settings.adamW)
+    method = try settings.method.make(for: adapters)
+  }
+
+  /// What is trained, by the name of its method.
+  package var methodName: String {
+    switch settings.method {
+    case .lora: model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
+    case .loraFA: "LoRA-FA"
+    case .adaLoRA: "AdaLoRA"
+    }
   }
 
   /// The trained numbers.
@@ -74,6 +98,7 @@ package final class Trainer {
   package var byteCount: Int {
     model.adapters.reduce(0) { $0 + $1.adapter.byteCount }
       + model.trainedWeights.reduce(0) { $0 + 8 * $1.parameter.elementCount } + 8 * parameterCount
+      + method.state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns }
   }
 
   /// Refuses parameters that are no numbers, as a last step may leave them.
@@ -104,7 +129,7 @@ package final class Trainer {
         dropout: Dropout(seed: settings.seed, step: number, batch: place)
       ).reduce(0, +)
     }
-    let loss = sum / Double(labelCount)
+    let loss = sum / Double(labelCount) + method.completeGradients(team)
     let norm = GradientNorm.norm(of: parameters, team)
     for (value, name) in [(loss, "loss"), (norm, "norm of the gradients")] where !value.isFinite {
       throw PeftoolError(
@@ -113,8 +138,10 @@ package final class Trainer {
     if let limit = settings.maximumGradientNorm {
       GradientNorm.clip(parameters, norm: norm, to: limit, team)
     }
+    method.beforeUpdate(team)
     let rate = settings.learningRate * settings.schedule.factor(at: number - 1)
     optimizer.step(rates: rateFactors.map { rate * $0 }, team)
+    method.afterUpdate(step: number - 1, team)
     let adapters = model.adapters
     team.forEach(adapters.count) { _, place in adapters[place].adapter.refresh() }
     return Step(

@@ -6,7 +6,7 @@ import Models
 /// A run's state after a step, in a folder that is whole or absent: `checkpoint-STEP`.
 ///
 /// Beside the adapter's two files it has the moments of the optimizer, `optimizer.safetensors`
-/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed), and `trainer_state.json`. A run that goes
+/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed, and what the method remembers), and `trainer_state.json`. A run that goes
 /// on from it computes what it would have computed without the break, to the last bit.
 package struct TrainingCheckpoint {
   private static let prefix = "checkpoint-"
@@ -38,15 +38,7 @@ package struct TrainingCheckpoint {
     var output = try StagedOutput(
       .adapterFolder, at: path(folder, step: trainer.optimizer.stepCount), force: true)
     try adapter.write(into: &output)
-    var items: [TensorFile.Item] = []
-    for (parameter, moments) in zip(trainer.parameters, trainer.optimizer.moments) {
-      let shape = [parameter.values.count, parameter.values.columns]
-      items.append(
-        .init(name: parameter.name + ".exp_avg", shape: shape, rows: moments.first))
-      items.append(
-        .init(name: parameter.name + ".exp_avg_sq", shape: shape, rows: moments.second))
-    }
-    try TensorFile.write(items, as: optimizerName, into: &output)
+    try TensorFile.write(memory(of: trainer), as: optimizerName, into: &output)
     try output.write(Array(state.text(indent: 2).utf8), to: stateName)
     try output.commit()
   }
@@ -76,15 +68,26 @@ package struct TrainingCheckpoint {
   ) throws(PeftoolError) {
     let path = path(folder, step: step)
     try adapter.read(from: path)
-    let names = trainer.parameters.flatMap { parameter in
-      let shape = [parameter.values.count, parameter.values.columns]
-      return [".exp_avg", ".exp_avg_sq"].map { (name: parameter.name + $0, shape: shape) }
-    }
-    try TensorFile.read(Folder.path(path, optimizerName), names) { place, values in
-      let moments = trainer.optimizer.moments[place / 2]
-      (place.isMultiple(of: 2) ? moments.first : moments.second).copy(from: values)
+    let items = memory(of: trainer)
+    try TensorFile.read(
+      Folder.path(path, optimizerName), items.map { ($0.name, $0.shape) }
+    ) { place, values in
+      items[place].rows.copy(from: values)
     }
     trainer.optimizer.restore(stepCount: step)
+  }
+
+  /// The optimizer's moments and what the method remembers.
+  private static func memory(of trainer: Trainer) -> [TensorFile.Item] {
+    let moments = zip(trainer.parameters, trainer.optimizer.moments).flatMap { parameter, moments in
+      [
+        (name: parameter.name + ".exp_avg", values: moments.first),
+        (name: parameter.name + ".exp_avg_sq", values: moments.second),
+      ]
+    }
+    return (moments + trainer.method.state).map { name, rows in
+      .init(name: name, shape: [rows.count, rows.columns], rows: rows)
+    }
   }
 
   /// Removes all checkpoints but some.

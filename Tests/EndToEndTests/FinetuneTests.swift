@@ -33,6 +33,7 @@ private func writeTokens(
   @Test(arguments: [
     [], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"],
     ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
+    ["--method", "lora-fa"], ["--method", "adalora", "--dropout", "0.1"],
     ["--init", "pissa"], ["--init", "loftq", "--quantize", "nf4"],
     ["--modules-to-save", "embed_tokens, norm,lm_head", "--quantize", "nf4"],
     ["--trainable-tokens", "5,17", "--modules-to-save", "up_proj"],
@@ -84,8 +85,11 @@ private func writeTokens(
   }
 
   /// What is trained besides the adapter goes on, too.
-  @Test(arguments: [["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"]])
-  func aRunOfWholeWeightsGoesOn(options: [String]) throws {
+  @Test(arguments: [
+    ["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"],
+    ["--method", "adalora", "--tinit", "2"], ["--method", "lora-fa"],
+  ])
+  func aRunOfAnotherKindGoesOn(options: [String]) throws {
     let place = try place()
     let all =
       ["finetune", base, "--data", "train.safetensors", "--save-every", "5", "--max-steps", "9"]
@@ -283,11 +287,39 @@ private func writeTokens(
     (["--warmup", "1e300"], "--warmup is 1e+300, expected at most 1000000"),
     (["--eval-every", "2"], "--eval-every goes with --eval-data"),
     (["--early-stop", "2"], "--early-stop goes with --eval-data"),
+    (["--tinit", "2"], "--tinit goes with --method adalora"),
+    (["--method", "adalora", "--tfinal", "0"], "--tfinal is 0, expected 1 to 1000000000"),
+    (["--method", "adalora", "--dora"], "--dora goes without --method adalora, as in PEFT"),
+    (["--method", "adalora", "--rslora"], "--rslora goes without --method adalora, whose"),
+    (["--method", "adalora", "--lora-bias"], "--lora-bias goes without --method adalora, as in"),
+    (["--method", "adalora", "--init", "pissa"], "--init goes without --method adalora, which"),
+    (
+      ["--method", "adalora", "--rank-pattern", "q_proj=4"],
+      "--rank-pattern goes without --method adalora"
+    ),
+    (["--method", "lora-fa", "--dora"], "--dora goes without --method lora-fa, as in PEFT"),
+    (["--method", "lora-fa", "--adapter", "a"], "--adapter goes without --method lora-fa, which"),
+    (
+      ["--method", "lora-fa", "--loraplus-ratio", "16"],
+      "--loraplus-ratio goes without --method lora-fa, which has"
+    ),
   ])
   func wrongUsageIsTold(options: [String], message: String) throws {
     let run = try place().run(
       ["finetune", base, "--data", "train.safetensors", "-o", "out"] + options)
     #expect(run.status == 64 && run.errors.contains(message), "\(run.errors)")
+  }
+
+  @Test(arguments: [
+    (["--init-r", "4"], "--init-r is 4, expected --rank at least, 8"),
+    (["--max-steps", "1"], "no step of 1 is left to prune in"),
+    (["--tinit", "2", "--tfinal", "2", "--max-steps", "4"], "--tinit is 2 and --tfinal 2, exp"),
+  ])
+  func aBudgetThatCannotBeMetIsTold(options: [String], message: String) throws {
+    let run = try place().run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--method", "adalora"]
+        + options)
+    #expect(run.status == 2 && run.errors.contains(message), "\(run.errors)")
   }
 
   @Test func theStartIsKeptWhereNothingIsBetter() throws {

@@ -15,6 +15,8 @@ private struct AdamWRun {
   let rates: [Double]
   let betas: (Double, Double)
   let epsilon, weightDecay: Double
+  /// Whether it is transformers' formula.
+  let isLate: Bool
   let start: [Float]
   /// (step, element), one row after the other.
   let gradients, values: [Float]
@@ -30,6 +32,7 @@ private struct AdamWRun {
     betas = (both[0], both[1])
     epsilon = try settings.double(at: "eps")
     weightDecay = try settings.double(at: "weight_decay")
+    isLate = try settings.string(at: "style") == "transformers"
     let file = try Checkpoint(opening: folder.appendingPathComponent("adamw.safetensors").path)
     func numbers(_ name: String) throws -> [Float] {
       let tensor = try #require(file["\(place).\(name)"])
@@ -47,16 +50,19 @@ private struct AdamWRun {
   /// The constants of a step, which counts from 1, rounded to f32 once as torch rounds them.
   func constants(_ step: Int) -> pef_adamw {
     let rate = rates[step - 1]
+    let root = (1 - pow(betas.1, Double(step))).squareRoot()
+    let size = rate * (isLate ? root : 1) / (1 - pow(betas.0, Double(step)))
+    let (early, late) = (1 - rate * weightDecay, -rate * weightDecay)
     return pef_adamw(
-      decay: Float(1 - rate * weightDecay), beta2: Float(betas.1),
+      decay: isLate ? 1 : Float(early), beta2: Float(betas.1),
       one_less_beta1: Float(1 - betas.0), one_less_beta2: Float(1 - betas.1),
-      step_size: Float(rate / (1 - pow(betas.0, Double(step)))),
-      root: Float((1 - pow(betas.1, Double(step))).squareRoot()), epsilon: Float(epsilon))
+      step_size: Float(size), root: isLate ? 1 : Float(root), epsilon: Float(epsilon),
+      late_decay: isLate ? Float(late) : 0)
   }
 }
 
 @Suite struct AdamWTests {
-  @Test(arguments: 0..<3) func twentyStepsAreThoseOfTorch(place: Int) throws {
+  @Test(arguments: 0..<4) func twentyStepsAreThoseOfThePeer(place: Int) throws {
     let run = try AdamWRun(place)
     let count = run.start.count
     #expect(run.rates.count == 20 && run.values.count == 20 * count)

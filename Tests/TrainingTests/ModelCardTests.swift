@@ -3,13 +3,13 @@ import Training
 import YAML
 
 @Suite struct ModelCardTests {
-  private func lines(base: String, isDoRA: Bool = false) -> [String] {
-    ModelCard(base: base, isDoRA: isDoRA, facts: [("a", "1 | 2\n3")]).text
+  private func lines(base: String, method: String = "LoRA") -> [String] {
+    ModelCard(base: base, method: method, facts: [("a", "1 | 2\n3")]).text
       .split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
   }
 
   @Test func itBeginsAsPEFTs() {
-    let lines = lines(base: "models/SmolLM2-135M", isDoRA: true)
+    let lines = lines(base: "models/SmolLM2-135M", method: "DoRA")
     #expect(
       lines.prefix(9) == [
         "---", "base_model: models/SmolLM2-135M", "library_name: peft",

@@ -15,6 +15,8 @@ import Testing
 /// what f32 loses adds up over the steps.
 private let lossTolerance = 1e-4
 private let endTolerance = 1e-3
+/// Of the gradients of the first step, as parts of the largest of a tensor.
+private let gradientTolerance: Float = 1e-5
 
 /// A run of PEFT in `Samples/training`, made anew from its settings.
 private struct PEFTRun {
@@ -37,6 +39,10 @@ private struct PEFTRun {
     let known = try JSON(opening: folder + "/start/adapter_config.json")
     configuration = known
     var design = AdapterDesign()
+    if name.hasPrefix("lora-fa") { design.method = .loraFA }
+    if known["peft_type"] == .string("ADALORA") {
+      design.method = .adaLoRA(try AdaLoRA.Settings(known))
+    }
     design.rank = try known.int(at: "r")
     design.alpha = try known.double(at: "lora_alpha")
     design.usesDoRA = known["use_dora"] == .bool(true)
@@ -65,23 +71,49 @@ private struct PEFTRun {
         others: weights.json(isTied: model.configuration.isTied)))
     try adapter.read(from: folder + "/start")
     var settings = Trainer.Settings(
-      schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12))
+      schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12), method: design.method)
     settings.rateRatio = ratio
     settings.learningRate = try expected.double(at: "lr")
     settings.adamW.weightDecay = try expected.double(at: "weight_decay")
-    trainer = Trainer(model, settings, team: ThreadTeam(count: 2))
+    trainer = try Trainer(model, settings, team: ThreadTeam(count: 2))
+  }
+
+  /// The singular values that AdaLoRA has left after a step are PEFT's.
+  func checkRanks(after step: Int) throws {
+    guard let ranks = expected["ranks"] else { return }
+    let known = try ranks.array(named: "ranks")[step]
+    for (module, adapter) in trainer.model.adapters {
+      let e = try #require(adapter.e)
+      let count = e.values.values.count { $0 != 0 }
+      #expect(try known.int(at: e.name) == count, "\(module), step \(step)")
+    }
+  }
+
+  /// Takes what PEFT has come to; the rows that AdaLoRA has pruned are not there.
+  func readEnd() throws {
+    guard expected["ranks"] != nil else { return try adapter.read(from: folder + "/end") }
+    let end = try Checkpoint(opening: folder + "/end/adapter_model.safetensors")
+    let pattern = try JSON(opening: folder + "/end/adapter_config.json")["rank_pattern"]
+    for (module, adapter) in trainer.model.adapters {
+      let kept = try #require(pattern?[module + ".lora_E"]).array(named: module)
+      let places = kept.indices.filter { kept[$0] == .bool(true) }
+      let e = try #require(adapter.e)
+      for (parameter, isTransposed) in [(adapter.a, false), (adapter.b, true), (e, false)] {
+        let values = try end.floats(parameter.name)
+        let columns = parameter.values.columns
+        for (row, place) in places.enumerated() {
+          for column in 0..<columns {
+            parameter.values[place, column] =
+              isTransposed ? values[column * places.count + row] : values[row * columns + column]
+          }
+        }
+      }
+      #expect(e.values.values.enumerated().allSatisfy { places.contains($0) || $1 == 0 })
+    }
   }
 
   func batch(_ step: Int) throws -> TokenBatch {
-    func numbers(_ name: String) throws -> [Float] {
-      let tensor = try #require(batches[name])
-      var values = [Float](repeating: 0, count: tensor.elementCount)
-      let bytes = try batches.source.bytes(of: tensor)
-      var span = values.mutableSpan
-      Float.read(bytes.span.bytes, tensor.dtype, into: &span, count: tensor.elementCount)
-      return values
-    }
-    let (ids, mask) = (try numbers("input_ids"), try numbers("label_mask"))
+    let (ids, mask) = (try batches.floats("input_ids"), try batches.floats("label_mask"))
     return TokenBatch(
       (0..<2).map { row in
         let own = (step * 2 + row) * 32..<(step * 2 + row + 1) * 32
@@ -90,10 +122,39 @@ private struct PEFTRun {
   }
 }
 
+extension Checkpoint {
+  /// A tensor's numbers.
+  fileprivate func floats(_ name: String) throws -> [Float] {
+    let tensor = try #require(self[name])
+    var values = [Float](repeating: 0, count: tensor.elementCount)
+    let bytes = try source.bytes(of: tensor)
+    var span = values.mutableSpan
+    Float.read(bytes.span.bytes, tensor.dtype, into: &span, count: tensor.elementCount)
+    return values
+  }
+}
+
+/// A matrix the other way round: (rows, columns) to (columns, rows).
+private func transposed(_ values: [Float], columns: Int) -> [Float] {
+  let rows = values.count / max(1, columns)
+  return (0..<columns).flatMap { column in (0..<rows).map { values[$0 * columns + column] } }
+}
+
+extension AdaLoRA.Settings {
+  fileprivate init(_ json: JSON) throws {
+    self.init()
+    (initialRank, targetRank) = (try json.int(at: "init_r"), try json.int(at: "target_r"))
+    (initialSteps, finalSteps) = (try json.int(at: "tinit"), try json.int(at: "tfinal"))
+    (interval, stepCount) = (try json.int(at: "deltaT"), try json.int(at: "total_step"))
+    (beta1, beta2) = (try json.double(at: "beta1"), try json.double(at: "beta2"))
+    orthogonality = try json.double(at: "orth_reg_weight")
+  }
+}
+
 private let runs = [
   "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
   "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
-  "tokens-llama3", "tokens-qwen3",
+  "tokens-llama3", "tokens-qwen3", "lora-fa-llama3", "adalora-llama3",
 ]
 
 @Suite struct PEFTRunTests {
@@ -110,15 +171,38 @@ private let runs = [
       #expect(
         abs(step.gradientNorm - norms[place]) < lossTolerance * norms[place],
         "norm of step \(step.number)")
+      try run.checkRanks(after: place)
     }
 
     let found = run.trainer.parameters.map(\.values.values)
-    try run.adapter.read(from: run.folder + "/end")
+    try run.readEnd()
     for (parameter, values) in zip(run.trainer.parameters, found) {
       let expected = parameter.values.values
       let largest = expected.reduce(0) { max($0, abs($1)) }
       let worst = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
-      #expect(Double(worst) < endTolerance * Double(largest), "\(parameter.name)")
+      #expect(Double(worst) <= endTolerance * Double(largest), "\(parameter.name)")
+    }
+  }
+
+  @Test(arguments: runs) func gradientsAreThoseOfPEFT(name: String) throws {
+    let run = try PEFTRun(name)
+    let team = ThreadTeam(count: 2)
+    let pass = LossPass(
+      run.trainer.model, team: team, tokens: 64, longest: 32, keeping: .everything)
+    let batch = try run.batch(0)
+    _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount))
+    _ = run.trainer.method.completeGradients(team)
+    let known = try Checkpoint(opening: run.folder + "/gradients_step0.safetensors")
+    #expect(known.tensors.count == run.trainer.parameters.count)
+    for parameter in run.trainer.parameters {
+      let name = known[parameter.name] == nil ? parameter.name + ".weight" : parameter.name
+      let expected = try known.floats(name)
+      let isTransposed = parameter.name.contains("lora_B") && !parameter.name.hasSuffix("bias")
+      let own = parameter.gradient.values
+      let found = isTransposed ? transposed(own, columns: parameter.gradient.columns) : own
+      let largest = expected.reduce(0) { max($0, abs($1)) }
+      let worst = zip(found, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
+      #expect(worst <= gradientTolerance * largest, "\(parameter.name)")
     }
   }
 

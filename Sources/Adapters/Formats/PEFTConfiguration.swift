@@ -6,6 +6,15 @@ package enum PEFTConfiguration {
 
   /// The configuration with some values, and PEFT's defaults for the rest.
   package static func json(_ own: [String: JSON]) -> JSON {
+    json(own, defaults)
+  }
+
+  /// The same of AdaLoRA.
+  package static func adaLoRA(_ own: [String: JSON]) -> JSON {
+    json(own.merging(["peft_type": .string("ADALORA")]) { $1 }, defaults + adaLoRADefaults)
+  }
+
+  private static func json(_ own: [String: JSON], _ defaults: [(String, JSON)]) -> JSON {
     precondition(own.keys.allSatisfy { key in defaults.contains { $0.0 == key } }, "a known key")
     return .object(defaults.map { .init($0.0, own[$0.0] ?? $0.1) })
   }
@@ -13,6 +22,14 @@ package enum PEFTConfiguration {
   /// A whole number without a point, where it is one that every reader takes for exact.
   package static func number(_ value: Double) -> JSON {
     value == value.rounded() && abs(value) < 1e15 ? .number(Int(value)) : .number(value)
+  }
+
+  private static var adaLoRADefaults: [(String, JSON)] {
+    [
+      ("beta1", .number(0.85)), ("beta2", .number(0.85)), ("deltaT", .number(1)),
+      ("init_r", .number(12)), ("orth_reg_weight", .number(0.5)), ("target_r", .number(8)),
+      ("tfinal", .number(0)), ("tinit", .number(0)), ("total_step", .null),
+    ]
   }
 
   // Made anew each time: a stored one would look like a leak, as the boxes of its values are held by

@@ -170,7 +170,10 @@ void pef_codes4_times_vector_f32(enum pef_code4 code, const uint8_t *packed, con
 /// One step of AdamW (Loshchilov and Hutter 2019), rounded where torch 2.13 rounds on a CPU
 /// (`_single_tensor_adamw`): p *= decay; m += (1 - beta1) * (g - m) and v = beta2 * v +
 /// ((1 - beta2) * g) * g, both fused; p -= step_size * m / (sqrt(v) / root + epsilon). The square
-/// root is the nearest number, which that of torch's vectors is not always.
+/// root is the nearest number, which that of torch's vectors is not always. With a decay of 1, a
+/// root of 1 and step_size = rate * sqrt(1 - beta2^t) / (1 - beta1^t), it is the step that
+/// transformers once had (`optimization.AdamW`), which PEFT's LoraFAOptimizer and GaLore's AdamW
+/// have from there: epsilon counts for more in the first steps, and weights decay at the end.
 struct pef_adamw {
   float decay;      // 1 - rate * weight decay
   float beta2;
@@ -178,8 +181,18 @@ struct pef_adamw {
   float step_size;  // rate / (1 - beta1^t)
   float root;       // sqrt(1 - beta2^t)
   float epsilon;
+  float late_decay; // what is added of p once it has moved: -rate * weight decay, or 0
 };
 void pef_adamw_f32(const struct pef_adamw *step, float *p, float *m, float *v, const float *g,
                    size_t count);
+
+/// How important each number p with a gradient g is, averaged over the steps, and how far it strays
+/// from that average, each in PEFT's roundings (`adalora/layer.py`, update_ipt): i = |p * g|;
+/// average = beta1 * average + (1 - beta1) * i; distance likewise of |i - average| with beta2.
+struct pef_importance {
+  float beta1, one_less_beta1, beta2, one_less_beta2;
+};
+void pef_importance_f32(const struct pef_importance *step, float *average, float *distance,
+                        const float *p, const float *g, size_t count);
 
 #endif

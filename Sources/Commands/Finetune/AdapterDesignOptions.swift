@@ -5,6 +5,19 @@ import Training
 
 /// What adapter is trained.
 struct AdapterDesignOptions: ParsableArguments {
+  /// The methods of training.
+  enum Method: String, CaseIterable, ExpressibleByArgument {
+    case lora
+    case loraFA = "lora-fa"
+    case adaLoRA = "adalora"
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "How it is trained: lora, lora-fa (A frozen), or adalora (ranks shared out over the layers).",
+      valueName: "method"))
+  var method = Method.lora
+
   @Option(help: ArgumentHelp("The rank; 8 if left out.", valueName: "r"))
   var rank: Int?
 
@@ -71,7 +84,7 @@ struct AdapterDesignOptions: ParsableArguments {
 
   /// The rank that is used where no pattern says another.
   var usedRank: Int { rank ?? 8 }
-  private static let rankRange = 1...65_536
+  static let rankRange = 1...65_536
 
   func validate() throws {
     try Self.check("--rank", usedRank)
@@ -95,6 +108,23 @@ struct AdapterDesignOptions: ParsableArguments {
       throw ValidationError("--init loftq makes up for a quantization: it goes with --quantize nf4")
     }
     try checkExisting()
+    try checkMethod()
+  }
+
+  /// Refuses what a method has no use for.
+  private func checkMethod() throws {
+    let isPlain = method == .lora
+    let given: [(String, Bool, String)] = [
+      ("--adapter", existing != nil && !isPlain, "which begins anew"),
+      ("--dora", dora && !isPlain, "as in PEFT"),
+      ("--lora-bias", loraBias && method == .adaLoRA, "as in PEFT"),
+      ("--rslora", rsLoRA && method == .adaLoRA, "whose scale is alpha / init-r"),
+      ("--rank-pattern", !rankPatterns.isEmpty && method == .adaLoRA, "which shares ranks out"),
+      ("--alpha-pattern", !alphaPatterns.isEmpty && method == .adaLoRA, "which has one for all"),
+      ("--init", start != nil && method == .adaLoRA, "which has its own start"),
+    ]
+    guard let (name, _, reason) = given.first(where: \.1) else { return }
+    throw ValidationError("\(name) goes without --method \(method.rawValue), \(reason)")
   }
 
   /// With `--adapter` all else is settled but what is drawn anew.
@@ -158,8 +188,9 @@ struct AdapterDesignOptions: ParsableArguments {
   /// The design, with A drawn from a seed.
   ///
   /// - Throws: as `TargetModules` and `ModulePattern`.
-  func design(seed: UInt64) throws -> AdapterDesign {
+  func design(_ method: AdapterMethod, seed: UInt64) throws -> AdapterDesign {
     var design = AdapterDesign()
+    design.method = method
     design.rank = usedRank
     design.alpha = alpha ?? Double(2 * usedRank)
     design.dropout = dropout ?? 0

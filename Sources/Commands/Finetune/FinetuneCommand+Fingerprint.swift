@@ -15,6 +15,7 @@ extension FinetuneCommand {
   ) throws(PeftoolError) -> JSON {
     var members: [JSON.Member] = [.init("model", .string(model.text))]
     members += adapter.settings
+    members += adaLoRA.settings
     members += weights.settings
     members += [
       .init("data", try Self.checksum(of: data)), .init("examples", .number(data.count)),
@@ -48,7 +49,8 @@ extension AdapterDesignOptions {
     let strings: (String?) -> JSON = { $0.map { .string($0) } ?? .null }
     let numbers: (Double?) -> JSON = { $0.map { .number($0) } ?? .null }
     return [
-      .init("rank", .number(usedRank)), .init("alpha", numbers(alpha)),
+      .init("method", .string(method.rawValue)), .init("rank", .number(usedRank)),
+      .init("alpha", numbers(alpha)),
       .init("dropout", numbers(dropout)),
       .init("rank_pattern", .array(rankPatterns.map { .string($0) })),
       .init("alpha_pattern", .array(alphaPatterns.map { .string($0) })),
@@ -57,6 +59,17 @@ extension AdapterDesignOptions {
       .init("target_modules", .string(targetModules ?? TargetModules.allLinearName)),
       .init("init", .string((start ?? .uniform).rawValue)),
       .init("quantize", strings(quantize?.rawValue)),
+    ]
+  }
+}
+
+extension AdaLoRAOptions {
+  fileprivate var settings: [JSON.Member] {
+    let numbers: (Int?) -> JSON = { $0.map { .number($0) } ?? .null }
+    return [
+      .init("init_r", numbers(initR)), .init("tinit", numbers(tinit)),
+      .init("tfinal", numbers(tfinal)), .init("delta_t", numbers(deltaT)),
+      .init("orth_reg_weight", orthRegWeight.map { .number($0) } ?? .null),
     ]
   }
 }

@@ -8,7 +8,7 @@ import Training
 struct FinetuneCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "finetune",
-    abstract: "Trains a LoRA or DoRA adapter of a model of the Llama family.",
+    abstract: "Trains an adapter of a model of the Llama family: LoRA, DoRA, LoRA-FA, AdaLoRA.",
     discussion: """
       Reads MODEL, which stays as it is, and the examples of --data; writes OUT, an adapter as PEFT \
       saves it, with log.jsonl, a JSON object for each step.
@@ -18,6 +18,7 @@ struct FinetuneCommand: ParsableCommand {
         peftool finetune SmolLM2-135M --data train.jsonl -o q --dora --quantize nf4
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
+        peftool finetune SmolLM2-135M --data train.jsonl -o shared --method adalora --rank 8
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has a \
       column text, or prompt and completion, a plain text (.txt) is cut into pieces, and tokens come from \
@@ -29,6 +30,18 @@ struct FinetuneCommand: ParsableCommand {
       MODEL as 'peftool quantize' codes it. With --quantize nf4, pissa takes the factors of the \
       weight as it is coded, where QPiSSA would code what they leave of it. --adapter goes on from \
       an adapter that there is, with all that it trains.
+
+      --method lora-fa leaves A as it is drawn and trains B alone, each step of it as near to that \
+      of the whole weight as A allows: A's gradient and moments are saved, and a sixth or so of the \
+      time of its layers. The adapter is one of LoRA. Steps are those of PEFT's LoraFAOptimizer in \
+      f32; that wants learning rates of LoRA or somewhat more.
+
+      --method adalora trains B*diag(E)*A with rank --init-r everywhere, and prunes the singular \
+      values E of least importance, of all layers together, until --rank is left in the mean: layers \
+      that need more keep more. The loss told has the term by which A and B stay orthonormal; that of \
+      evaluations has not. PEFT loads the adapter, 'merge' takes it, and 'convert --to lora' makes \
+      LoRA of it. Ranks are pruned from step --tinit on, fast at first; --tfinal steps are made with \
+      those that are left.
 
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
@@ -57,6 +70,7 @@ struct FinetuneCommand: ParsableCommand {
 
   @OptionGroup(title: "Data") var data: TrainingDataOptions
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
+  @OptionGroup(title: "AdaLoRA") var adaLoRA: AdaLoRAOptions
   @OptionGroup(title: "Weights of the model") var weights: TrainedWeightOptions
   @OptionGroup(title: "Training") var training: TrainingOptions
 
@@ -100,6 +114,25 @@ struct FinetuneCommand: ParsableCommand {
       ("--eval-every", training.evaluateEvery != nil), ("--early-stop", training.patience != nil),
     ] where isGiven && data.evaluationPaths.isEmpty {
       throw ValidationError("\(name) goes with --eval-data")
+    }
+    if let name = adaLoRA.given.first, adapter.method != .adaLoRA {
+      throw ValidationError("\(name) goes with --method adalora")
+    }
+    if training.ratio != 1, adapter.method == .loraFA {
+      throw ValidationError(
+        "--loraplus-ratio goes without --method lora-fa, which has its own way with B")
+    }
+  }
+
+  /// How adapters are trained in so many steps.
+  ///
+  /// - Throws: as `AdaLoRAOptions.settings`.
+  func method(stepCount: Int) throws(PeftoolError) -> AdapterMethod {
+    switch adapter.method {
+    case .lora: .lora
+    case .loraFA: .loraFA
+    case .adaLoRA:
+      .adaLoRA(try adaLoRA.settings(rank: adapter.usedRank, stepCount: stepCount))
     }
   }
 

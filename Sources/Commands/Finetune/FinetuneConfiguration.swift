@@ -12,7 +12,9 @@ enum FinetuneConfiguration {
   private static let kinds: [String: Kind] = [
     "data": .list, "eval-data": .list, "data-format": .value, "max-length": .value,
     "truncate": .flag, "train-on-prompt": .flag, "chat-template": .value, "packing": .flag,
-    "group-by-length": .flag, "rank": .value, "alpha": .value, "dropout": .value,
+    "group-by-length": .flag, "method": .value, "init-r": .value, "tinit": .value,
+    "tfinal": .value, "delta-t": .value, "orth-reg-weight": .value, "rank": .value, "alpha": .value,
+    "dropout": .value,
     "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value,
     "rslora": .flag, "dora": .flag, "target-modules": .names, "modules-to-save": .names,
     "trainable-tokens": .names, "init": .value, "quantize": .value, "epochs": .value,

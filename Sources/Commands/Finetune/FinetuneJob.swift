@@ -56,7 +56,13 @@ struct FinetuneJob {
     data = try reader.read(command.data.paths)
     evaluationData =
       command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
-    let start = try StartingAdapter(command, for: checkpoint)
+    settings = Self.settings(command, maximumLength: reader.maximumLength)
+    let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
+    let options = command.training
+    let stepCount =
+      options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
+    let method = try command.method(stepCount: stepCount)
+    let start = try StartingAdapter(command, method, for: checkpoint)
     let weights = try start.trainedWeights(
       besides: command.weights.weights(ofModel: command.model))
     try start.check(configuration, weights, path: command.model)
@@ -81,25 +87,19 @@ struct FinetuneJob {
       configuration: try start.json(
         of: model, base: command.model,
         others: weights.json(isTied: model.configuration.isTied)))
-
-    settings = Self.settings(command, maximumLength: reader.maximumLength)
-    let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
-    let options = command.training
-    let stepCount =
-      options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
     let warmup = options.warmup
     var trainerSettings = Trainer.Settings(
       schedule: Schedule(
         kind: options.schedule,
         warmupSteps: warmup < 1 ? Int((Double(stepCount) * warmup).rounded(.up)) : Int(warmup),
-        stepCount: stepCount))
+        stepCount: stepCount), method: method)
     trainerSettings.learningRate = options.learningRate
     trainerSettings.rateRatio = options.ratio
     trainerSettings.seed = options.seed
     trainerSettings.adamW.weightDecay = options.weightDecay
     trainerSettings.maximumGradientNorm =
       options.maximumGradientNorm > 0 ? options.maximumGradientNorm : nil
-    trainer = Trainer(model, trainerSettings, team: team)
+    trainer = try Trainer(model, trainerSettings, team: team)
     plan = try FinetunePlan(
       command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
       stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count,
@@ -262,9 +262,9 @@ struct FinetuneJob {
     let made = Folder.path(folder, "adapter")
     let card = "README.md"
     var output = try StagedOutput(.adapterFolder, at: made, force: true)
-    try adapter.write(into: &output)
+    try adapter.write(into: &output, isFinished: true)
     let text = ModelCard(
-      base: command.model, isDoRA: StartingAdapter.isDoRA(trainer.model), facts: report.lines
+      base: command.model, method: trainer.methodName, facts: report.lines
     ).text
     try output.write(Array(text.utf8), to: card)
     try output.commit()

@@ -44,10 +44,9 @@ struct FinetunePlan {
     output = command.output
     modules = trainer.model.adapters.count
     parameterCount = trainer.parameterCount
-    let isDoRA = StartingAdapter.isDoRA(trainer.model)
     let ranks = Set(trainer.model.adapters.map(\.adapter.rank)).sorted()
     method =
-      "\(isDoRA ? "DoRA" : "LoRA") of rank \(ranks[0])"
+      "\(trainer.methodName) of rank \(ranks[0])"
       + (ranks.count > 1 ? " to \(ranks[ranks.count - 1])" : "")
       + (command.adapter.quantize == nil ? "" : " with its base in NF4")
     trainedWeightCount = trainer.model.trainedWeights.count

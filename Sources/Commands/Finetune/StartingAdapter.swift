@@ -14,9 +14,11 @@ enum StartingAdapter {
   ///
   /// - Throws: `unsupported` where the adapter is not one of LoRA or DoRA as PEFT saves them; as
   ///   `ModelAdapters`.
-  init(_ command: FinetuneCommand, for checkpoint: Checkpoint) throws {
+  init(
+    _ command: FinetuneCommand, _ method: AdapterMethod, for checkpoint: Checkpoint
+  ) throws {
     guard let path = command.adapter.existing else {
-      self = .new(try command.adapter.design(seed: command.training.seed))
+      self = .new(try command.adapter.design(method, seed: command.training.seed))
       return
     }
     let adapter = try Adapter(opening: path)
@@ -182,25 +184,5 @@ enum StartingAdapter {
   /// The path of an adapter that there is.
   private var existingPath: String? {
     if case .existing(_, _, _, let path) = self { path } else { nil }
-  }
-
-  /// Whether magnitudes are trained.
-  static func isDoRA(_ model: Llama) -> Bool {
-    model.adapters.contains { $0.adapter.magnitude != nil }
-  }
-}
-
-extension JSON {
-  /// An object with some members in place of those of their names, or after all others.
-  fileprivate func replacing(_ members: [(String, JSON)]) throws(PeftoolError) -> JSON {
-    var all = try object(named: "the configuration")
-    for (key, value) in members {
-      if let place = all.firstIndex(where: { $0.key == key }) {
-        all[place] = .init(key, value)
-      } else {
-        all.append(.init(key, value))
-      }
-    }
-    return .object(all)
   }
 }
