@@ -62,7 +62,8 @@ def test_peft_loads_and_merges_what_was_trained(peftool, tmp_path, case):
         model = peft.PeftModel.from_pretrained(load(BASES / base), out)
     assert not [str(w.message) for w in caught if not str(w.message).startswith(KNOWN)]
     with torch.no_grad():
-        found = float(model(input_ids=ids, labels=ids).loss)
+        # Around the base, PEFT's AdaLoRA adds a term of training to a loss, and fails to.
+        found = float(model.get_base_model()(input_ids=ids, labels=ids).loss)
         assert found == pytest.approx(loss, rel=TOLERANCE)
         merged = model.merge_and_unload()
     peftool.check("merge", BASES / base, out, "-o", tmp_path / "merged", "--quiet")
