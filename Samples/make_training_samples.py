@@ -15,6 +15,8 @@ import pathlib
 import tempfile
 
 import torch
+from galore_torch import GaLoreAdamW
+from galore_torch.galore_projector import GaLoreProjector
 from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from peft.optimizers import lorafa
 from safetensors.torch import load_file, save_file
@@ -73,6 +75,13 @@ RUNS |= {
     "lora-fa-llama3": ("llama3-f32", None, 0.1, dict(target_modules=ALL)),
     "adalora-llama3": ("llama3-f32", None, 0.0, dict(
         target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], **ADALORA)),
+}
+# All of a model, by torch's AdamW and by GaLore: base, weight decay, and GaLore's settings.
+WHOLE_RUNS = {
+    "full-llama3": ("llama3-f32", 0.0, None),
+    "galore-llama3": ("llama3-f32", 0.0, dict(proj_type="std", update_proj_gap=4)),
+    "galore-reverse-qwen3": ("qwen3-f32", 0.1, dict(proj_type="reverse_std", update_proj_gap=200)),
+    "galore-full-qwen2": ("qwen2-f32", 0.0, dict(proj_type="full", update_proj_gap=5)),
 }
 ADAMW = dict(lr=2e-3, betas=(0.9, 0.999), eps=1e-8)
 
@@ -141,6 +150,16 @@ def save_adapter(model, path, base):
     (path / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+def texts():
+    """Two rows a step, and which of their tokens are labels."""
+    ids = torch.randint(0, VOCABULARY, (STEPS, 2, 32), generator=seeded(7))
+    # The second halves are always the same, so that there is something to learn.
+    ids[1:, :, 16:] = ids[0, :, 16:]
+    mask = torch.ones_like(ids)
+    mask[:, 1, :8] = 0
+    return ids, mask
+
+
 def make_run(folder, name):
     base, code, weight_decay, options = RUNS[name]
     quantization = {} if code is None else dict(quantization_config=BitsAndBytesConfig(
@@ -164,11 +183,7 @@ def make_run(folder, name):
             model, r=4, lora_alpha=8, lr=ADAMW["lr"], weight_decay=weight_decay)
     parameters = {key.replace(".default", "").replace(".modules_to_save", ""): value
                   for key, value in model.named_parameters() if value.requires_grad}
-    ids = torch.randint(0, VOCABULARY, (STEPS, 2, 32), generator=seeded(7))
-    # The second halves are always the same, so that there is something to learn.
-    ids[1:, :, 16:] = ids[0, :, 16:]
-    mask = torch.ones_like(ids)
-    mask[:, 1, :8] = 0
+    ids, mask = texts()
     optimizer = optimizer or torch.optim.AdamW(
         parameters.values(), weight_decay=weight_decay, **ADAMW)
     losses, norms, ranks = [], [], []
@@ -193,6 +208,60 @@ def make_run(folder, name):
         base=base, quant=code, lr=ADAMW["lr"], weight_decay=weight_decay,
         betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=1.0, losses=losses,
         grad_norms=norms, **(dict(ranks=ranks) if is_adalora else {})))
+
+
+def signed_vectors(self, weights, rank, type):
+    """galore_torch's singular vectors, each with its largest entry positive."""
+    u, _, v = torch.linalg.svd(weights.data.float(), full_matrices=False)
+    left, right = u[:, :rank].T, v[:rank]
+    left, right = (x * torch.gather(x, 1, x.abs().argmax(1, keepdim=True)).sign()
+                   for x in (left, right))
+    left, right = left.T.contiguous(), right.contiguous()
+    return {"left": left, "right": right, "full": [left, right]}[type]
+
+
+def whole_optimizer(parameters, weight_decay, galore):
+    if galore is None:
+        return torch.optim.AdamW(parameters.values(), weight_decay=weight_decay, **ADAMW)
+    GaLoreProjector.get_orthogonal_matrix = signed_vectors
+    matrices = {key: value for key, value in parameters.items()
+                if any(name in key for name in ALL) and value.dim() == 2}
+    rest = [value for key, value in parameters.items() if key not in matrices]
+    # It decays all; norms and biases do not in transformers' Trainer, nor here.
+    groups = [
+        dict(params=[value for value in rest if value.dim() == 2]),
+        dict(params=[value for value in rest if value.dim() == 1], weight_decay=0.0),
+        dict(params=list(matrices.values()), rank=6, scale=0.25, **galore)]
+    return GaLoreAdamW(
+        groups, lr=ADAMW["lr"], weight_decay=weight_decay, no_deprecation_warning=True)
+
+
+def make_whole_run(folder, name):
+    base, weight_decay, galore = WHOLE_RUNS[name]
+    torch.manual_seed(11)
+    model = load(folder, base)
+    model.config.use_cache = False
+    model.train()
+    parameters = dict(model.named_parameters())
+    optimizer = whole_optimizer(parameters, weight_decay, galore)
+    ids, mask = texts()
+    losses, norms = [], []
+    for step in range(STEPS):
+        labels = ids[step].masked_fill(mask[step] == 0, -100)
+        loss = model(input_ids=ids[step], labels=labels).loss
+        loss.backward()
+        if step == 0:
+            save(folder / name / "gradients_step0.safetensors",
+                 {key: value.grad for key, value in parameters.items()})
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
+        losses.append(float(loss.detach()))
+        optimizer.step()
+        optimizer.zero_grad()
+    save(folder / name / "end.safetensors", parameters)
+    save(folder / name / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
+    write(folder / name / "expected.json", dict(
+        base=base, lr=ADAMW["lr"], weight_decay=weight_decay,
+        galore=galore and dict(galore, rank=6, scale=0.25), losses=losses, grad_norms=norms))
 
 
 class OneNumberAdamW(lorafa.LoraFAOptimizer):
@@ -303,6 +372,8 @@ def make(folder):
     make_logits(folder)
     for name in RUNS:
         make_run(folder, name)
+    for name in WHOLE_RUNS:
+        make_whole_run(folder, name)
     make_adamw(folder)
     make_rotary(folder)
 

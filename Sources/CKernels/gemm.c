@@ -88,22 +88,28 @@ __attribute__((always_inline)) static inline void gemm(
       const size_t height = m - i < HEIGHT ? m - i : HEIGHT;
       const float *left = a + i * a_row + l * a_column, *right = b + l * b_row;
       float *product = c + i * c_row;
-      size_t left_row = a_row;
-      float block[HEIGHT * (DEPTH + PEF_PANEL)];
+      size_t left_row = a_row, left_column = a_column;
+      float block[(HEIGHT + PEF_PANEL) * (DEPTH + PEF_PANEL)];
       // Rows that are pages apart would push each other out of the first cache.
       if (a_column == 1 && a_row % PAGE == 0) {
         left_row = DEPTH + PEF_PANEL;
         for (size_t j = 0; j < height; j++)
           memcpy(block + j * left_row, left + j * a_row, depth * sizeof(float));
         left = block;
+      } else if (a_row == 1 && a_column >= HEIGHT) {
+        // Of a transpose, each row is a part of one that is long.
+        left_column = HEIGHT + PEF_PANEL;
+        for (size_t j = 0; j < depth; j++)
+          memcpy(block + j * left_column, left + j * a_column, height * sizeof(float));
+        left = block;
       }
       size_t p = 0;
       for (; p + panels <= whole; p += panels)
-        column(product + p * PEF_PANEL, c_row, left, left_row, a_column, right + p * b_panel, b_row,
-               b_panel, height, depth, add, rows, panels);
+        column(product + p * PEF_PANEL, c_row, left, left_row, left_column, right + p * b_panel,
+               b_row, b_panel, height, depth, add, rows, panels);
       for (; panels > 1 && p < whole; p++)
-        column(product + p * PEF_PANEL, c_row, left, left_row, a_column, right + p * b_panel, b_row,
-               b_panel, height, depth, add, rows, 1);
+        column(product + p * PEF_PANEL, c_row, left, left_row, left_column, right + p * b_panel,
+               b_row, b_panel, height, depth, add, rows, 1);
       if (rest == 0) continue;
       // Part of a panel: in copies that are whole.
       float columns[DEPTH * PEF_PANEL], results[HEIGHT * PEF_PANEL];
@@ -114,8 +120,8 @@ __attribute__((always_inline)) static inline void gemm(
         for (size_t j = 0; j < height; j++)
           memcpy(results + j * PEF_PANEL, product + p * PEF_PANEL + j * c_row,
                  rest * sizeof(float));
-      column(results, PEF_PANEL, left, left_row, a_column, columns, PEF_PANEL, 0, height, depth,
-             add, rows, 1);
+      column(results, PEF_PANEL, left, left_row, left_column, columns, PEF_PANEL, 0, height,
+             depth, add, rows, 1);
       for (size_t j = 0; j < height; j++)
         memcpy(product + p * PEF_PANEL + j * c_row, results + j * PEF_PANEL,
                rest * sizeof(float));
@@ -123,14 +129,16 @@ __attribute__((always_inline)) static inline void gemm(
   }
 }
 
-// The usual product, of rows as they lie and of panels, with the distances known: fewer
-// instructions, which tells where two threads share a core.
+// The usual products, of rows as they lie or of a transpose and of panels, with the distances
+// known: fewer instructions, which tells where two threads share a core.
 __attribute__((always_inline)) static inline void gemm_known(
     float *c, size_t c_row, const float *a, size_t a_row, size_t a_column, const float *b,
     size_t b_row, size_t b_panel, size_t m, size_t n, size_t k, int accumulate,
     const size_t rows, const size_t panels) {
   if (a_column == 1 && b_row == PEF_PANEL)
     gemm(c, c_row, a, a_row, 1, b, PEF_PANEL, b_panel, m, n, k, accumulate, rows, panels);
+  else if (a_row == 1 && b_row == PEF_PANEL)
+    gemm(c, c_row, a, 1, a_column, b, PEF_PANEL, b_panel, m, n, k, accumulate, rows, panels);
   else
     gemm(c, c_row, a, a_row, a_column, b, b_row, b_panel, m, n, k, accumulate, rows, panels);
 }

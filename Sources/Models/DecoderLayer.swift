@@ -19,6 +19,9 @@ package struct DecoderLayer: Sendable {
       + down.projections
   }
 
+  /// Its matrices that are trained whole.
+  var trainedMatrices: [TrainableParameter] { projections.compactMap(\.weight.whole) }
+
   /// Its norms.
   private var norms: [RMSNorm] {
     [inputNorm, outputNorm] + (headNorms.map { [$0.q, $0.k] } ?? [])

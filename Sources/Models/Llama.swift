@@ -154,7 +154,21 @@ package final class Llama: Sendable {
     }
   }
 
-  /// The bytes of all matrices.
+  /// The layers' matrices that are trained whole, from the input on.
+  package var trainedMatrices: [TrainableParameter] { layers.flatMap(\.trainedMatrices) }
+
+  /// The bytes of what is trained and of its gradients, those that take turns at one place once.
+  package var trainedByteCount: Int {
+    var places: Set<ObjectIdentifier> = []
+    let gradients = trainedWeights.map(\.parameter).filter {
+      places.insert(ObjectIdentifier($0.gradient.storage)).inserted
+    }
+    return adapters.reduce(0) { $0 + $1.adapter.byteCount }
+      + 4 * trainedWeights.reduce(0) { $0 + $1.parameter.elementCount }
+      + 4 * gradients.reduce(0) { $0 + $1.elementCount }
+  }
+
+  /// The bytes of all matrices that are frozen.
   package var byteCount: Int {
     let tied = configuration.isTied ? 0 : head.projections[0].weight.byteCount
     return embedding.table.byteCount + tied

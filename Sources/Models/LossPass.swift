@@ -75,16 +75,20 @@ package final class LossPass: Sendable {
   }
 
   /// The loss of each label, in the order of the labels.
-  package func losses(_ batch: TokenBatch) -> [Double] { run(batch, scale: nil, work) }
+  package func losses(_ batch: TokenBatch) -> [Double] { run(batch, scale: nil, work) { _ in } }
 
   /// The same, and the gradients of scale · Σ losses, added to those that are there.
   ///
-  /// - Parameter dropout: what adapters with dropout leave out; nil to leave out nothing.
+  /// - Parameters:
+  ///   - dropout: what adapters with dropout leave out; nil to leave out nothing.
+  ///   - take: given the matrices of each layer that are trained whole, from the last layer on, when
+  ///     this batch adds nothing more to their gradients.
   package func addGradients(
-    _ batch: TokenBatch, scale: Float, dropout: Dropout? = nil
+    _ batch: TokenBatch, scale: Float, dropout: Dropout? = nil,
+    taking take: ([TrainableParameter]) -> Void = { _ in }
   ) -> [Double] {
     precondition(keeping != .nothing, "what a backward pass needs")
-    return run(batch, scale: scale, dropout.map { work.dropping($0) } ?? work)
+    return run(batch, scale: scale, dropout.map { work.dropping($0) } ?? work, take)
   }
 
   /// The logits after some tokens, (places, vocabulary).
@@ -95,7 +99,10 @@ package final class LossPass: Sendable {
     return logits
   }
 
-  private func run(_ batch: TokenBatch, scale: Float?, _ work: Workspace) -> [Double] {
+  private func run(
+    _ batch: TokenBatch, scale: Float?, _ work: Workspace,
+    _ take: ([TrainableParameter]) -> Void
+  ) -> [Double] {
     let count = batch.tokens.count
     let texts = texts(of: batch)
     forward(batch.tokens, texts, work)
@@ -120,7 +127,7 @@ package final class LossPass: Sendable {
     for (row, place) in places.enumerated() {
       d.rows(place..<place + 1).copy(from: dx.rows(row..<row + 1))
     }
-    backward(d, texts, work)
+    backward(d, texts, work, take)
     if model.embedding.table.isTrained { model.embedding.backward(d, batch.tokens, work) }
     return losses
   }
@@ -166,7 +173,10 @@ package final class LossPass: Sendable {
     }
   }
 
-  private func backward(_ d: Rows, _ texts: DecoderLayer.Texts, _ work: Workspace) {
+  private func backward(
+    _ d: Rows, _ texts: DecoderLayer.Texts, _ work: Workspace,
+    _ take: ([TrainableParameter]) -> Void
+  ) {
     let scratch = scratch.first(d.count)
     for place in model.layers.indices.reversed() where place >= lowestTrained {
       let layer = model.layers[place]
@@ -178,6 +188,7 @@ package final class LossPass: Sendable {
       layer.backward(
         own, texts, d, needsInput: place > lowestTrained || model.embedding.table.isTrained,
         scratch, work)
+      take(layer.trainedMatrices)
     }
   }
 

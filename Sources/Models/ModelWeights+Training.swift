@@ -10,7 +10,7 @@ extension ModelWeights {
 
   /// A norm's weight or a bias that is trained from where it is.
   mutating func makeTrained(_ name: String, vector: Rows) -> TrainableParameter {
-    let parameter = TrainableParameter(TrainedWeight.name(name), vector, isDecayed: false)
+    let parameter = TrainableParameter(training.name(of: name), vector, isDecayed: false)
     trainedWeights.append(TrainedWeight(parameter, shape: [vector.columns]))
     return parameter
   }
@@ -25,15 +25,32 @@ extension ModelWeights {
     guard !weight.isQuantized else {
       throw PeftoolError(
         .unsupported,
-        "is quantized, and codes cannot be trained whole (--modules-to-save)",
+        "is quantized, and codes cannot be trained whole "
+          + (training.isWholeModel ? "(--method)" : "(--modules-to-save)"),
         tensor: module + ".weight", path: checkpoint.path)
     }
-    let parameter = TrainableParameter(TrainedWeight.name(module + ".weight"), weight.widened)
+    let name = training.name(of: module + ".weight")
+    let parameter =
+      sharedGradient(of: module, weight).map {
+        TrainableParameter(name, weight.widened, sharing: $0)
+      } ?? TrainableParameter(name, weight.widened)
     trainedWeights.append(
       TrainedWeight(
         parameter, shape: [weight.outputs, weight.inputs],
-        alsoAs: other.map { TrainedWeight.name($0 + ".weight") }))
+        alsoAs: other.map { training.name(of: $0 + ".weight") }))
     return parameter
+  }
+
+  /// The memory at which the gradients of a layer's matrix take turns with those of other layers.
+  private mutating func sharedGradient(of module: String, _ weight: FrozenWeight) -> Rows? {
+    let parts = module.split(separator: ".")
+    guard training.sharesGradients, let place = parts.firstIndex(where: { Int($0) != nil }) else {
+      return nil
+    }
+    let name = parts[(place + 1)...].joined(separator: ".")
+    let gradient = sharedGradients[name] ?? Rows(weight.outputs, weight.inputs)
+    sharedGradients[name] = gradient
+    return gradient
   }
 
   /// Refuses an adapter of a module that is trained whole, where PEFT would put both.
@@ -65,8 +82,9 @@ extension ModelWeights {
           "the embedding is trained whole (--modules-to-save), and with it the rows of all "
             + "tokens: --trainable-tokens has nothing to add", path: checkpoint.path)
       }
-      return .whole(
-        try makeTrained(module, whole: table, alsoIn: isTied ? TrainedWeights.head : nil))
+      // PEFT saves a table of both ends twice, a model once.
+      let other = isTied && !training.isWholeModel ? TrainedWeights.head : nil
+      return .whole(try makeTrained(module, whole: table, alsoIn: other))
     }
     // Rows of an adapter that is not trained are the model's.
     let isTrained = !training.tokens.isEmpty

@@ -13,6 +13,8 @@ struct ModelWeights {
   let own: OwnTensors
   /// The weights that are trained, in the order in which they were read.
   var trainedWeights: [TrainedWeight] = []
+  /// By the names of matrices within a layer the memory that their gradients share.
+  var sharedGradients: [String: Rows] = [:]
   /// The modules whose weights have been read.
   var modules: [String] = []
   private let quantized: [ExactName: QuantizedWeight]

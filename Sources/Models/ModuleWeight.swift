@@ -90,29 +90,25 @@ package enum ModuleWeight: Sendable {
     }
   }
 
-  /// The rows of the gradient, in parts that are worked on apart.
-  func gradientParts(of size: Int) -> [Range<Int>] {
-    switch self {
-    case .frozen: []
-    case .whole(let parameter): (0..<parameter.values.count).cut(into: size)
-    case .rows(_, let trained): (0..<trained.tokens.count).cut(into: 1)
-    }
+  /// What is trained of a weight that is trained whole.
+  var whole: TrainableParameter? {
+    if case .whole(let parameter) = self { parameter } else { nil }
   }
 
-  /// dW += dyᵀ·x, a part of its rows: each number is added up by itself.
+  /// The rows that are trained of a weight that is frozen but for them.
+  var trainedRowCount: Int {
+    if case .rows(_, let trained) = self { trained.tokens.count } else { 0 }
+  }
+
+  /// dW += dyᵀ·x of some of those rows: each number is added up by itself.
   ///
   /// Shapes: dy (N, outputs), x (N, inputs).
-  func addGradient(of part: Range<Int>, _ dy: Rows, _ x: Rows) {
-    switch self {
-    case .frozen: break
-    case .whole(let parameter):
-      parameter.gradient.rows(part).multiply(transposed: dy.columns(part), x, adding: true)
-    case .rows(_, let trained):
-      for place in part {
-        let row = trained.tokens[place]
-        trained.parameter.gradient.rows(place..<place + 1)
-          .multiply(transposed: dy.columns(row..<row + 1), x, adding: true)
-      }
+  func addRowGradients(of part: Range<Int>, _ dy: Rows, _ x: Rows) {
+    guard case .rows(_, let trained) = self else { return }
+    for place in part {
+      let row = trained.tokens[place]
+      trained.parameter.gradient.rows(place..<place + 1)
+        .multiply(transposed: dy.columns(row..<row + 1), x, adding: true)
     }
   }
 }

@@ -66,8 +66,10 @@ extension ProjectionGroup {
         }
       case .b(let place, let columns):
         projections[place].addOutputGradients(dys[place], inputs[place], rows: columns, scratch)
-      case .weight(let place, let rows):
-        projections[place].weight.addGradient(of: rows, dys[place], x)
+      case .weights(let columns):
+        addWeightGradients(dys, x, columns: columns, work.scratch(of: worker))
+      case .rows(let place, let part):
+        projections[place].weight.addRowGradients(of: part, dys[place], x)
       case .bias(let place):
         projections[place].trainedBias?.gradient.addRows(of: dys[place])
       }

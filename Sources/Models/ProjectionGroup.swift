@@ -98,8 +98,10 @@ struct ProjectionGroup: Sendable {
         adapter.b.gradient.columns(columns).multiply(
           transposed: products[place].u, dys[place].columns(columns), adding: true)
         adapter.addBiasGradient(dys[place], columns: columns)
-      case .weight(let place, let rows):
-        projections[place].weight.addGradient(of: rows, dys[place], x)
+      case .weights(let columns):
+        addWeightGradients(dys, x, columns: columns, work.scratch(of: worker))
+      case .rows(let place, let part):
+        projections[place].weight.addRowGradients(of: part, dys[place], x)
       case .bias(let place):
         projections[place].trainedBias?.gradient.addRows(of: dys[place])
       }
@@ -113,8 +115,10 @@ struct ProjectionGroup: Sendable {
     /// Columns of the gradient of a layer's A, and of B and what goes with its outputs.
     case a(Int, Range<Int>)
     case b(Int, Range<Int>)
-    /// Rows of the gradient of a layer's weight, and that of its bias.
-    case weight(Int, Range<Int>)
+    /// Columns of the gradients of all weights that are trained whole.
+    case weights(Range<Int>)
+    /// Trained rows of a layer's weight, and the gradient of its bias.
+    case rows(Int, Range<Int>)
     case bias(Int)
   }
 
@@ -130,11 +134,28 @@ struct ProjectionGroup: Sendable {
       }
       pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
     }
+    if projections.contains(where: { $0.weight.whole != nil }) {
+      pieces += (0..<inputs).cut(into: Self.width(inputs, threads)).map { .weights($0) }
+    }
     for (place, projection) in projections.enumerated() where projection.weight.isTrained {
-      pieces += projection.weight.gradientParts(of: Self.tileWidth).map { .weight(place, $0) }
+      pieces += (0..<projection.weight.trainedRowCount).cut(into: 1).map { .rows(place, $0) }
       if projection.trainedBias != nil { pieces.append(.bias(place)) }
     }
     return pieces
+  }
+
+  /// dW += dyᵀ·x of all weights that are trained whole, some columns of them: those of x are laid
+  /// out once for all.
+  func addWeightGradients(
+    _ dys: [Rows], _ x: Rows, columns: Range<Int>, _ scratch: Rows
+  ) {
+    for tokens in (0..<x.count).cut(into: Self.tileDepth) {
+      let panels = Panels(copying: x.rows(tokens).columns(columns), in: scratch)
+      for (place, projection) in projections.enumerated() {
+        projection.weight.whole?.gradient.columns(columns).multiply(
+          transposed: dys[place].rows(tokens), panels, adding: true)
+      }
+    }
   }
 
   /// DoRA: dm, and dy times the gain.

@@ -103,6 +103,17 @@ extension Rows {
 }
 
 extension Rows {
+  /// self = aᵀ · b, or self += aᵀ · b, with b in panels.
+  func multiply(transposed a: Rows, _ b: Panels, adding: Bool = false) {
+    precondition(count == a.columns && columns == b.columns, "a product of that shape")
+    precondition(a.count == b.depth, "factors that fit")
+    unsafe pef_gemm_f32(
+      pointer, stride, a.pointer, 1, a.stride, b.rows.pointer, Int(PEF_PANEL), b.rows.stride,
+      count, columns, b.depth, adding ? 1 : 0)
+  }
+}
+
+extension Rows {
   /// y = self · x: (1, count) from x (1, columns), over 16 partial sums.
   func multiplyRows(by x: Rows, into y: Rows) {
     precondition(x.count == 1 && x.columns == columns && y.count == 1 && y.columns == count)

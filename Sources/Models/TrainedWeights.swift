@@ -1,21 +1,37 @@
 import Adapters
 package import Files
 
-/// Which of a model's own weights are trained, besides adapters: PEFT's `modules_to_save` and
-/// `trainable_token_indices`.
+/// Which of a model's own weights are trained: besides adapters PEFT's `modules_to_save` and
+/// `trainable_token_indices`, or all of them.
 package struct TrainedWeights: Equatable, Sendable {
   /// The ends of the paths of modules that are trained whole: the embeddings, norms and linear
   /// layers.
   package let modules: [String]
   /// The tokens whose rows of the input embedding are trained, each once.
   package let tokens: [Int]
+  /// Whether all is trained, and there are no adapters.
+  package let isWholeModel: Bool
+  /// Whether the gradients of the layers' matrices have one layer's memory, at which they take turns.
+  package let sharesGradients: Bool
 
   /// Nothing.
   package static let none = TrainedWeights(modules: [], tokens: [])
 
+  /// All weights of a model.
+  package static func wholeModel(sharingGradients: Bool) -> TrainedWeights {
+    TrainedWeights(isWholeModel: true, sharesGradients: sharingGradients)
+  }
+
+  private init(isWholeModel: Bool, sharesGradients: Bool) {
+    (modules, tokens) = ([], [])
+    self.isWholeModel = isWholeModel
+    self.sharesGradients = sharesGradients
+  }
+
   /// Modules by the ends of their paths, and tokens, of which repeated ones count once.
   package init(modules: [String], tokens: [Int]) {
     self.modules = modules
+    (isWholeModel, sharesGradients) = (false, false)
     var known: Set<Int> = []
     self.tokens = tokens.filter { known.insert($0).inserted }
   }
@@ -27,12 +43,14 @@ package struct TrainedWeights: Equatable, Sendable {
 
   /// Whether a module is trained whole: a name is the end of its path, as PEFT matches them
   /// (`utils/other.py`, `_set_trainable`), inside of a word too.
-  package func contains(_ module: String) -> Bool { modules.contains(where: module.hasSuffix) }
+  package func contains(_ module: String) -> Bool {
+    isWholeModel || modules.contains(where: module.hasSuffix)
+  }
 
   /// Whether a layer that is trained whole gets no adapter for it: PEFT looks for whole words there
   /// (`tuners_utils.py`, `check_target_module_exists`).
   package func takesPlaceOfAdapter(_ module: String) -> Bool {
-    modules.contains { module == $0 || module.hasSuffix("." + $0) }
+    isWholeModel || modules.contains { module == $0 || module.hasSuffix("." + $0) }
   }
 
   /// Whether the table of both ends is trained as one.
@@ -41,6 +59,11 @@ package struct TrainedWeights: Equatable, Sendable {
   /// of a tied model part.
   package func containsTable(isTied: Bool) -> Bool {
     contains(Self.embedding) || (isTied && contains(Self.head))
+  }
+
+  /// The name under which a parameter is saved: PEFT's beside an adapter.
+  func name(of parameter: String) -> String {
+    isWholeModel ? parameter : AdapterKey.prefix + parameter
   }
 
   /// Refuses names that fit no module of a model, and those of what is made up of modules.
@@ -92,10 +115,8 @@ package struct TrainedWeight: Sendable {
   /// Whether it is a norm's weight or a bias.
   package var isVector: Bool { shape.count == 1 }
 
-  /// The name under which PEFT saves a module's parameter.
-  static func name(_ parameter: String) -> String { AdapterKey.prefix + parameter }
   /// The name of the trained rows of the input embedding.
   static var rowsName: String {
-    name(TrainedWeights.embedding + ".token_adapter.trainable_tokens_delta")
+    AdapterKey.prefix + TrainedWeights.embedding + ".token_adapter.trainable_tokens_delta"
   }
 }

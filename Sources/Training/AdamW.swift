@@ -34,7 +34,8 @@ package final class AdamW {
   }
 
   private let settings: Settings
-  private let parameters: [TrainableParameter]
+  /// What it moves.
+  package let parameters: [TrainableParameter]
   /// For each parameter the mean of its gradients, and of their squares.
   package let moments: [(first: Rows, second: Rows)]
   /// The steps that were made.
@@ -53,6 +54,9 @@ package final class AdamW {
       return (Rows(count, columns), Rows(count, columns))
     }
   }
+
+  /// The bytes of the moments.
+  package var byteCount: Int { 8 * parameters.reduce(0) { $0 + $1.elementCount } }
 
   /// Brings the count of steps to what it was when the moments were saved.
   package func restore(stepCount: Int) { self.stepCount = stepCount }

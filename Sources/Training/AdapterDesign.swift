@@ -7,7 +7,7 @@ package import Models
 /// What adapter is trained: the settings of PEFT's `LoraConfig` and `AdaLoraConfig`, by their names.
 package struct AdapterDesign: Sendable {
   /// How it is trained.
-  package var method = AdapterMethod.lora
+  package var method = MethodSettings.lora
   /// `r`; AdaLoRA has its own.
   package var rank = 8
   /// `lora_alpha`.

@@ -6,7 +6,7 @@ import Tensors
 
 /// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and
 /// `adapter_model.safetensors`.
-package struct TrainedAdapter {
+package struct TrainedAdapter: TrainingResult {
   /// The file of the tensors.
   package static let tensorsName = "adapter_model.safetensors"
   /// The file of the configuration.
@@ -54,16 +54,14 @@ package struct TrainedAdapter {
       }
   }
 
-  /// The bytes of all tensors as they are written.
+  /// As `TrainingResult.byteCount`.
   package var byteCount: Int { items().reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
 
   /// Writes both files into a folder that is being made.
   ///
   /// - Parameter isFinished: whether training is over: what AdaLoRA has pruned is left out then.
   /// - Throws: `io`.
-  package func write(
-    into output: inout StagedOutput, isFinished: Bool = false
-  ) throws(PeftoolError) {
+  package func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError) {
     try TensorFile.write(items(isPruned: isFinished), as: Self.tensorsName, into: &output)
     var configuration = configuration
     if isFinished, let pattern {
@@ -73,9 +71,13 @@ package struct TrainedAdapter {
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
 
-  /// Takes all values from a folder that was written by `write`.
+  /// Writes both files, of all ranks.
   ///
-  /// - Throws: as `TensorFile.read`.
+  /// - Throws: `io`.
+  package func write(into output: inout StagedOutput) throws(PeftoolError) {
+    try write(into: &output, isFinished: false)
+  }
+
   package func read(from folder: String) throws(PeftoolError) {
     let items = items()
     try TensorFile.read(

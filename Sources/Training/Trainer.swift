@@ -11,12 +11,12 @@ package final class Trainer {
   /// How a step is made.
   package struct Settings: Equatable, Sendable {
     /// The highest learning rate.
-    package var learningRate = 2e-4
+    package var learningRate: Double
     /// What the rate of B, of a magnitude, and of a norm or a bias is multiplied by (LoRA+, as
     /// PEFT's `create_loraplus_optimizer` has it).
     package var rateRatio = 1.0
     /// What is done besides the optimizer's updates.
-    package let method: AdapterMethod
+    package let method: MethodSettings
     /// The optimizer's settings.
     package var adamW: AdamW.Settings
     /// The norm to which gradients are clipped; nil for none.
@@ -27,10 +27,11 @@ package final class Trainer {
     package var schedule: Schedule
 
     /// A method's settings, and defaults.
-    package init(schedule: Schedule, method: AdapterMethod = .lora) {
+    package init(schedule: Schedule, method: MethodSettings = .lora) {
       self.schedule = schedule
       self.method = method
       adamW = method.adamW
+      learningRate = method.learningRate
     }
   }
 
@@ -57,15 +58,16 @@ package final class Trainer {
   /// The optimizer.
   package let optimizer: AdamW
   /// What is done besides.
-  package let method: any TrainingMethod
-  private let settings: Settings
+  let method: any TrainingMethod
+  /// How steps are made.
+  package let settings: Settings
   private let team: ThreadTeam
   /// For each parameter the factor on the learning rate.
   private let rateFactors: [Double]
 
   /// A model that is trained from where it is.
   ///
-  /// - Throws: as `AdapterMethod.make`.
+  /// - Throws: as `MethodSettings.make`.
   package init(
     _ model: Llama, _ settings: Settings, team: ThreadTeam
   ) throws(PeftoolError) {
@@ -78,8 +80,8 @@ package final class Trainer {
       adapters.flatMap { adapter in
         adapter.parameters.map { $0 === adapter.a || $0 === adapter.e ? 1 : settings.rateRatio }
       } + model.trainedWeights.map { $0.isVector ? settings.rateRatio : 1 }
-    optimizer = AdamW(parameters, settings.adamW)
-    method = try settings.method.make(for: adapters)
+    method = try settings.method.make(for: model, team: team)
+    optimizer = AdamW(method.moved(parameters), settings.adamW)
   }
 
   /// What is trained, by the name of its method.
@@ -88,17 +90,23 @@ package final class Trainer {
     case .lora: model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
     case .loraFA: "LoRA-FA"
     case .adaLoRA: "AdaLoRA"
+    case .full: "Full"
+    case .galore: "GaLore"
     }
   }
 
   /// The trained numbers.
   package var parameterCount: Int { parameters.reduce(0) { $0 + $1.elementCount } }
 
+  /// The bytes of what a checkpoint has besides what is trained.
+  package var stateByteCount: Int {
+    optimizer.byteCount
+      + method.state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns }
+  }
+
   /// The bytes of what is trained and of its optimizer.
   package var byteCount: Int {
-    model.adapters.reduce(0) { $0 + $1.adapter.byteCount }
-      + model.trainedWeights.reduce(0) { $0 + 8 * $1.parameter.elementCount } + 8 * parameterCount
-      + method.state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns }
+    model.trainedByteCount + optimizer.byteCount + method.byteCount
   }
 
   /// Refuses parameters that are no numbers, as a last step may leave them.
@@ -116,32 +124,34 @@ package final class Trainer {
   /// Makes a step on the mean loss over all labels of some batches.
   ///
   /// - Throws: `different` where the loss or the norm of the gradients is not finite: the parameters
-  ///   are then those before the step.
+  ///   are then those before the step; as the method's `completeGradients`.
   package func step(_ batches: [TokenBatch], pass: LossPass) throws(PeftoolError) -> Step {
     let labelCount = batches.reduce(0) { $0 + $1.labelCount }
     precondition(labelCount > 0, "examples have labels")
-    for parameter in parameters { parameter.gradient.clear() }
+    for parameter in parameters where !parameter.sharesGradient { parameter.gradient.clear() }
     var sum = 0.0
     let number = optimizer.stepCount + 1
     for (place, batch) in batches.enumerated() {
       sum += pass.addGradients(
         batch, scale: 1 / Float(labelCount),
         dropout: Dropout(seed: settings.seed, step: number, batch: place)
-      ).reduce(0, +)
+      ) { matrices in
+        method.take(matrices.filter(\.sharesGradient), step: number - 1, team)
+      }.reduce(0, +)
     }
-    let loss = sum / Double(labelCount) + method.completeGradients(team)
-    let norm = GradientNorm.norm(of: parameters, team)
+    let loss = try sum / Double(labelCount) + method.completeGradients(step: number - 1, team)
+    let norm = method.gradientNorm(of: parameters, team)
     for (value, name) in [(loss, "loss"), (norm, "norm of the gradients")] where !value.isFinite {
       throw PeftoolError(
         .different, "step \(number): the \(name) is \(value); a lower --learning-rate may help")
     }
     if let limit = settings.maximumGradientNorm {
-      GradientNorm.clip(parameters, norm: norm, to: limit, team)
+      GradientNorm.clip(optimizer.parameters, norm: norm, to: limit, team)
     }
     method.beforeUpdate(team)
     let rate = settings.learningRate * settings.schedule.factor(at: number - 1)
     optimizer.step(rates: rateFactors.map { rate * $0 }, team)
-    method.afterUpdate(step: number - 1, team)
+    method.afterUpdate(step: number - 1, rate: rate, team)
     let adapters = model.adapters
     team.forEach(adapters.count) { _, place in adapters[place].adapter.refresh() }
     return Step(

@@ -33,11 +33,11 @@ package struct TrainingCheckpoint {
   /// - Parameter state: what the run wants to know again.
   /// - Throws: `io`.
   package static func write(
-    _ trainer: Trainer, _ adapter: TrainedAdapter, state: JSON, into folder: String
+    _ trainer: Trainer, _ result: any TrainingResult, state: JSON, into folder: String
   ) throws(PeftoolError) {
     var output = try StagedOutput(
       .adapterFolder, at: path(folder, step: trainer.optimizer.stepCount), force: true)
-    try adapter.write(into: &output)
+    try result.write(into: &output)
     try TensorFile.write(memory(of: trainer), as: optimizerName, into: &output)
     try output.write(Array(state.text(indent: 2).utf8), to: stateName)
     try output.commit()
@@ -62,12 +62,12 @@ package struct TrainingCheckpoint {
 
   /// Brings a trainer to the state after a step.
   ///
-  /// - Throws: `different` where the checkpoint is of another adapter, `damaged`, `io`.
+  /// - Throws: `different` where the checkpoint is of something else, `damaged`, `io`.
   package static func read(
-    _ trainer: Trainer, _ adapter: TrainedAdapter, step: Int, from folder: String
+    _ trainer: Trainer, _ result: any TrainingResult, step: Int, from folder: String
   ) throws(PeftoolError) {
     let path = path(folder, step: step)
-    try adapter.read(from: path)
+    try result.read(from: path)
     let items = memory(of: trainer)
     try TensorFile.read(
       Folder.path(path, optimizerName), items.map { ($0.name, $0.shape) }
@@ -79,7 +79,8 @@ package struct TrainingCheckpoint {
 
   /// The optimizer's moments and what the method remembers.
   private static func memory(of trainer: Trainer) -> [TensorFile.Item] {
-    let moments = zip(trainer.parameters, trainer.optimizer.moments).flatMap { parameter, moments in
+    let moments = zip(trainer.optimizer.parameters, trainer.optimizer.moments).flatMap {
+      parameter, moments in
       [
         (name: parameter.name + ".exp_avg", values: moments.first),
         (name: parameter.name + ".exp_avg_sq", values: moments.second),

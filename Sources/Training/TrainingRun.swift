@@ -55,7 +55,7 @@ package final class TrainingRun {
 
   private let trainer: Trainer
   private let pass: LossPass
-  private let adapter: TrainedAdapter
+  private let result: any TrainingResult
   private let data: TokenExamples
   private let evaluationData: TokenExamples?
   private let settings: Settings
@@ -71,13 +71,13 @@ package final class TrainingRun {
   ///   - folder: where checkpoints go.
   ///   - fingerprint: the settings that a step depends on, an object.
   package init(
-    _ trainer: Trainer, pass: LossPass, adapter: TrainedAdapter, data: TokenExamples,
+    _ trainer: Trainer, pass: LossPass, result: any TrainingResult, data: TokenExamples,
     evaluationData: TokenExamples?, _ settings: Settings, stepCount: Int, folder: String,
     fingerprint: JSON
   ) {
     self.trainer = trainer
     self.pass = pass
-    self.adapter = adapter
+    self.result = result
     self.data = data
     self.evaluationData = evaluationData
     self.settings = settings
@@ -114,7 +114,7 @@ package final class TrainingRun {
     } catch {
       throw error.at(path: TrainingCheckpoint.path(folder, step: step))
     }
-    try TrainingCheckpoint.read(trainer, adapter, step: step, from: folder)
+    try TrainingCheckpoint.read(trainer, result, step: step, from: folder)
   }
 
   private func check(_ known: JSON) throws(PeftoolError) {
@@ -137,7 +137,7 @@ package final class TrainingRun {
     ])
   }
 
-  /// Makes the steps that are left; afterwards the model has the adapter of the last one.
+  /// Makes the steps that are left; afterwards the model has the values of the last one.
   ///
   /// - Parameters:
   ///   - isInterrupted: asked after each step.
@@ -178,12 +178,12 @@ package final class TrainingRun {
     return .done
   }
 
-  /// Gives the model the adapter of the best evaluation.
+  /// Gives the model the values of the best evaluation.
   ///
-  /// - Throws: as `TrainedAdapter.read`.
+  /// - Throws: as `TrainingResult.read`.
   package func restoreBest() throws(PeftoolError) {
     guard let best, best.step != trainer.optimizer.stepCount else { return }
-    try adapter.read(from: TrainingCheckpoint.path(folder, step: best.step))
+    try result.read(from: TrainingCheckpoint.path(folder, step: best.step))
   }
 
   private func evaluate(
@@ -217,7 +217,7 @@ package final class TrainingRun {
   /// Writes a checkpoint, and removes all but it and the best.
   private func save(_ report: (Event) throws(PeftoolError) -> Void) throws(PeftoolError) {
     let step = trainer.optimizer.stepCount
-    try TrainingCheckpoint.write(trainer, adapter, state: state, into: folder)
+    try TrainingCheckpoint.write(trainer, result, state: state, into: folder)
     try TrainingCheckpoint.prune(in: folder, keeping: [step, best?.step ?? step])
     savedStep = step
     try report(.saved(step: step))

@@ -71,6 +71,74 @@ private func writeTokens(
     #expect(merge.status == 0, "\(merge.errors)")
   }
 
+  /// A model comes of it, in the layout and the type of the base, that can be used like one.
+  @Test(arguments: [
+    ["--method", "full", "--learning-rate", "0.003"],
+    ["--method", "galore", "--rank", "4", "--update-proj-gap", "7", "--learning-rate", "0.01"],
+    [
+      "--method", "galore", "--proj-type", "reverse-std", "--scale", "1", "--learning-rate",
+      "0.003", "--gradient-accumulation", "2", "--weight-decay", "0.1",
+    ],
+  ])
+  func aModelIsTrained(options: [String]) throws {
+    let place = try place()
+    let run = try place.run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--epochs", "20", "--json"]
+        + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    let first = try #require(report["firstLoss"] as? Double)
+    let last = try #require(report["lastLoss"] as? Double)
+    #expect(last < 0.8 * first)
+    let names = try FileManager.default.contentsOfDirectory(atPath: place.path("out")).sorted()
+    #expect(names == ["README.md", "config.json", "log.jsonl", "model.safetensors"])
+    let card = try String(decoding: place.bytes("out/README.md"), as: UTF8.self)
+    #expect(card.contains("library_name: transformers"))
+    let size = try place.bytes("out/model.safetensors").count
+    #expect(try size == Data(contentsOf: URL(fileURLWithPath: base + "/model.safetensors")).count)
+    #expect(try place.run("verify", "out").status == 0)
+    // The difference is an adapter of that rank, but for rounding and decay.
+    let extraction = try place.run("extract", base, "out", "-o", "adapter", "--rank", "8")
+    #expect(extraction.status == 0, "\(extraction.errors)")
+  }
+
+  @Test func aModelIsWrittenInAnotherType() throws {
+    let place = try place()
+    let run = try finetune(
+      place, "-o", "out", "--method", "full", "--max-steps", "2", "--dtype", "bf16", "--quiet")
+    #expect(run.status == 0, "\(run.errors)")
+    let inspection = try place.run("inspect", "out")
+    #expect(inspection.text.contains("BF16") && !inspection.text.contains("F32"))
+    let config = try String(decoding: place.bytes("out/config.json"), as: UTF8.self)
+    #expect(config.contains("bfloat16"))
+  }
+
+  @Test(arguments: [["--method", "full"], ["--method", "galore", "--update-proj-gap", "4"]])
+  func aRunOfAModelGoesOn(options: [String]) throws {
+    let place = try place()
+    let all =
+      ["finetune", base, "--data", "train.safetensors", "--save-every", "5", "--max-steps", "9"]
+      + options
+    #expect(try place.run(all + ["-o", "whole", "--threads", "1"]).status == 0)
+    #expect(
+      try place.shell("cp -r whole out && rm out/config.json out/model.safetensors").status == 0)
+    let run = try place.run(all + ["-o", "out", "--resume", "--quiet", "--threads", "3"])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(try place.bytes("out/model.safetensors") == place.bytes("whole/model.safetensors"))
+    let done = try place.run(all + ["-o", "out", "--resume"])
+    #expect(done.status == 2 && done.errors.contains("out: has its model already: training is"))
+  }
+
+  @Test func aQuantizedModelIsNotTrainedWhole() throws {
+    let place = try place()
+    #expect(try place.run("quantize", base, "-o", "q", "--quiet").status == 0)
+    let run = try place.run(
+      "finetune", "q", "--data", "train.safetensors", "-o", "out", "--method", "galore")
+    #expect(
+      run.status == 2 && run.errors.contains("is quantized, and codes cannot be trained whole"))
+  }
+
   @Test(arguments: ["q_proj", "embed_tokens,lm_head,norm,up_proj"])
   func theBytesDoNotDependOnThreads(modules: String) throws {
     let place = try place()
@@ -297,6 +365,17 @@ private func writeTokens(
       ["--method", "adalora", "--rank-pattern", "q_proj=4"],
       "--rank-pattern goes without --method adalora"
     ),
+    (["--method", "full", "--rank", "4"], "--rank is for adapters, and --method full trains the"),
+    (["--method", "galore", "--dora"], "--dora is for adapters, and --method galore trains the"),
+    (["--method", "galore", "--quantize", "nf4"], "--quantize is for adapters, and --method"),
+    (["--method", "galore", "--target-modules", "x"], "--target-modules is for adapters, and"),
+    (["--method", "galore", "--modules-to-save", "x"], "--modules-to-save goes beside an adapter"),
+    (["--method", "full", "--loraplus-ratio", "2"], "--loraplus-ratio goes beside an adapter"),
+    (["--method", "full", "--scale", "2"], "--scale goes with --method galore"),
+    (["--update-proj-gap", "2"], "--update-proj-gap goes with --method galore"),
+    (["--method", "galore", "--proj-type", "up"], "--proj-type is 'up', expected one of std,"),
+    (["--method", "galore", "--scale", "0"], "--scale is 0.0, expected a number above 0"),
+    (["--dtype", "f16"], "--dtype is for a model: of adapters all is F32"),
     (["--method", "lora-fa", "--dora"], "--dora goes without --method lora-fa, as in PEFT"),
     (["--method", "lora-fa", "--adapter", "a"], "--adapter goes without --method lora-fa, which"),
     (

@@ -124,7 +124,7 @@ private struct PEFTRun {
 
 extension Checkpoint {
   /// A tensor's numbers.
-  fileprivate func floats(_ name: String) throws -> [Float] {
+  func floats(_ name: String) throws -> [Float] {
     let tensor = try #require(self[name])
     var values = [Float](repeating: 0, count: tensor.elementCount)
     let bytes = try source.bytes(of: tensor)
@@ -191,7 +191,7 @@ private let runs = [
       run.trainer.model, team: team, tokens: 64, longest: 32, keeping: .everything)
     let batch = try run.batch(0)
     _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount))
-    _ = run.trainer.method.completeGradients(team)
+    _ = try run.trainer.method.completeGradients(step: 0, team)
     let known = try Checkpoint(opening: run.folder + "/gradients_step0.safetensors")
     #expect(known.tensors.count == run.trainer.parameters.count)
     for parameter in run.trainer.parameters {

@@ -5,12 +5,14 @@ package import LinearAlgebra
 package struct Decomposition: Sendable {
   /// Whether always by LAPACK.
   package var isExact = false
+  /// Whether LAPACK computes in f64.
+  package var isWide = true
   /// What the random numbers of a range finder are drawn from.
   package var seed: UInt64 = 0
 
   package init() {}
 
-  /// The largest singular values and vectors of a matrix: LAPACK's in f64, or as the settings say
+  /// The largest singular values and vectors of a matrix: LAPACK's, or as the settings say
   /// those of a randomized range finder in f32.
   ///
   /// - Throws: as `SVD` and `RandomizedSVD`.
@@ -19,6 +21,7 @@ package struct Decomposition: Sendable {
       let found = try RandomizedSVD(of: matrix, rank: rank, .init(seed: seed))
       if found.isConverged { return found.svd }
     }
+    guard isWide else { return try SVD(matrix).truncated(to: rank) }
     let exact = try SVD(Matrix<Double>(matrix)).truncated(to: rank)
     return SVD(
       u: Matrix(exact.u), singularValues: exact.singularValues.map { Float($0) },

@@ -10,15 +10,20 @@ struct AdapterDesignOptions: ParsableArguments {
     case lora
     case loraFA = "lora-fa"
     case adaLoRA = "adalora"
+    case galore, full
+
+    /// Whether the model itself is trained, and not an adapter.
+    var trainsModel: Bool { self == .galore || self == .full }
   }
 
   @Option(
     help: ArgumentHelp(
-      "How it is trained: lora, lora-fa (A frozen), or adalora (ranks shared out over the layers).",
+      "How it is trained: lora, lora-fa (A frozen), adalora (ranks shared out over the layers); or "
+        + "all of the model: full, or galore (with projected gradients).",
       valueName: "method"))
   var method = Method.lora
 
-  @Option(help: ArgumentHelp("The rank; 8 if left out.", valueName: "r"))
+  @Option(help: ArgumentHelp("The rank; 8 if left out, 128 of GaLore.", valueName: "r"))
   var rank: Int?
 
   @Option(
@@ -83,7 +88,7 @@ struct AdapterDesignOptions: ParsableArguments {
   var quantize: Quantization?
 
   /// The rank that is used where no pattern says another.
-  var usedRank: Int { rank ?? 8 }
+  var usedRank: Int { rank ?? (method == .galore ? 128 : 8) }
   static let rankRange = 1...65_536
 
   func validate() throws {
@@ -111,8 +116,24 @@ struct AdapterDesignOptions: ParsableArguments {
     try checkMethod()
   }
 
+  /// The options of adapters that are given, for a message.
+  private var given: [String] {
+    [
+      ("--rank", rank != nil && method == .full), ("--alpha", alpha != nil),
+      ("--dropout", dropout != nil), ("--rank-pattern", !rankPatterns.isEmpty),
+      ("--alpha-pattern", !alphaPatterns.isEmpty), ("--rslora", rsLoRA), ("--dora", dora),
+      ("--lora-bias", loraBias), ("--adapter", existing != nil),
+      ("--target-modules", targetModules != nil), ("--init", start != nil),
+      ("--quantize", quantize != nil),
+    ].filter(\.1).map(\.0)
+  }
+
   /// Refuses what a method has no use for.
   private func checkMethod() throws {
+    if method.trainsModel, let name = given.first {
+      throw ValidationError(
+        "\(name) is for adapters, and --method \(method.rawValue) trains the model itself")
+    }
     let isPlain = method == .lora
     let given: [(String, Bool, String)] = [
       ("--adapter", existing != nil && !isPlain, "which begins anew"),
@@ -188,7 +209,7 @@ struct AdapterDesignOptions: ParsableArguments {
   /// The design, with A drawn from a seed.
   ///
   /// - Throws: as `TargetModules` and `ModulePattern`.
-  func design(_ method: AdapterMethod, seed: UInt64) throws -> AdapterDesign {
+  func design(_ method: MethodSettings, seed: UInt64) throws -> AdapterDesign {
     var design = AdapterDesign()
     design.method = method
     design.rank = usedRank

@@ -8,7 +8,7 @@ import Training
 extension FinetuneCommand {
   /// The settings by their names, with checksums of the model and of the data.
   ///
-  /// - Throws: `io`.
+  /// - Throws: `io`; as `method`.
   func fingerprint(
     model: ModelFingerprint, _ data: TokenExamples, _ evaluationData: TokenExamples?,
     day: String?, _ settings: TrainingRun.Settings, stepCount: Int
@@ -16,6 +16,7 @@ extension FinetuneCommand {
     var members: [JSON.Member] = [.init("model", .string(model.text))]
     members += adapter.settings
     members += adaLoRA.settings
+    members += galore.settings
     members += weights.settings
     members += [
       .init("data", try Self.checksum(of: data)), .init("examples", .number(data.count)),
@@ -31,7 +32,7 @@ extension FinetuneCommand {
       .init("gradient_accumulation", .number(settings.accumulation)),
       .init("steps", .number(stepCount)),
     ]
-    return .object(members + training.settings)
+    return .object(try members + training.settings(method(stepCount: stepCount)))
   }
 
   private static func checksum(of data: TokenExamples) throws(PeftoolError) -> JSON {
@@ -74,6 +75,16 @@ extension AdaLoRAOptions {
   }
 }
 
+extension GaLoreOptions {
+  fileprivate var settings: [JSON.Member] {
+    [
+      .init("update_proj_gap", updateProjGap.map { .number($0) } ?? .null),
+      .init("scale", scale.map { .number($0) } ?? .null),
+      .init("proj_type", projType.map { .string($0.rawValue) } ?? .null),
+    ]
+  }
+}
+
 extension TrainedWeightOptions {
   fileprivate var settings: [JSON.Member] {
     [
@@ -84,9 +95,10 @@ extension TrainedWeightOptions {
 }
 
 extension TrainingOptions {
-  fileprivate var settings: [JSON.Member] {
+  fileprivate func settings(_ method: MethodSettings) -> [JSON.Member] {
     [
-      .init("seed", .number(String(seed))), .init("learning_rate", .number(learningRate)),
+      .init("seed", .number(String(seed))),
+      .init("learning_rate", .number(learningRate ?? method.learningRate)),
       .init("schedule", .string(schedule.rawValue)), .init("warmup", .number(warmup)),
       .init("weight_decay", .number(weightDecay)),
       .init("max_grad_norm", .number(maximumGradientNorm)),

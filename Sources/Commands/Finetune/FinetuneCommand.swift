@@ -2,23 +2,25 @@ import ArgumentParser
 import Examples
 import Files
 import JSON
+import Tensors
 import Training
 
 /// `peftool finetune`: trains an adapter on the processor.
 struct FinetuneCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "finetune",
-    abstract: "Trains an adapter of a model of the Llama family: LoRA, DoRA, LoRA-FA, AdaLoRA.",
+    abstract: "Trains an adapter of a model of the Llama family, or the model itself.",
     discussion: """
       Reads MODEL, which stays as it is, and the examples of --data; writes OUT, an adapter as PEFT \
-      saves it, with log.jsonl, a JSON object for each step.
+      saves it, or with --method full and galore a model, with log.jsonl, a JSON object for each step.
 
         peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2
         peftool finetune SmolLM2-135M --data train.jsonl -o tuned --rank 16 --epochs 2 --resume
         peftool finetune SmolLM2-135M --data train.jsonl -o q --dora --quantize nf4
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
-        peftool finetune SmolLM2-135M --data train.jsonl -o shared --method adalora --rank 8
+        peftool finetune SmolLM2-135M --data train.jsonl -o a --method adalora --max-steps 50
+        peftool finetune SmolLM2-135M --data train.jsonl -o model --method galore --dtype f32
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has a \
       column text, or prompt and completion, a plain text (.txt) is cut into pieces, and tokens come from \
@@ -42,6 +44,18 @@ struct FinetuneCommand: ParsableCommand {
       evaluations has not. PEFT loads the adapter, 'merge' takes it, and 'convert --to lora' makes \
       LoRA of it. Ranks are pruned from step --tinit on, fast at first; --tfinal steps are made with \
       those that are left.
+
+      --method full trains all of the model, in f32, with AdamW; --method galore does so with less \
+      memory: AdamW sees the gradients of the layers' matrices in the subspace of their --rank \
+      largest singular vectors, found anew every --update-proj-gap steps, and its step there times \
+      --scale is turned back. Embeddings and norms are trained as they are. Each gradient goes into \
+      its subspace as soon as the backward pass has left its layer, so that one layer's gradients \
+      are there at a time; they are clipped by the norm of the whole ones all the same. With \
+      --gradient-accumulation all are added up, and take their memory. Steps are those of \
+      galore_torch, with singular vectors signed so that they do not depend on whose SVD it is. OUT \
+      has the files and the type of MODEL; --dtype f32 keeps what 16 bits would round off, for \
+      'extract', which makes an adapter of the difference: exact, without weight decay, at --rank \
+      times the number of subspaces.
 
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
@@ -71,6 +85,7 @@ struct FinetuneCommand: ParsableCommand {
   @OptionGroup(title: "Data") var data: TrainingDataOptions
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
   @OptionGroup(title: "AdaLoRA") var adaLoRA: AdaLoRAOptions
+  @OptionGroup(title: "GaLore") var galore: GaLoreOptions
   @OptionGroup(title: "Weights of the model") var weights: TrainedWeightOptions
   @OptionGroup(title: "Training") var training: TrainingOptions
 
@@ -78,6 +93,17 @@ struct FinetuneCommand: ParsableCommand {
     name: .shortAndLong, help: ArgumentHelp("The folder to write.", valueName: "out"),
     completion: .directory)
   var output: String
+
+  @Option(
+    help: ArgumentHelp(
+      "The type in which a model that is trained whole is written: f32, f16 or bf16; that of MODEL "
+        + "if left out.", valueName: "type"))
+  var dtype: ModelType?
+
+  /// The types in which a model that is trained whole can be written.
+  enum ModelType: String, CaseIterable, ExpressibleByArgument {
+    case f32, f16, bf16
+  }
 
   @Option(
     help: ArgumentHelp(
@@ -118,21 +144,39 @@ struct FinetuneCommand: ParsableCommand {
     if let name = adaLoRA.given.first, adapter.method != .adaLoRA {
       throw ValidationError("\(name) goes with --method adalora")
     }
+    if let name = galore.given.first, adapter.method != .galore {
+      throw ValidationError("\(name) goes with --method galore")
+    }
     if training.ratio != 1, adapter.method == .loraFA {
       throw ValidationError(
         "--loraplus-ratio goes without --method lora-fa, which has its own way with B")
+    }
+    guard adapter.method.trainsModel else {
+      if dtype != nil { throw ValidationError("--dtype is for a model: of adapters all is F32") }
+      return
+    }
+    for (name, isGiven) in [
+      ("--modules-to-save", weights.modulesToSave != nil),
+      ("--trainable-tokens", weights.trainableTokens != nil),
+      ("--loraplus-ratio", training.ratio != 1),
+    ] where isGiven {
+      throw ValidationError(
+        "\(name) goes beside an adapter, and --method \(adapter.method.rawValue) trains all")
     }
   }
 
   /// How adapters are trained in so many steps.
   ///
   /// - Throws: as `AdaLoRAOptions.settings`.
-  func method(stepCount: Int) throws(PeftoolError) -> AdapterMethod {
+  func method(stepCount: Int) throws(PeftoolError) -> MethodSettings {
     switch adapter.method {
     case .lora: .lora
     case .loraFA: .loraFA
     case .adaLoRA:
       .adaLoRA(try adaLoRA.settings(rank: adapter.usedRank, stepCount: stepCount))
+    case .full: .full
+    case .galore:
+      .galore(galore.settings(rank: adapter.usedRank, weightDecay: training.weightDecay))
     }
   }
 
@@ -151,5 +195,16 @@ struct FinetuneCommand: ParsableCommand {
       try StandardOutput.print(report.text(width: StandardOutput.width))
     }
     if case .interrupted = report.ending { throw ExitCode(130) }
+  }
+}
+
+extension FinetuneCommand.ModelType {
+  /// The type of its elements.
+  var dtype: DType {
+    switch self {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    }
   }
 }

@@ -13,7 +13,7 @@ import Training
 struct FinetuneJob {
   private let command: FinetuneCommand
   private let trainer: Trainer
-  private let adapter: TrainedAdapter
+  private let output: FinetuneOutput
   private let data: TokenExamples
   private let evaluationData: TokenExamples?
   private let settings: TrainingRun.Settings
@@ -82,18 +82,18 @@ struct FinetuneJob {
     }
     try checkpoint.source.verifyUnchanged()
     try start.check(model, weights, path: command.model)
-    adapter = TrainedAdapter(
-      model,
-      configuration: try start.json(
-        of: model, base: command.model,
-        others: weights.json(isTied: model.configuration.isTied)))
+    let adapterConfiguration = try start.json(
+      of: model, base: command.model, others: weights.json(isTied: model.configuration.isTied))
+    output =
+      adapterConfiguration.map { FinetuneOutput(TrainedAdapter(model, configuration: $0)) }
+      ?? FinetuneOutput(model, of: checkpoint, dtype: command.dtype?.dtype)
     let warmup = options.warmup
     var trainerSettings = Trainer.Settings(
       schedule: Schedule(
         kind: options.schedule,
         warmupSteps: warmup < 1 ? Int((Double(stepCount) * warmup).rounded(.up)) : Int(warmup),
         stepCount: stepCount), method: method)
-    trainerSettings.learningRate = options.learningRate
+    if let rate = options.learningRate { trainerSettings.learningRate = rate }
     trainerSettings.rateRatio = options.ratio
     trainerSettings.seed = options.seed
     trainerSettings.adamW.weightDecay = options.weightDecay
@@ -123,9 +123,12 @@ struct FinetuneJob {
       guard !steps.isEmpty else {
         throw PeftoolError(.io, "has no checkpoint to go on from", path: command.output)
       }
-      guard !Folder.exists(Folder.path(command.output, TrainedAdapter.configurationName)) else {
+      let trainsModel = command.adapter.method.trainsModel
+      let last = FinetuneOutput.lastName(trainsModel: trainsModel)
+      guard !Folder.exists(Folder.path(command.output, last)) else {
         throw PeftoolError(
-          .io, "has its adapter already: training is done, and --resume has nothing to go on with",
+          .io,
+          "has its \(trainsModel ? "model" : "adapter") already: training is done, and --resume has nothing to go on with",
           path: command.output)
       }
       return
@@ -152,14 +155,15 @@ struct FinetuneJob {
   /// checkpoint, the best and one that is being written, or of a run without them that of an
   /// interrupt.
   private func checkRoom() throws(PeftoolError) {
-    let checkpoint = adapter.byteCount + 8 * trainer.parameterCount
+    let byteCount = output.result.byteCount
+    let checkpoint = byteCount + trainer.stateByteCount
     let isSaving = evaluationData != nil || settings.saveEvery != nil
-    let needed = adapter.byteCount + (isSaving && !command.resume ? 3 : 1) * checkpoint
+    let needed = byteCount + (isSaving && !command.resume ? 3 : 1) * checkpoint
     let folder = Folder.parent(of: command.output)
     guard let free = Folder.freeByteCount(at: folder), free < needed else { return }
     throw PeftoolError(
       .io,
-      "has room for \(free.byteText), and the adapter with its checkpoints may take "
+      "has room for \(free.byteText), and what is trained with its checkpoints may take "
         + needed.byteText, path: folder)
   }
 
@@ -192,7 +196,8 @@ struct FinetuneJob {
       trainer.model, team: team, tokens: plan.tokensPerBatch, longest: plan.longest,
       keeping: plan.keeping)
     let run = TrainingRun(
-      trainer, pass: pass, adapter: adapter, data: data, evaluationData: evaluationData, settings,
+      trainer, pass: pass, result: output.result, data: data, evaluationData: evaluationData,
+      settings,
       stepCount: plan.stepCount, folder: folder, fingerprint: plan.fingerprint)
     // Before a checkpoint is read the model is what training began with.
     let samples = try samplesBefore()
@@ -233,7 +238,11 @@ struct FinetuneJob {
     if case .interrupted = ending { return report }
     try run.restoreBest()
     try trainer.checkIsFinite()
-    try write(report, to: folder)
+    try output.write(
+      card: ModelCard(
+        base: command.model, method: trainer.methodName,
+        isModel: command.adapter.method.trainsModel, facts: report.lines
+      ).text, to: folder, threads: team.count)
     try reportFile?.write(
       report.page(
         log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount),
@@ -255,25 +264,6 @@ struct FinetuneJob {
       language: LanguageModel(
         trainer.model, path: command.model, tokenizer.encoder, tokenizer.tokens), team: team)
     return (samples, try samples.givenTexts(), try samples.texts())
-  }
-
-  /// Puts the adapter's files into the run's folder, the configuration last.
-  private func write(_ report: FinetuneReport, to folder: String) throws(PeftoolError) {
-    let made = Folder.path(folder, "adapter")
-    let card = "README.md"
-    var output = try StagedOutput(.adapterFolder, at: made, force: true)
-    try adapter.write(into: &output, isFinished: true)
-    let text = ModelCard(
-      base: command.model, method: trainer.methodName, facts: report.lines
-    ).text
-    try output.write(Array(text.utf8), to: card)
-    try output.commit()
-    for name in [card, TrainedAdapter.tensorsName, TrainedAdapter.configurationName] {
-      let (from, to) = (Folder.path(made, name), Folder.path(folder, name))
-      try systemCall("cannot rename", path: to) { unsafe Glibc.rename(from, to) }
-    }
-    try Folder.sync(folder)
-    try Folder.remove(made)
   }
 }
 

@@ -12,6 +12,8 @@ struct FinetunePlan {
   let modules: Int
   let parameterCount: Int
   let method: String
+  /// Whether the model is trained itself, and not an adapter.
+  let trainsModel: Bool
   /// The modules that are trained whole, and the tokens whose rows are, in a sentence each.
   let wholeLines: [(label: String, value: String)]
   let trainedWeightCount: Int
@@ -44,13 +46,10 @@ struct FinetunePlan {
     output = command.output
     modules = trainer.model.adapters.count
     parameterCount = trainer.parameterCount
-    let ranks = Set(trainer.model.adapters.map(\.adapter.rank)).sorted()
-    method =
-      "\(trainer.methodName) of rank \(ranks[0])"
-      + (ranks.count > 1 ? " to \(ranks[ranks.count - 1])" : "")
-      + (command.adapter.quantize == nil ? "" : " with its base in NF4")
+    trainsModel = command.adapter.method.trainsModel
+    method = Self.methodText(command, trainer)
     trainedWeightCount = trainer.model.trainedWeights.count
-    wholeLines = Self.wholeLines(trainer.model)
+    wholeLines = trainsModel ? [] : Self.wholeLines(trainer.model)
     examples = data
     evaluationExampleCount = evaluationData?.count
     self.stepsPerEpoch = stepsPerEpoch
@@ -99,6 +98,22 @@ struct FinetunePlan {
     }
   }
 
+  /// The method in words, with what it is used on.
+  private static func methodText(_ command: FinetuneCommand, _ trainer: Trainer) -> String {
+    let model = trainer.model
+    if case .galore(let settings) = trainer.settings.method {
+      return "GaLore of rank \(settings.rank) on \(model.trainedMatrices.count) matrices"
+    }
+    let ranks = Set(model.adapters.map(\.adapter.rank)).sorted()
+    guard let least = ranks.first, let most = ranks.last else { return "all weights" }
+    return "\(trainer.methodName) of rank \(least)" + (most > least ? " to \(most)" : "")
+      + (command.adapter.quantize == nil ? "" : " with its base in NF4")
+      + " on \(model.adapters.count.groupedText) layers"
+  }
+
+  /// What is trained, and how, for a person.
+  var methodLine: (label: String, value: String) { (trainsModel ? "method" : "adapter", method) }
+
   private static func wholeLines(_ model: Llama) -> [(label: String, value: String)] {
     var lines: [(label: String, value: String)] = []
     let weights = model.trainedWeights
@@ -121,8 +136,7 @@ struct FinetunePlan {
   func text(width: Int) -> String {
     var facts = Facts()
     facts.append("model", model.printable)
-    facts.append("adapter", "\(method) on \(modules.groupedText) layers")
-    for line in wholeLines { facts.append(line.label, line.value) }
+    for line in [methodLine] + wholeLines { facts.append(line.label, line.value) }
     facts.append("trained", "\(parameterCount.groupedText) parameters")
     facts.append("data", dataText)
     if let count = evaluationExampleCount {

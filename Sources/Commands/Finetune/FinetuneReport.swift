@@ -34,7 +34,7 @@ struct FinetuneReport {
     if isWritten, best?.step == 0 {
       facts.append(
         "note",
-        "no evaluation was better than that before the first step: the adapter is the one that "
+        "no evaluation was better than that before the first step: what is written is what "
           + "training began with")
     }
     if isWritten {
@@ -45,10 +45,7 @@ struct FinetuneReport {
 
   /// What was done and what came of it, for the summary, the page and the model card.
   var lines: [(label: String, value: String)] {
-    var lines = [
-      ("adapter", "\(plan.method) on \(plan.modules.groupedText) layers")
-    ]
-    lines += plan.wholeLines
+    var lines = [plan.methodLine] + plan.wholeLines
     lines.append(("data", plan.dataText))
     if let first, let last {
       lines.append(

@@ -5,8 +5,10 @@ import JSON
 import Models
 import Training
 
-/// What training begins with: an adapter that is made for it, or one that there is.
+/// What training begins with: an adapter that is made for it, one that there is, or the model alone.
 enum StartingAdapter {
+  /// The model is trained itself.
+  case none(sharesGradients: Bool)
   case new(AdapterDesign)
   case existing(ModelAdapters, configuration: JSON, modulesToSave: [String], path: String)
 
@@ -15,8 +17,13 @@ enum StartingAdapter {
   /// - Throws: `unsupported` where the adapter is not one of LoRA or DoRA as PEFT saves them; as
   ///   `ModelAdapters`.
   init(
-    _ command: FinetuneCommand, _ method: AdapterMethod, for checkpoint: Checkpoint
+    _ command: FinetuneCommand, _ method: MethodSettings, for checkpoint: Checkpoint
   ) throws {
+    if method.trainsModel {
+      // Of several batches a step gradients are added up, each in its own place.
+      self = .none(sharesGradients: method != .full && command.training.accumulation == 1)
+      return
+    }
     guard let path = command.adapter.existing else {
       self = .new(try command.adapter.design(method, seed: command.training.seed))
       return
@@ -59,6 +66,9 @@ enum StartingAdapter {
   /// - Throws: `unsupported` where the adapter has tensors of its own that would be left as they are
   ///   and out of what is saved.
   func trainedWeights(besides weights: TrainedWeights) throws(PeftoolError) -> TrainedWeights {
+    if case .none(let sharesGradients) = self {
+      return .wholeModel(sharingGradients: sharesGradients)
+    }
     guard case .existing(let pairs, _, let modules, let path) = self else { return weights }
     let all = TrainedWeights(
       modules: weights.modules + modules.filter { !weights.modules.contains($0) },
@@ -81,6 +91,7 @@ enum StartingAdapter {
     of module: String, _ weight: FrozenWeight, original: FrozenWeight
   ) throws(PeftoolError) -> LoRA? {
     switch self {
+    case .none: nil
     case .new(let design): try design.adapter(of: module, weight, original: original)
     case .existing(let pairs, _, _, _): pairs.pair(of: module)
     }
@@ -137,6 +148,7 @@ enum StartingAdapter {
         path: existingPath ?? path)
     }
     switch self {
+    case .none: break
     case .new(let design):
       for projection in model.projections
       where projection.adapter == nil && !weights.contains(projection.name) {
@@ -167,13 +179,14 @@ enum StartingAdapter {
     }
   }
 
-  /// The `adapter_config.json` of what is saved.
+  /// The `adapter_config.json` of what is saved; nil where there is no adapter.
   ///
   /// - Parameter others: values of further keys.
   func json(
     of model: Llama, base: String, others: [String: JSON]
-  ) throws(PeftoolError) -> JSON {
+  ) throws(PeftoolError) -> JSON? {
     switch self {
+    case .none: nil
     case .new(let design):
       design.json(modules: model.adapters.map(\.module), base: base, others: others)
     case .existing(_, let configuration, _, _):

@@ -17,8 +17,11 @@ struct TrainingOptions: ParsableArguments {
     help: ArgumentHelp("Batches a step.", valueName: "n"))
   var accumulation = 1
 
-  @Option(help: ArgumentHelp("The highest learning rate.", valueName: "rate"))
-  var learningRate = 2e-4
+  @Option(
+    help: ArgumentHelp(
+      "The highest learning rate; if left out 2e-4, 1e-4 of galore and 2e-5 of full.",
+      valueName: "rate"))
+  var learningRate: Double?
 
   @Option(
     help: ArgumentHelp(
@@ -87,7 +90,7 @@ struct TrainingOptions: ParsableArguments {
       throw ValidationError("\(name) is \(value), expected at most 1000000")
     }
     for (name, value) in [
-      ("--epochs", epochs), ("--learning-rate", learningRate), ("--loraplus-ratio", ratio),
+      ("--epochs", epochs), ("--learning-rate", learningRate ?? 1), ("--loraplus-ratio", ratio),
     ] where !(value > 0 && value.isFinite) {
       throw ValidationError("\(name) is \(value), expected a number above 0")
     }

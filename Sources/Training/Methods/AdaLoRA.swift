@@ -1,6 +1,6 @@
 import CKernels
-package import LinearAlgebra
-package import Models
+import LinearAlgebra
+import Models
 
 /// AdaLoRA: adapters B·diag(E)·A, whose singular values E are pruned to a budget over all layers
 /// while they are trained.
@@ -109,7 +109,7 @@ package struct AdaLoRA: TrainingMethod {
     layers = adapters.map(Layer.init)
   }
 
-  package func completeGradients(_ team: ThreadTeam) -> Double {
+  func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
     let factors = layers.flatMap { [$0.adapter.a, $0.adapter.b] }
     let weight = settings.orthogonality / Double(factors.count)
     let norms = Rows(1, factors.count)
@@ -122,7 +122,7 @@ package struct AdaLoRA: TrainingMethod {
     return norms.values.reduce(0) { $0 + weight * Double($1) }
   }
 
-  package func afterUpdate(step: Int, _ team: ThreadTeam) {
+  func afterUpdate(step: Int, rate: Double, _ team: ThreadTeam) {
     let end = settings.stepCount - settings.finalSteps
     if step < end { remember(team) }
     let (budget, isPruning) = settings.budget(layers: layers.count, after: step)
@@ -173,7 +173,7 @@ package struct AdaLoRA: TrainingMethod {
     }
   }
 
-  package var state: [(name: String, values: Rows)] {
+  var state: [(name: String, values: Rows)] {
     layers.flatMap { layer in
       layer.memories.flatMap { memory in
         [

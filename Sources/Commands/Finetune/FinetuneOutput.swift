@@ -1,0 +1,90 @@
+import Adapters
+import Checkpoints
+import Files
+import Glibc
+import Models
+import Tensors
+import Training
+
+/// What a run of `finetune` leaves in its folder: an adapter, or a model.
+struct FinetuneOutput {
+  private enum Kind {
+    case adapter(TrainedAdapter)
+    /// A model of the checkpoint's tensors, in a dtype if one is wished.
+    case model(TrainedModel, Llama, Checkpoint, DType?)
+  }
+
+  private let kind: Kind
+  private static let card = "README.md"
+
+  /// An adapter.
+  init(_ adapter: TrainedAdapter) { kind = .adapter(adapter) }
+
+  /// A model that has been trained whole, in the layout of the checkpoint that it comes from.
+  init(_ model: Llama, of checkpoint: Checkpoint, dtype: DType?) {
+    kind = .model(TrainedModel(model), model, checkpoint, dtype)
+  }
+
+  /// What checkpoints save of it.
+  var result: any TrainingResult {
+    switch kind {
+    case .adapter(let adapter): adapter
+    case .model(let model, _, _, _): model
+    }
+  }
+
+  /// The file that comes last: where it is there, training is done.
+  static func lastName(trainsModel: Bool) -> String {
+    trainsModel ? "config.json" : TrainedAdapter.configurationName
+  }
+
+  /// Puts all files into a run's folder, the configuration last.
+  ///
+  /// - Parameter card: the text of the README.
+  /// - Throws: `io`; as `Conversion.run`.
+  func write(card: String, to folder: String, threads: Int) throws(PeftoolError) {
+    let made = Folder.path(folder, "finished")
+    let last: String
+    switch kind {
+    case .adapter(let adapter):
+      var output = try StagedOutput(.adapterFolder, at: made, force: true)
+      try adapter.write(into: &output, isFinished: true)
+      try output.commit()
+      last = Self.lastName(trainsModel: false)
+    case .model(_, let model, let checkpoint, let dtype):
+      try Self.write(model, of: checkpoint, dtype, to: made, threads: threads)
+      last = Self.lastName(trainsModel: true)
+    }
+    var readme = try StagedOutput(.file, at: Folder.path(made, Self.card), force: true)
+    let file = try readme.createFile(byteCount: card.utf8.count)
+    try unsafe file.write(Array(card.utf8).span.bytes, at: 0)
+    try readme.commit()
+    for name in try Folder.names(in: made).filter({ $0 != last }) + [last] {
+      let (from, to) = (Folder.path(made, name), Folder.path(folder, name))
+      try systemCall("cannot rename", path: to) { unsafe Glibc.rename(from, to) }
+    }
+    try Folder.sync(folder)
+    try Folder.remove(made)
+  }
+
+  private static func write(
+    _ model: Llama, of checkpoint: Checkpoint, _ dtype: DType?, to folder: String, threads: Int
+  ) throws(PeftoolError) {
+    let source = TrainedSource(checkpoint, model)
+    let tensors = zip(source.tensors, checkpoint.tensors).map { info, original in
+      Conversion.Tensor(
+        name: info.name, stored: StoredTensor(info, in: source), dtype: dtype ?? original.dtype)
+    }
+    let layout = try CheckpointLayout(keeping: checkpoint, tensors.map(\.layoutItem))
+    let conversion = Conversion(
+      tensors: tensors,
+      output: ModelOutput(to: .directory(folder), layout, inputs: [source]),
+      overflow: .refused(hint: "; --dtype f32 holds it"))
+    var config = try checkpoint.modelConfig
+    if let dtype { config = config?.with(dtype) }
+    try conversion.run(force: true, threads: threads, progress: { _ in }) {
+      (output) throws(PeftoolError) in
+      try output.carryOtherFiles(of: checkpoint, config: config)
+    }
+  }
+}

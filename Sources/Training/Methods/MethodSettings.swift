@@ -1,0 +1,57 @@
+import Files
+import LinearAlgebra
+import Models
+
+/// The method by which a model is trained, with what it has to be told.
+package enum MethodSettings: Equatable, Sendable {
+  /// LoRA and DoRA.
+  case lora
+  /// LoRA with its A frozen.
+  case loraFA
+  /// LoRA in the form of singular values, which are pruned to a budget.
+  case adaLoRA(AdaLoRA.Settings)
+  /// All weights, without adapters.
+  case full
+  /// The same, of whose gradients the optimizer sees projections.
+  case galore(GaLore.Settings)
+
+  /// The learning rate where nobody says another.
+  package var learningRate: Double {
+    switch self {
+    case .lora, .loraFA, .adaLoRA: 2e-4
+    case .galore: 1e-4
+    case .full: 2e-5
+    }
+  }
+
+  /// The optimizer's settings: those of the methods that come with one of their own are its.
+  package var adamW: AdamW.Settings {
+    var settings = AdamW.Settings()
+    switch self {
+    case .lora, .adaLoRA, .full: break
+    case .loraFA, .galore: (settings.style, settings.epsilon) = (.transformers, 1e-6)
+    }
+    return settings
+  }
+
+  /// Whether there are no adapters: all of the model is trained.
+  package var trainsModel: Bool {
+    switch self {
+    case .lora, .loraFA, .adaLoRA: false
+    case .full, .galore: true
+    }
+  }
+
+  /// What it does in the steps of a model.
+  ///
+  /// - Throws: as `LoRAFA`.
+  func make(for model: Llama, team: ThreadTeam) throws(PeftoolError) -> any TrainingMethod {
+    let adapters = model.adapters.map(\.adapter)
+    return switch self {
+    case .lora, .full: PlainMethod()
+    case .loraFA: try LoRAFA(adapters)
+    case .adaLoRA(let settings): AdaLoRA(adapters, settings)
+    case .galore(let settings): GaLore(model.trainedMatrices, settings, team: team)
+    }
+  }
+}
