@@ -21,8 +21,9 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from peft.optimizers import lorafa
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig,
+    Qwen2Config, Qwen3Config)
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, repeat_kv
 
 TRAINING = pathlib.Path(__file__).resolve().parent / "training"
 TOLERANCE = 1e-5
@@ -70,9 +71,14 @@ RUNS = {
 ADALORA = dict(
     init_r=6, target_r=3, tinit=2, tfinal=4, deltaT=2, beta1=0.85, beta2=0.85,
     orth_reg_weight=0.5, total_step=STEPS)
+# The tokens of a group of LongLoRA's attention.
+GROUP = 8
 # Of the runs above, those of another method.
 RUNS |= {
     "lora-fa-llama3": ("llama3-f32", None, 0.1, dict(target_modules=ALL)),
+    "long-qwen3": ("qwen3-f32", None, 0.0, dict(
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        modules_to_save=["embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"])),
     "adalora-llama3": ("llama3-f32", None, 0.0, dict(
         target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], **ADALORA)),
 }
@@ -101,9 +107,25 @@ def save(path, tensors):
               path, metadata={"format": "pt"})
 
 
-def load(folder, base, **options):
+def shifted_groups(module, queries, keys, values, mask, scaling, dropout=0.0, **options):
+    """LongLoRA's attention without its wrap-around: groups, for half of the heads shifted."""
+    repeats = module.num_key_value_groups
+    keys, values = repeat_kv(keys, repeats), repeat_kv(values, repeats)
+    heads, length = queries.shape[1:3]
+    place = torch.arange(length)
+    group = torch.stack([place // GROUP] * (heads // 2)
+                        + [(place + GROUP - GROUP // 2) // GROUP] * (heads - heads // 2))
+    is_seen = (group[:, :, None] == group[:, None, :]) & (place[:, None] >= place[None, :])
+    scores = (queries @ keys.transpose(2, 3) * scaling).masked_fill(~is_seen, -torch.inf)
+    return (scores.softmax(-1) @ values).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("shifted_groups", shifted_groups)
+
+
+def load(folder, base, attention="eager", **options):
     return AutoModelForCausalLM.from_pretrained(
-        folder / "bases" / base, dtype=torch.float32, attn_implementation="eager", **options)
+        folder / "bases" / base, dtype=torch.float32, attn_implementation=attention, **options)
 
 
 def make_bases(folder):
@@ -166,7 +188,8 @@ def make_run(folder, name):
         load_in_4bit=True, bnb_4bit_quant_type=code, bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32))
     torch.manual_seed(11)
-    frozen = load(folder, base, **quantization)
+    is_long = name.startswith("long")
+    frozen = load(folder, base, "shifted_groups" if is_long else "eager", **quantization)
     frozen.config.use_cache = False
     is_adalora = "init_r" in options
     kind = AdaLoraConfig if is_adalora else LoraConfig

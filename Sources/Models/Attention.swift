@@ -18,13 +18,14 @@ struct Attention: Sendable {
   func scratchCount(length: Int) -> Int { pef_attention_scratch(length, headSize) }
 
   /// Shapes: q and o (N, heads·D), k and v (N, keyHeads·D), lse (heads, N); `texts` are ranges of
-  /// the N tokens, each of which sees itself alone.
+  /// the N tokens for each head, each of which sees itself alone.
   func forward(
-    q: Rows, k: Rows, v: Rows, texts: [Range<Int>], into o: Rows, lse: Rows, _ work: Workspace
+    q: Rows, k: Rows, v: Rows, texts: AttentionRanges, into o: Rows, lse: Rows, _ work: Workspace
   ) {
     check(q: q, k: k, v: v, o: o, lse: lse)
-    work.team.forEach(texts.count * heads) { worker, item in
-      let (text, head) = (texts[item / heads], item % heads)
+    let pairs = texts.pairs(heads: heads)
+    work.team.forEach(pairs.count) { worker, item in
+      let (text, head) = pairs[item]
       // The rows of a text and the columns of a head are parts of what has been checked; the scratch
       // is as large as `scratchCount` says.
       var task = unsafe self.task(q, k, v, text, head)
@@ -37,7 +38,7 @@ struct Attention: Sendable {
   /// dq, dk and dv from dOut; shapes as in `forward`, but dk and dv hold each query head's share,
   /// (N, heads·D), which `fold` adds up.
   func backward(
-    q: Rows, k: Rows, v: Rows, o: Rows, lse: Rows, dOut: Rows, texts: [Range<Int>],
+    q: Rows, k: Rows, v: Rows, o: Rows, lse: Rows, dOut: Rows, texts: AttentionRanges,
     into dq: Rows, _ dk: Rows, _ dv: Rows, _ work: Workspace
   ) {
     check(q: q, k: k, v: v, o: o, lse: lse)
@@ -45,8 +46,9 @@ struct Attention: Sendable {
     check(q: dk, k: k, v: v, o: dv, lse: lse)
     precondition(o.stride == q.stride && dOut.stride == q.stride && dq.stride == q.stride)
     precondition(dk.stride == dv.stride, "rows of one distance")
-    work.team.forEach(texts.count * heads) { worker, item in
-      let (text, head) = (texts[item / heads], item % heads)
+    let pairs = texts.pairs(heads: heads)
+    work.team.forEach(pairs.count) { worker, item in
+      let (text, head) = pairs[item]
       // As in forward.
       var task = unsafe self.task(q, k, v, text, head)
       unsafe pef_attention_backward_f32(

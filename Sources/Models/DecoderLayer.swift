@@ -68,7 +68,7 @@ package struct DecoderLayer: Sendable {
   /// The text that is computed: where each token stands, and which are of one text.
   struct Texts {
     let positions: [Int32]
-    let ranges: [Range<Int>]
+    let ranges: AttentionRanges
     let rotary: RotaryEmbedding
   }
 

@@ -28,6 +28,8 @@ package final class LossPass: Sendable {
   /// The lowest layer of which anything is trained, or the first where the embedding is: nothing is
   /// computed below it in the backward pass.
   private let lowestTrained: Int
+  /// The tokens of a group of shifted sparse attention, in training; nil for whole texts.
+  private let groupSize: Int?
 
   /// What is kept for the backward pass.
   package enum Keeping: Sendable {
@@ -40,8 +42,15 @@ package final class LossPass: Sendable {
   }
 
   /// Memory for batches of so many tokens, in texts of so many.
-  package init(_ model: Llama, team: ThreadTeam, tokens: Int, longest: Int, keeping: Keeping) {
+  ///
+  /// - Parameter groupSize: the tokens of a group of LongLoRA's attention, which gradients are those
+  ///   of; losses alone are always those of whole texts.
+  package init(
+    _ model: Llama, team: ThreadTeam, tokens: Int, longest: Int, keeping: Keeping,
+    groupSize: Int? = nil
+  ) {
     self.model = model
+    self.groupSize = groupSize
     self.keeping = keeping
     tokenCount = tokens
     let configuration = model.configuration
@@ -104,7 +113,7 @@ package final class LossPass: Sendable {
     _ take: ([TrainableParameter]) -> Void
   ) -> [Double] {
     let count = batch.tokens.count
-    let texts = texts(of: batch)
+    let texts = texts(of: batch, groupSize: scale == nil ? nil : groupSize)
     forward(batch.tokens, texts, work)
     let d = output.rows(0..<count)
     let places = batch.labels.indices.filter { batch.labels[$0] != nil }
@@ -132,7 +141,7 @@ package final class LossPass: Sendable {
     return losses
   }
 
-  private func texts(of batch: TokenBatch) -> DecoderLayer.Texts {
+  private func texts(of batch: TokenBatch, groupSize: Int? = nil) -> DecoderLayer.Texts {
     precondition(batch.tokens.count <= tokenCount, "a batch that there is memory for")
     var rotary = rotary
     if case .dynamic = model.configuration.rotary.kind {
@@ -142,7 +151,9 @@ package final class LossPass: Sendable {
         model.configuration.rotary, headSize: model.configuration.headSize,
         count: max(1, batch.texts.map(\.count).max() ?? 0))
     }
-    return DecoderLayer.Texts(positions: batch.positions, ranges: batch.texts, rotary: rotary)
+    let ranges =
+      groupSize.map { AttentionRanges(batch.texts, groupSize: $0) } ?? AttentionRanges(batch.texts)
+    return DecoderLayer.Texts(positions: batch.positions, ranges: ranges, rotary: rotary)
   }
 
   /// The last layer's output at some tokens, what the last norm makes of it, and its ρ.

@@ -34,6 +34,7 @@ private func writeTokens(
     [], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"],
     ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
     ["--method", "lora-fa"], ["--method", "adalora", "--dropout", "0.1"],
+    ["--long", "--group-size", "4"],
     ["--init", "pissa"], ["--init", "loftq", "--quantize", "nf4"],
     ["--modules-to-save", "embed_tokens, norm,lm_head", "--quantize", "nf4"],
     ["--trainable-tokens", "5,17", "--modules-to-save", "up_proj"],
@@ -128,6 +129,14 @@ private func writeTokens(
     #expect(try place.bytes("out/model.safetensors") == place.bytes("whole/model.safetensors"))
     let done = try place.run(all + ["-o", "out", "--resume"])
     #expect(done.status == 2 && done.errors.contains("out: has its model already: training is"))
+  }
+
+  @Test func longTextsAreNotForAModelWithAWindow() throws {
+    let place = try place()
+    let mistral = Repository.sample("training/bases/mistral-f32")
+    let run = try place.run(
+      "finetune", mistral, "--data", "train.safetensors", "-o", "out", "--long")
+    #expect(run.status == 2 && run.errors.contains("has layers with a sliding window of 8 tokens"))
   }
 
   @Test func aQuantizedModelIsNotTrainedWhole() throws {
@@ -375,6 +384,8 @@ private func writeTokens(
     (["--update-proj-gap", "2"], "--update-proj-gap goes with --method galore"),
     (["--method", "galore", "--proj-type", "up"], "--proj-type is 'up', expected one of std,"),
     (["--method", "galore", "--scale", "0"], "--scale is 0.0, expected a number above 0"),
+    (["--group-size", "4"], "--group-size goes with --long"),
+    (["--long", "--group-size", "1"], "--group-size is 1, expected 2 to 16777216"),
     (["--dtype", "f16"], "--dtype is for a model: of adapters all is F32"),
     (["--method", "lora-fa", "--dora"], "--dora goes without --method lora-fa, as in PEFT"),
     (["--method", "lora-fa", "--adapter", "a"], "--adapter goes without --method lora-fa, which"),

@@ -27,7 +27,7 @@ import Testing
     let v = Self.random(Self.length, keyHeads * size, seed: 3)
     let expected = Rows(Self.length, attention.heads * size)
     attention.forward(
-      q: q, k: k, v: v, texts: [0..<Self.length], into: expected,
+      q: q, k: k, v: v, texts: AttentionRanges([0..<Self.length]), into: expected,
       lse: Rows(attention.heads, Self.length), work)
     for sizes in [[1], [Self.length], [70, 1, 1, 60, 18], [17, 47, 86]] {
       let cache = KeyValueCache(capacity: Self.length, keyHeads: keyHeads, headSize: size)

@@ -112,6 +112,12 @@ private struct PEFTRun {
     }
   }
 
+  func makePass(team: ThreadTeam) -> LossPass {
+    LossPass(
+      trainer.model, team: team, tokens: 64, longest: 32, keeping: .everything,
+      groupSize: folder.contains("/long") ? 8 : nil)
+  }
+
   func batch(_ step: Int) throws -> TokenBatch {
     let (ids, mask) = (try batches.floats("input_ids"), try batches.floats("label_mask"))
     return TokenBatch(
@@ -154,14 +160,13 @@ extension AdaLoRA.Settings {
 private let runs = [
   "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
   "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
-  "tokens-llama3", "tokens-qwen3", "lora-fa-llama3", "adalora-llama3",
+  "tokens-llama3", "tokens-qwen3", "lora-fa-llama3", "adalora-llama3", "long-qwen3",
 ]
 
 @Suite struct PEFTRunTests {
   @Test(arguments: runs) func twelveStepsAreThoseOfPEFT(name: String) throws {
     let run = try PEFTRun(name)
-    let pass = LossPass(
-      run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
+    let pass = run.makePass(team: ThreadTeam(count: 2))
     let losses = try run.expected.array(at: "losses").map { try $0.double(named: "losses") }
     let norms = try run.expected.array(at: "grad_norms").map { try $0.double(named: "norms") }
     #expect(losses.count == 12 && norms.count == 12)
@@ -187,8 +192,7 @@ private let runs = [
   @Test(arguments: runs) func gradientsAreThoseOfPEFT(name: String) throws {
     let run = try PEFTRun(name)
     let team = ThreadTeam(count: 2)
-    let pass = LossPass(
-      run.trainer.model, team: team, tokens: 64, longest: 32, keeping: .everything)
+    let pass = run.makePass(team: team)
     let batch = try run.batch(0)
     _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount))
     _ = try run.trainer.method.completeGradients(step: 0, team)
@@ -213,8 +217,7 @@ private let runs = [
     let run = try PEFTRun(name, ratio: 16)
     let own = run.trainer.model.trainedWeights.filter { !$0.isVector }.map(\.parameter.name)
     let starts = run.trainer.parameters.map(\.values.values)
-    let pass = LossPass(
-      run.trainer.model, team: ThreadTeam(count: 2), tokens: 64, longest: 32, keeping: .everything)
+    let pass = run.makePass(team: ThreadTeam(count: 2))
     let rate = try run.trainer.step([run.batch(0)], pass: pass).learningRate
     for (parameter, start) in zip(run.trainer.parameters, starts) {
       let moved = zip(parameter.values.values, start).map { Double(abs($0 - $1)) }.max() ?? 0

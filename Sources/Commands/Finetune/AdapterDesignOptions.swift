@@ -208,8 +208,11 @@ struct AdapterDesignOptions: ParsableArguments {
 
   /// The design, with A drawn from a seed.
   ///
+  /// - Parameter targets: the layers that get adapters where no option names them.
   /// - Throws: as `TargetModules` and `ModulePattern`.
-  func design(_ method: MethodSettings, seed: UInt64) throws -> AdapterDesign {
+  func design(
+    _ method: MethodSettings, seed: UInt64, targets: String = TargetModules.allLinearName
+  ) throws -> AdapterDesign {
     var design = AdapterDesign()
     design.method = method
     design.rank = usedRank
@@ -219,7 +222,7 @@ struct AdapterDesignOptions: ParsableArguments {
     design.usesDoRA = dora
     design.hasBias = loraBias
     design.targets = try Self.naming("--target-modules") { () throws(PeftoolError) in
-      try TargetModules(targetModules ?? TargetModules.allLinearName)
+      try TargetModules(targetModules ?? targets)
     }
     design.rankPatterns = try Self.modulePatterns(rankPatterns, "--rank-pattern", Int.init)
     design.alphaPatterns = try Self.modulePatterns(alphaPatterns, "--alpha-pattern", Double.init)

@@ -17,6 +17,7 @@ extension FinetuneCommand {
     members += adapter.settings
     members += adaLoRA.settings
     members += galore.settings
+    members += longTexts.settings
     members += weights.settings
     members += [
       .init("data", try Self.checksum(of: data)), .init("examples", .number(data.count)),
@@ -81,6 +82,14 @@ extension GaLoreOptions {
       .init("update_proj_gap", updateProjGap.map { .number($0) } ?? .null),
       .init("scale", scale.map { .number($0) } ?? .null),
       .init("proj_type", projType.map { .string($0.rawValue) } ?? .null),
+    ]
+  }
+}
+
+extension LongTextOptions {
+  fileprivate var settings: [JSON.Member] {
+    [
+      .init("long", .bool(long)), .init("group_size", groupSize.map { .number($0) } ?? .null),
     ]
   }
 }

@@ -20,6 +20,7 @@ struct FinetuneCommand: ParsableCommand {
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
         peftool finetune SmolLM2-135M --data train.jsonl -o a --method adalora --max-steps 50
+        peftool finetune SmolLM2-135M --data train.jsonl -o l --long --packing
         peftool finetune SmolLM2-135M --data train.jsonl -o model --method galore --dtype f32
 
       Lines of --data are {"text"}, {"prompt", "completion"} or {"messages"}; a table (.csv) has a \
@@ -57,6 +58,14 @@ struct FinetuneCommand: ParsableCommand {
       'extract', which makes an adapter of the difference: exact, without weight decay, at --rank \
       times the number of subspaces.
 
+      --long is LongLoRA: in training half of the heads see groups of --group-size tokens, and the \
+      other half groups that lie half a group further on, so that time grows with the length and not \
+      with its square; embeddings and norms are trained besides, and adapters are on q, k, v and o \
+      unless --target-modules says otherwise. Nobody sees what comes later: of the authors' two \
+      programs the one without flash attention lets the first tokens of a text see its end. \
+      Evaluations, and the adapter in use, have full attention. A model with a sliding window is \
+      refused.
+
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \
       table, that table is trained for both ends and they stay one (PEFT's ensure_weight_tying): \
@@ -86,6 +95,7 @@ struct FinetuneCommand: ParsableCommand {
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
   @OptionGroup(title: "AdaLoRA") var adaLoRA: AdaLoRAOptions
   @OptionGroup(title: "GaLore") var galore: GaLoreOptions
+  @OptionGroup(title: "Long texts") var longTexts: LongTextOptions
   @OptionGroup(title: "Weights of the model") var weights: TrainedWeightOptions
   @OptionGroup(title: "Training") var training: TrainingOptions
 

@@ -48,6 +48,7 @@ struct FinetuneJob {
     }
     // What is quickly read comes first.
     let configuration = try LlamaConfiguration(of: checkpoint)
+    try command.longTexts.check(configuration, path: command.model)
     // A run that goes on has the day on which it began in its texts.
     let reader = try TrainingDataReader(
       command, configuration,
@@ -64,7 +65,9 @@ struct FinetuneJob {
     let method = try command.method(stepCount: stepCount)
     let start = try StartingAdapter(command, method, for: checkpoint)
     let weights = try start.trainedWeights(
-      besides: command.weights.weights(ofModel: command.model))
+      besides: command.weights.weights(
+        ofModel: command.model,
+        besides: command.longTexts.long ? LongTextOptions.modules : []))
     try start.check(configuration, weights, path: command.model)
     try MemoryRoom.check(
       Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4),
@@ -194,7 +197,7 @@ struct FinetuneJob {
     }
     let pass = LossPass(
       trainer.model, team: team, tokens: plan.tokensPerBatch, longest: plan.longest,
-      keeping: plan.keeping)
+      keeping: plan.keeping, groupSize: plan.groupSize)
     let run = TrainingRun(
       trainer, pass: pass, result: output.result, data: data, evaluationData: evaluationData,
       settings,

@@ -24,6 +24,8 @@ struct FinetunePlan {
   /// The most tokens that go through the model together, and of a text.
   let tokensPerBatch: Int
   let longest: Int
+  /// The tokens of a group of LongLoRA's attention.
+  let groupSize: Int?
   let keeping: LossPass.Keeping
   /// The bytes of the base, of what is trained, and of a pass.
   let memory: (base: Int, trained: Int, pass: Int)
@@ -58,6 +60,7 @@ struct FinetunePlan {
     self.longest = longest
     var row = longest
     if case .packed(let capacity) = settings.arrangement { row = max(capacity, longest) }
+    groupSize = command.longTexts.groupSize(row: row)
     let rows = min(settings.rowsPerBatch, max(data.count, evaluationData?.count ?? 0))
     let tokens = rows * row
     tokensPerBatch = tokens
@@ -138,6 +141,9 @@ struct FinetunePlan {
     facts.append("model", model.printable)
     for line in [methodLine] + wholeLines { facts.append(line.label, line.value) }
     facts.append("trained", "\(parameterCount.groupedText) parameters")
+    if let groupSize {
+      facts.append("attention", "in shifted groups of \(groupSize.text(of: "token"))")
+    }
     facts.append("data", dataText)
     if let count = evaluationExampleCount {
       facts.append("evaluation", count.text(of: "example"))

@@ -25,7 +25,11 @@ enum StartingAdapter {
       return
     }
     guard let path = command.adapter.existing else {
-      self = .new(try command.adapter.design(method, seed: command.training.seed))
+      self = .new(
+        try command.adapter.design(
+          method, seed: command.training.seed,
+          targets: command.longTexts.long
+            ? LongTextOptions.targets : TargetModules.allLinearName))
       return
     }
     let adapter = try Adapter(opening: path)

@@ -29,7 +29,8 @@ enum StepTiming {
     let batch = TokenBatch(texts)
     let pass = LossPass(
       trainer.model, team: team, tokens: batch.tokens.count,
-      longest: texts.map(\.tokens.count).max() ?? 1, keeping: plan.keeping)
+      longest: texts.map(\.tokens.count).max() ?? 1, keeping: plan.keeping,
+      groupSize: plan.groupSize)
     var seconds = 0.0
     // The first pass fills caches and memory.
     for _ in 0..<2 {

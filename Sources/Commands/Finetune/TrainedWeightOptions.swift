@@ -28,7 +28,11 @@ struct TrainedWeightOptions: ParsableArguments {
   /// What is chosen; texts of tokens are looked up in the model's tokenizer.
   ///
   /// - Throws: `different` for a text that is no token, `io` and as `Tokenizer`.
-  func weights(ofModel model: String) throws(PeftoolError) -> TrainedWeights {
+  ///
+  /// - Parameter others: modules that are trained whole besides.
+  func weights(
+    ofModel model: String, besides others: [String] = []
+  ) throws(PeftoolError) -> TrainedWeights {
     var tokens: [Int] = []
     var tokenizer: Tokenizer?
     for part in trainableTokens?.commaParts ?? [] {
@@ -44,6 +48,7 @@ struct TrainedWeightOptions: ParsableArguments {
       }
       tokens.append(Int(token))
     }
-    return TrainedWeights(modules: modulesToSave?.commaParts ?? [], tokens: tokens)
+    let own = modulesToSave?.commaParts ?? []
+    return TrainedWeights(modules: own + others.filter { !own.contains($0) }, tokens: tokens)
   }
 }
