@@ -73,7 +73,8 @@ private func tolerance(_ shape: AttentionCase) -> Double {
     let (attention, count) = (shape.attention, shape.count)
     let work = workspace(scratch: attention.scratchCount(length: shape.longest))
     let (o, lse) = (Rows(count, q.columns), Rows(shape.heads, count))
-    attention.forward(q: q, k: k, v: v, texts: AttentionRanges(shape.texts), into: o, lse: lse, work)
+    attention.forward(
+      q: q, k: k, v: v, texts: AttentionRanges(shape.texts), into: o, lse: lse, work)
     let expected = shape.twin.forward(q.doubles, k.doubles, v.doubles)
     #expect(error(o.values, expected.o) < tolerance(shape))
     #expect(error(lse.values, expected.lse) < f32Tolerance)
@@ -84,7 +85,8 @@ private func tolerance(_ shape: AttentionCase) -> Double {
       randomRows(count, q.columns, seed: 8)
     )
     attention.backward(
-      q: q, k: k, v: v, o: o, lse: lse, dOut: dOut, texts: AttentionRanges(shape.texts), into: dq, dk, dv, work)
+      q: q, k: k, v: v, o: o, lse: lse, dOut: dOut, texts: AttentionRanges(shape.texts), into: dq,
+      dk, dv, work)
     let (foldedK, foldedV) = (Rows(count, k.columns), Rows(count, k.columns))
     attention.fold(dk, into: foldedK, work)
     attention.fold(dv, into: foldedV, work)
@@ -140,7 +142,8 @@ private func tolerance(_ shape: AttentionCase) -> Double {
     let work = workspace(
       threads: threads, scratch: shape.attention.scratchCount(length: shape.longest))
     let (o, lse) = (Rows(shape.count, q.columns), Rows(shape.heads, shape.count))
-    shape.attention.forward(q: q, k: k, v: v, texts: AttentionRanges(texts), into: o, lse: lse, work)
+    shape.attention.forward(
+      q: q, k: k, v: v, texts: AttentionRanges(texts), into: o, lse: lse, work)
     return o.bits + lse.bits
   }
 }
