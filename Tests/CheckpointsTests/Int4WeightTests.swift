@@ -317,6 +317,73 @@ import Testing
   }
 }
 
+/// Files in which anything may be wrong.
+@Suite struct Int4ChangeTests {
+  /// Either an error, or finite numbers.
+  @Test(arguments: Int4Layout.allCases) func changedFilesAreRefusedOrFinite(
+    layout: Int4Layout
+  ) throws {
+    var random = SplitMix64(seed: 11)
+    var outcomes: [Bool: Int] = [:]
+    for _ in 0..<300 {
+      var file = try Int4File(layout)
+      for _ in 0..<Int.random(in: 1...2, using: &random) { change(&file, &random) }
+      let scratch = try Scratch()
+      do {
+        let checkpoint = try file.checkpoint(in: scratch)
+        let weights = try QuantizedWeight.all(in: checkpoint)
+        let source = DequantizedSource(
+          checkpoint.source, weights: weights.map { .init($0, dtype: .f32, isTransposed: false) })
+        for tensor in source.tensors where source.weights[.init(tensor.name)] != nil {
+          let values = try source.bytes(of: tensor).chunks(of: 4).map {
+            Float(bitPattern: $0.reversed().reduce(0) { $0 << 8 | UInt32($1) })
+          }
+          let isFinite = values.allSatisfy { $0.isFinite }
+          #expect(isFinite)
+        }
+        outcomes[!weights.isEmpty, default: 0] += 1
+      } catch let error as PeftoolError {
+        #expect(error.description.utf8.count < 1000)
+        outcomes[false, default: 0] += 1
+      }
+    }
+    for outcome in [false, true] { #expect(outcomes[outcome, default: 0] > 20) }
+  }
+
+  private func change(_ file: inout Int4File, _ random: inout SplitMix64) {
+    guard let name = file.parts.keys.sorted().randomElement(using: &random),
+      var part = file.parts[name]
+    else { return }
+    switch Int.random(in: 0..<7, using: &random) {
+    case 0: file.parts[name] = nil
+    case 1:
+      part.shape = [part.shape.reduce(1, *)]
+      file.parts[name] = part
+    case 2:
+      part.shape = part.shape.reversed()
+      file.parts[name] = part
+    case 3:
+      let width = part.dtype.bitCount
+      part.dtype =
+        DType.safetensors.filter { $0.bitCount == width }
+        .randomElement(using: &random) ?? part.dtype
+      file.parts[name] = part
+    case 4:
+      part.shape[0] += 1
+      part.bytes += [UInt8](repeating: 0x7C, count: part.bytes.count / (part.shape[0] - 1))
+      file.parts[name] = part
+    case 5:
+      let place = Int.random(in: 0..<part.bytes.count, using: &random)
+      part.bytes[place] = UInt8.random(in: 0...255, using: &random)
+      file.parts[name] = part
+    default:
+      let size = [-1, 0, 8, 16, 24, 1 << 40].randomElement(using: &random) ?? 8
+      file.config = file.config.replacing(
+        #""group_size": 16"#, with: "\"group_size\": \(size)")
+    }
+  }
+}
+
 /// `Formats/int4.md` says what is so; its example is what the tests above read.
 @Suite struct Int4DocumentTests {
   @Test func everyTestThatIsNamedIsThere() throws {

@@ -14,16 +14,16 @@ struct QuantizeCommand: ParsableCommand {
     commandName: "quantize",
     abstract: "Quantizes a model: NF4, FP4 and LLM.int8 of bitsandbytes, or INT4 by groups.",
     discussion: """
-      Reads MODEL by blocks and writes OUT, a model directory with the bytes that transformers \
-      5.23 saves on a CPU after it has loaded MODEL with a BitsAndBytesConfig of bitsandbytes \
-      0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT and vLLM load \
-      it. OUT is whole or absent, whatever happens.
+      Reads MODEL by blocks and writes OUT, a model directory: with nf4, fp4 and int8 the bytes that \
+      transformers 5.23 saves on a CPU after it has loaded MODEL with a BitsAndBytesConfig of \
+      bitsandbytes 0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT \
+      and vLLM load it. OUT is whole or absent, whatever happens.
 
         peftool quantize Llama-3.2-1B -o quantized
         peftool quantize Llama-3.2-1B -o quantized --type int8
         peftool quantize Llama-3.2-1B -o quantized --exclude '*.down_proj' --report
-        peftool quantize Llama-3.2-1B -o quantized --type int4 --group-size 32
-        peftool quantize Llama-3.2-1B -o quantized --type int4 --layout gptq --symmetric
+        peftool quantize Llama-3.2-3B -o coded --type int4 --group-size 32
+        peftool quantize Llama-3.2-3B -o coded --type int4 --group-size 32 --layout gptq --symmetric
 
       Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
       and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
