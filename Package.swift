@@ -57,7 +57,7 @@ let package = Package(
     module("Patterns", ["COniguruma", "Files"]),
     module("Tensors", ["CKernels", "Files"]),
     module("LinearAlgebra", ["CLinux", "COpenBLAS", "Files"]),
-    module("Quantization", ["CKernels", "Tensors"]),
+    module("Quantization", ["CKernels", "Files", "Tensors"]),
     module(
       "Checkpoints",
       ["CZstd", "CXXHash", "Files", "JSON", "Tensors", "LinearAlgebra", "Quantization"]),
@@ -102,6 +102,8 @@ let package = Package(
     tests("YAMLTests", ["Files", "YAML"]),
     tests("PatternsTests", ["Files", "Patterns"]),
     tests("TensorsTests", ["Files", "Tensors", "Fixtures"]),
+    tests(
+      "QuantizationTests", ["Files", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),
     tests(
       "CheckpointsTests",
       ["Files", "JSON", "Tensors", "Quantization", "Checkpoints", "Fixtures"]),

@@ -135,6 +135,14 @@ package struct BaseModel: Sendable {
     return nil
   }
 
+  /// The keys of a configuration that call a model quantized: transformers' and MLX's.
+  package static let quantizationKeys = ["quantization_config", "quantization"]
+
+  /// Whether peftool computes with weights that were quantized so.
+  package static func isKnown(quantMethod: JSON) -> Bool {
+    ["bitsandbytes", "gptq", "awq"].contains { quantMethod == .string($0) }
+  }
+
   /// What the output embedding is called once it is a tensor of its own.
   package var untiedOutputName: String { "\(Self.outputNames[0]).weight" }
 
@@ -214,6 +222,10 @@ package struct BaseModel: Sendable {
         .unsupported,
         "is quantized (quant_method \(method.summary)), expected a base in "
           + "F32, F16, BF16 or F8")
+    }
+    if let settings = config?["quantization"], settings != .null {
+      throw PeftoolError(
+        .unsupported, "is quantized (by MLX), expected a base in F32, F16, BF16 or F8")
     }
   }
 

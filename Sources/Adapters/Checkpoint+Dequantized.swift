@@ -4,46 +4,50 @@ import JSON
 package import Tensors
 
 extension Checkpoint {
-  /// A model that bitsandbytes has quantized as what its codes stand for, with a configuration that
-  /// does not call it quantized.
+  /// A quantized model as what its codes stand for, with a configuration that does not call it
+  /// quantized.
   ///
-  /// A 4-bit weight has the type that it had before. LLM.int8 does not tell that: its weights have
-  /// `rowDType`, or where that is nil the type of the configuration.
-  /// - Throws: `unsupported` where bitsandbytes has quantized nothing; `damaged` and `different`
+  /// A 4-bit weight of bitsandbytes has the type that it had before. LLM.int8 and group-wise INT4 do
+  /// not tell that: their weights have `otherDType`, or where that is nil the type of the
+  /// configuration.
+  /// - Throws: `unsupported` where nothing is quantized that peftool knows; `damaged` and `different`
   ///   where the tensors of a weight do not fit each other.
-  package func dequantized(rowDType: DType? = nil) throws(PeftoolError) -> Checkpoint {
+  package func dequantized(otherDType: DType? = nil) throws(PeftoolError) -> Checkpoint {
     var config = try modelConfig
     if let method = config?["quantization_config"]?["quant_method"],
-      method != .string("bitsandbytes")
+      !BaseModel.isKnown(quantMethod: method)
     {
       throw PeftoolError(
-        .unsupported, "is quantized by \(method.summary), expected \"bitsandbytes\"", path: path)
+        .unsupported,
+        "is quantized by \(method.summary), expected \"bitsandbytes\", \"gptq\" or \"awq\"",
+        path: path)
     }
     let quantized = try QuantizedWeight.all(in: self)
     guard !quantized.isEmpty else {
       throw PeftoolError(
-        .unsupported, "has no weight that bitsandbytes has quantized", path: path)
+        .unsupported, "has no weight that is quantized (bitsandbytes, MLX, GPTQ or AWQ)",
+        path: path)
     }
-    let rowDType = rowDType ?? BaseModel.dtype(config) ?? .f16
+    let otherDType = otherDType ?? BaseModel.dtype(config)
     var weights: [DequantizedSource.Weight] = []
     for weight in quantized {
-      let module = weight.codes.name.moduleOfWeight ?? weight.codes.name
+      let module = weight.name.moduleOfWeight ?? weight.name
       guard let isTransposed = BaseModel.isConv1D(module, config) else {
         throw PeftoolError(
           .unsupported,
-          "may be a Conv1D's, which bitsandbytes has turned around: config.json with its "
+          "may be a Conv1D's, which lies turned around: config.json with its "
             + "model_type has to lie beside it", tensor: weight.codes.name, path: path)
       }
-      weights.append(.init(weight, dtype: weight.dtype ?? rowDType, isTransposed: isTransposed))
+      weights.append(
+        .init(weight, dtype: weight.dtype(else: otherDType), isTransposed: isTransposed))
     }
     if case .object(let members) = config {
-      config = .object(members.filter { $0.key != "quantization_config" })
+      config = .object(members.filter { !BaseModel.quantizationKeys.contains($0.key) })
     }
     return viewed(through: DequantizedSource(source, weights: weights), config: config)
   }
 
-  /// The model that adapters fit: itself, or where bitsandbytes has quantized it what its codes
-  /// stand for.
+  /// The model that adapters fit: itself, or where it is quantized what its codes stand for.
   ///
   /// - Throws: as `dequantized`.
   package var adaptable: Checkpoint {
@@ -55,9 +59,13 @@ extension Checkpoint {
 }
 
 extension QuantizedWeight {
-  /// The type of the weight before, where the file tells.
-  fileprivate var dtype: DType? {
-    if case .blocks(let state, _) = form { state.dtype } else { nil }
+  /// The type of the weight before, where the file tells, else another.
+  fileprivate func dtype(else other: DType?) -> DType {
+    switch form {
+    case .blocks(let state, _): state.dtype
+    case .rows: other ?? .f16
+    case .groups(let weight): other ?? weight.scales.dtype
+    }
   }
 }
 

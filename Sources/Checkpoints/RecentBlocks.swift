@@ -2,29 +2,32 @@ package import Files
 import JSON
 import Synchronization
 
-/// The blocks that sources which cannot read a part of a tensor have made last, by tensor.
-package final class RecentBlocks: Sendable {
-  private static let capacity = 4
-  private let known = Mutex<[(name: String, block: SharedBlock)]>([])
+/// What sources that cannot read a part of a tensor have made last, by tensor.
+package final class Recent<Value: Sendable>: Sendable {
+  private static var capacity: Int { 4 }
+  private let known = Mutex<[(name: String, value: Value)]>([])
 
   package init() {}
 
-  /// The block of that name, made where it is not known; others wait meanwhile.
+  /// The value of that name, made where it is not known; others wait meanwhile.
   ///
   /// - Throws: what `make` throws.
-  package func block(
-    of name: String, make: () throws(PeftoolError) -> SharedBlock
-  ) throws(PeftoolError) -> SharedBlock {
+  package func value(
+    of name: String, make: () throws(PeftoolError) -> Value
+  ) throws(PeftoolError) -> Value {
     try known.withLock { known throws(PeftoolError) in
-      if let found = known.first(where: { $0.name.isExactly(name) }) { return found.block }
+      if let found = known.first(where: { $0.name.isExactly(name) }) { return found.value }
       // Its memory is free before more is taken.
       if known.count == Self.capacity { known.removeFirst() }
-      let block = try make()
-      known.append((name, block))
-      return block
+      let value = try make()
+      known.append((name, value))
+      return value
     }
   }
 }
+
+/// The blocks that were made last.
+package typealias RecentBlocks = Recent<SharedBlock>
 
 /// A block that is not written any more, and that several threads read.
 package final class SharedBlock: Sendable {

@@ -6,7 +6,8 @@ package import Tensors
 /// A weight (outputs, inputs) that training leaves as it is, in memory as it lies in the file.
 ///
 /// It is widened to f32 a tile at a time, so that its memory is that of its codes: 2 bytes an
-/// element for BF16, about 0.56 for NF4, whose scales are kept in f32.
+/// element for BF16, about 0.56 for NF4, whose scales are kept in f32, and 0.5 + 8 / group size for
+/// group-wise INT4.
 package struct FrozenWeight: Sendable {
   /// The rows.
   package let outputs: Int
@@ -18,6 +19,7 @@ package struct FrozenWeight: Sendable {
     case numbers(DType, Bytes)
     case blocks(FourBitCode, size: Int, Bytes, scales: [Float])
     case rows(Bytes, scales: [Float])
+    case groups(GroupCodes)
   }
 
   /// Reads a weight of numbers.
@@ -41,18 +43,22 @@ package struct FrozenWeight: Sendable {
       })
   }
 
-  /// Reads a weight that bitsandbytes has quantized.
+  /// Reads a quantized weight.
   ///
-  /// - Throws: as `QuantizedWeight.readScales`.
+  /// - Throws: as `QuantizedWeight.readScales` and `Int4Weight.read`.
   package init(_ weight: QuantizedWeight, in source: any TensorSource) throws(PeftoolError) {
     outputs = weight.shape[0]
     inputs = weight.elementCount / max(1, outputs)
-    let bytes = try weight.readCodes(from: source)
-    let scales = try weight.readScales(from: source)
     codes =
       switch weight.form {
-      case .blocks(let state, _): .blocks(state.code, size: state.blockSize, bytes, scales: scales)
-      case .rows: .rows(bytes, scales: scales)
+      case .blocks(let state, let nested):
+        .blocks(
+          state.code, size: state.blockSize, try weight.readCodes(from: source),
+          scales: try weight.readScales(of: state, nested, from: source))
+      case .rows:
+        .rows(
+          try weight.readCodes(from: source), scales: try weight.readRowScales(from: source))
+      case .groups(let weight): .groups(try weight.read(from: source))
       }
   }
 
@@ -105,6 +111,7 @@ package struct FrozenWeight: Sendable {
     case .numbers(_, let bytes): bytes.count
     case .blocks(_, _, let bytes, let scales), .rows(let bytes, let scales):
       bytes.count + scales.count * 4
+    case .groups(let groups): groups.byteCount
     }
   }
 
@@ -139,6 +146,7 @@ package struct FrozenWeight: Sendable {
         RowInt8.dequantizeTile(
           bytes.span, absmax: scales.span.extracting(rows), first: first, row: inputs,
           rows: rows.count, columns: columns.count, into: &tile)
+      case .groups(let groups): groups.dequantize(rows: rows, columns: columns, into: &tile)
       }
     }
   }
@@ -177,7 +185,7 @@ package struct FrozenWeight: Sendable {
     switch codes {
     case .numbers: true
     case .blocks(_, let size, _, _): inputs % 16 == 0 && size % 16 == 0
-    case .rows: false
+    case .rows, .groups: false
     }
   }
 
@@ -193,7 +201,7 @@ package struct FrozenWeight: Sendable {
       code.multiplyRows(
         bytes.span, absmax: scales.span, blockSize: size, first: first, rows: rows.count, by: x,
         into: &y)
-    case .rows: preconditionFailure("these are widened first")
+    case .rows, .groups: preconditionFailure("these are widened first")
     }
   }
 

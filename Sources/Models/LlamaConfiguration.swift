@@ -1,3 +1,4 @@
+import Adapters
 package import Files
 package import JSON
 
@@ -71,11 +72,12 @@ package struct LlamaConfiguration: Equatable, Sendable {
     }
     let fields = ConfigurationFields(json)
     if let method = json["quantization_config"]?["quant_method"],
-      method != .string("bitsandbytes")
+      !BaseModel.isKnown(quantMethod: method)
     {
       throw PeftoolError(
         .unsupported,
-        "is quantized (quant_method \(method.summary)), peftool computes bitsandbytes")
+        "is quantized (quant_method \(method.summary)), peftool computes bitsandbytes, gptq and awq"
+      )
     }
     try Self.refuseUnknownMaths(fields)
     self.family = family

@@ -30,7 +30,7 @@ struct ModelWeights {
     self.own = own
     var quantized: [ExactName: QuantizedWeight] = [:]
     for weight in try QuantizedWeight.all(in: checkpoint) {
-      quantized[ExactName(weight.codes.name)] = weight
+      quantized[ExactName(weight.name)] = weight
     }
     self.quantized = quantized
     unused = Set(checkpoint.tensors.map { ExactName($0.name) })
@@ -120,12 +120,12 @@ struct ModelWeights {
   }
 
   private mutating func tensor(_ name: String) throws(PeftoolError) -> TensorInfo {
-    guard let tensor = checkpoint[name] else {
+    guard let tensor = quantized[ExactName(name)]?.codes ?? checkpoint[name] else {
       throw PeftoolError(
         .different, "is not there, which config.json makes part of the model", tensor: name,
         path: checkpoint.path)
     }
-    unused.remove(ExactName(name))
+    unused.remove(ExactName(tensor.name))
     if let module = name.moduleOfWeight { modules.append(module) }
     return tensor
   }

@@ -120,9 +120,3 @@ import Testing
     #expect(try values(source(file, as: .f32)).allSatisfy(\.isFinite))
   }
 }
-
-extension [UInt8] {
-  fileprivate func chunks(of count: Int) -> [[UInt8]] {
-    stride(from: 0, to: self.count, by: count).map { Array(self[$0..<$0 + count]) }
-  }
-}

@@ -85,18 +85,18 @@ import Testing
   @Test func theOldestIsGoneBeforeTheNextIsMade() throws {
     let blocks = RecentBlocks()
     weak var first: SharedBlock?
-    first = try blocks.block(of: "0") { SharedBlock(Block(byteCount: 1)) }
+    first = try blocks.value(of: "0") { SharedBlock(Block(byteCount: 1)) }
     for number in 1..<4 {
-      _ = try blocks.block(of: "\(number)") { SharedBlock(Block(byteCount: 1)) }
+      _ = try blocks.value(of: "\(number)") { SharedBlock(Block(byteCount: 1)) }
     }
     #expect(first != nil)
-    _ = try blocks.block(of: "4") {
+    _ = try blocks.value(of: "4") {
       #expect(first == nil)
       return SharedBlock(Block(byteCount: 1))
     }
     // The others are still there.
     for number in 1..<5 {
-      _ = try blocks.block(of: "\(number)") {
+      _ = try blocks.value(of: "\(number)") {
         Issue.record("made again: \(number)")
         return SharedBlock(Block(byteCount: 1))
       }

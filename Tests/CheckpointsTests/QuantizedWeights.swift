@@ -86,3 +86,9 @@ struct QuantizedFile {
 extension QuantizedFile.Part {
   static func text(_ text: String) -> Self { .init(.u8, [text.utf8.count], Array(text.utf8)) }
 }
+
+extension [UInt8] {
+  func chunks(of count: Int) -> [[UInt8]] {
+    stride(from: 0, to: self.count, by: count).map { Array(self[$0..<$0 + count]) }
+  }
+}

@@ -272,7 +272,8 @@ private struct TinyDirectory {
       $0.config["hidden_act"] = .string("gelu")
     }
     assertRejects(
-      "has a quantization_config: make plain numbers of it first, with peftool dequantize",
+      "has a quantization_config: make plain numbers of it first, with peftool dequantize; of int4 "
+        + "--dtype q4_1 keeps its codes",
       .unsupported, at: "m/config.json"
     ) { $0.config["quantization_config"] = .object([]) }
     assertRejects(

@@ -118,7 +118,7 @@ private let base = Repository.sample("bases/llama-bf16")
     let place = try Workplace()
     let run = try place.run("dequantize", base, "-o", "out")
     #expect(run.status == 2)
-    #expect(run.errors.contains("no weight that bitsandbytes has quantized"))
+    #expect(run.errors.contains("no weight that is quantized"))
     #expect(try place.names == [])
   }
 

@@ -371,3 +371,56 @@ def test_codes_are_multiplied_as_they_are_read(library, twins, variants, code, b
                 found = build.codes4_times_vector(
                     code, packed, absmax, block_size, first, rows, x)
                 assert found.tobytes() == expected.tobytes(), (rows, columns, first)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("rule", [0, 1, 2])
+def test_groups_of_int4(library, variants, group, dtype, rule):
+    """The same bytes on every processor; what they are, test_int4 and the Swift tests tell."""
+    generator = np.random.default_rng(9)
+    rows, columns = 16, 384
+    x = random(generator, "f32", rows, columns)
+    x[0], x[1], x[2], x[3] = 0, np.abs(x[1]), x[2] * np.float32(1e-42), x[3] * np.float32(1e-6)
+    count, groups = rows * columns, rows * columns // group
+
+    def all_of(build):
+        packed = np.zeros((rows, columns // 2), np.uint8)
+        scales, zeros = (np.zeros(groups, np.float32) for _ in range(2))
+        build.library.pef_quantize_groups4(
+            kernels.pointer(x), kernels.size(count), kernels.size(group), rule,
+            kernels.DTYPES[dtype][0], kernels.pointer(packed), kernels.pointer(scales),
+            kernels.pointer(zeros))
+        made = [packed, scales, zeros]
+        offsets = -scales * zeros
+        in_order = np.arange(columns, dtype=np.int32) // group
+        for shift, numbers in [(0, zeros), (1, offsets)]:
+            for index in [None, kernels.pointer(in_order)]:
+                tile = np.full((7, 201), np.nan, np.float32)
+                build.library.pef_dequantize_groups4_tile(
+                    kernels.pointer(packed), kernels.pointer(scales), kernels.pointer(numbers),
+                    shift, index, kernels.size(group), kernels.size(columns), kernels.size(3),
+                    kernels.size(33), kernels.size(7), kernels.size(201), kernels.pointer(tile))
+                made.append(tile)
+        words = np.zeros((columns, rows // 8), np.uint32)
+        build.library.pef_pack_awq(kernels.pointer(packed), kernels.size(rows),
+                                   kernels.size(columns), kernels.pointer(words))
+        back = np.zeros_like(packed)
+        build.library.pef_unpack_awq(kernels.pointer(words), kernels.size(rows),
+                                     kernels.size(columns), kernels.pointer(back))
+        assert (back == packed).all()
+        blocks = np.zeros(count // 32 * 20, np.uint8)
+        build.library.pef_pack_q4_1(
+            kernels.pointer(packed), kernels.pointer(scales), kernels.pointer(zeros), 0,
+            kernels.size(group), kernels.size(count), kernels.pointer(blocks))
+        nibbles = np.zeros(groups // 8, np.uint32)
+        build.library.pef_pack_nibbles(kernels.pointer(zeros), kernels.size(groups // 8 * 8), 1,
+                                       1, kernels.pointer(nibbles))
+        return [*made, words, blocks, nibbles]
+
+    expected = all_of(library)
+    # Without an index the groups are those of the index in order.
+    assert (expected[3] == expected[4]).all() and (expected[5] == expected[6]).all()
+    for variant in variants:
+        for ours, theirs in zip(all_of(variant), expected):
+            assert ours.tobytes() == theirs.tobytes()

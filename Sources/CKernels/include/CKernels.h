@@ -183,6 +183,54 @@ void pef_quantize_int8(const float *x, size_t rows, size_t columns, int8_t *code
 void pef_dequantize_int8(const int8_t *codes, const float *absmax, size_t rows, size_t columns,
                          float *y);
 
+/// Which zero points groups may have: 0 to 15, 1 to 15, or 8 alone.
+enum pef_zero_rule { PEF_ZERO_FROM_0, PEF_ZERO_FROM_1, PEF_ZERO_8 };
+
+/// Codes groups of consecutive elements in 4 bits, two a byte, the first in the low half:
+/// low = min(x, 0) and high = max(x, 0) of a group, -1 and 1 where both are 0; scale = (high - low)
+/// / 15, rounded to dtype (F32, F16 or BF16); zero = round(-low / scale); code = round(x / scale) +
+/// zero, cut to 0 … 15; ties to even. PEF_ZERO_FROM_1: where zero would be 0, scale = high / 14 and
+/// zero = 1. PEF_ZERO_8: scale = 2 * max(|low|, high) / 15. Each step is rounded to f32: AutoGPTQ's
+/// Quantizer (quantization/quantizer.py) without its search. A scale of 0 in dtype becomes that of
+/// zeros, and one is NaN or infinite where an element is, or dtype does not hold it. group_size is
+/// 32, 64 or 128, and count a multiple of it.
+void pef_quantize_groups4(const float *x, size_t count, size_t group_size,
+                          enum pef_zero_rule rule, enum pef_dtype dtype, uint8_t *packed,
+                          float *scales, float *zeros);
+
+/// What a group has besides its scale: y = scale * (code - zero), or y = scale * code + offset.
+enum pef_shift { PEF_ZEROS, PEF_OFFSETS };
+
+/// The values of a tile of a matrix of such codes, whose rows have `row` elements, an even number,
+/// and ⌈row / group_size⌉ scales: `rows` rows from first_row, `columns` elements of each from
+/// first_column. Each step is rounded to f32. `group_of` has the group of each column; NULL where
+/// that is column / group_size.
+void pef_dequantize_groups4_tile(const uint8_t *packed, const float *scales, const float *shifts,
+                                 enum pef_shift shift, const int32_t *group_of,
+                                 size_t group_size, size_t row, size_t first_row,
+                                 size_t first_column, size_t rows, size_t columns, float *tile);
+
+/// Where eight numbers of 4 bits lie in a word: number k in nibble k, the lowest first, or in
+/// AWQ's order, in nibble 0, 4, 1, 5, 2, 6, 3, 7.
+enum pef_nibble_order { PEF_IN_ORDER, PEF_AWQ_ORDER };
+
+/// Packs `count` zero points, a multiple of 8, as (zero - less) mod 16; and (nibble + less) mod 16
+/// of them again.
+void pef_pack_nibbles(const float *values, size_t count, enum pef_nibble_order order,
+                      unsigned less, uint32_t *words);
+void pef_unpack_nibbles(const uint32_t *words, size_t count, enum pef_nibble_order order,
+                        unsigned less, float *values);
+
+/// words (columns, rows / 8) = packed codes (rows, columns), eight rows a word in AWQ's order, and
+/// back; rows and columns are multiples of 8.
+void pef_pack_awq(const uint8_t *packed, size_t rows, size_t columns, uint32_t *words);
+void pef_unpack_awq(const uint32_t *words, size_t rows, size_t columns, uint8_t *packed);
+
+/// The same codes in blocks of Q4_1, scales and offsets rounded to f16, an offset of a zero point
+/// being -scale * zero in f32 before; group_size and count are multiples of 32.
+void pef_pack_q4_1(const uint8_t *packed, const float *scales, const float *shifts,
+                   enum pef_shift shift, size_t group_size, size_t count, void *blocks);
+
 /// to (columns, rows) = the transpose of from (rows, columns), of elements of 2 or 4 bytes.
 void pef_transpose(size_t element_size, const void *from, size_t rows, size_t columns, void *to);
 

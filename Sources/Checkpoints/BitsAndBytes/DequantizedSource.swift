@@ -3,16 +3,18 @@ package import JSON
 import Quantization
 package import Tensors
 
-/// A model that bitsandbytes has quantized, seen as what its codes stand for.
+/// A quantized model, seen as what its codes stand for.
 ///
-/// A weight is level · scale in f32, rounded once to its dtype, by the formula of the codes.
+/// A weight is level · scale in f32, rounded once to its dtype, by the formula of the codes; in
+/// group-wise INT4 it is as `GroupInt4` says, each step in f32.
 /// bitsandbytes' own decoder for AVX-512 takes the scales of wrong blocks where the input width is no
 /// multiple of 64; its files are right, and so is this. Tensors that are not quantized are the
 /// model's own.
 ///
 /// Memory: for a range that is read the bytes of its codes and scales and a tile of 16,384 numbers;
 /// a weight that is turned around is held whole, and four of them are kept; while one is made there
-/// are three, and the new one twice.
+/// are three, and the new one twice. Of GPTQ's and AWQ's files, which lie by columns, likewise the
+/// codes and scales of four weights.
 package struct DequantizedSource: TensorSource {
   /// How a weight is shown.
   package struct Weight: Sendable {
@@ -32,7 +34,7 @@ package struct DequantizedSource: TensorSource {
     fileprivate var info: TensorInfo {
       let shape = isTransposed ? quantized.shape.reversed() : quantized.shape
       return TensorInfo(
-        name: quantized.codes.name, dtype: dtype, shape: shape,
+        name: quantized.name, dtype: dtype, shape: shape,
         byteRange: 0..<quantized.elementCount * dtype.bitCount / 8,
         fileIndex: quantized.codes.fileIndex)
     }
@@ -43,20 +45,23 @@ package struct DequantizedSource: TensorSource {
   package let tensors: [TensorInfo]
   private let stored: any TensorSource
   private let turned = RecentBlocks()
+  private let groups = Recent<GroupCodes>()
 
   /// Shows some weights of a checkpoint by what their codes stand for.
   package init(_ stored: any TensorSource, weights: [Weight]) {
     self.stored = stored
     var places: [ExactName: Weight] = [:]
+    var codes: [ExactName: Weight] = [:]
     var companions: Set<ExactName> = []
     for weight in weights {
-      places[ExactName(weight.quantized.codes.name)] = weight
+      places[ExactName(weight.quantized.name)] = weight
+      codes[ExactName(weight.quantized.codes.name)] = weight
       companions.formUnion(weight.quantized.names.map(ExactName.init))
     }
     self.weights = places
     tensors = stored.tensors.compactMap { info in
       let name = ExactName(info.name)
-      if let weight = places[name] { return weight.info }
+      if let weight = codes[name] { return weight.info }
       return companions.contains(name) ? nil : info
     }
   }
@@ -78,14 +83,14 @@ package struct DequantizedSource: TensorSource {
     }
     let size = weight.dtype.bitCount / 8
     precondition(range.lowerBound % size == 0 && range.count % size == 0, "whole elements")
-    let decoder = WeightDecoder(weight.quantized, in: stored)
+    let decoder = WeightDecoder(weight.quantized, in: stored, groups: groups)
     do throws(PeftoolError) {
       guard weight.isTransposed else {
         try decoder.decode(
           range.lowerBound / size..<range.upperBound / size, to: weight.dtype, into: &buffer)
         return
       }
-      let block = try turned.block(of: tensor.name) { () throws(PeftoolError) in
+      let block = try turned.value(of: tensor.name) { () throws(PeftoolError) in
         try Self.turn(decoder, weight)
       }
       block.copy(range, into: &buffer)

@@ -12,17 +12,20 @@ extension QuantizedWeight {
     }
   }
 
-  /// The scale of each block or row, in f32, with double quantization undone.
+  /// The scale of each block, in f32, with double quantization undone.
   ///
   /// - Throws: `io`, and `damaged` where the file is cut short, or a scale makes values that are not
   ///   finite.
-  package func readScales(from source: any TensorSource) throws(PeftoolError) -> [Float] {
-    let decoder = WeightDecoder(self, in: source)
-    switch form {
-    case .blocks(let state, let nested):
-      return try decoder.checkedScales(0..<state.blockCount, nested)
-    case .rows:
-      return try decoder.checkedRowScales(0..<codes.shape[0], .f32)
-    }
+  package func readScales(
+    of state: FourBitState, _ nested: Nested?, from source: any TensorSource
+  ) throws(PeftoolError) -> [Float] {
+    try WeightDecoder(self, in: source).checkedScales(0..<state.blockCount, nested)
+  }
+
+  /// The scale of each row of 8 bits.
+  ///
+  /// - Throws: as `readScales`.
+  package func readRowScales(from source: any TensorSource) throws(PeftoolError) -> [Float] {
+    try WeightDecoder(self, in: source).checkedRowScales(0..<codes.shape[0], .f32)
   }
 }

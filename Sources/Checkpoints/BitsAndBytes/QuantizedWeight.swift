@@ -3,9 +3,10 @@ import JSON
 import Quantization
 package import Tensors
 
-/// A weight that bitsandbytes has quantized, with the tensors that lie beside it.
+/// A weight that bitsandbytes has quantized, or that is in group-wise INT4, with the tensors that lie
+/// beside it.
 package struct QuantizedWeight: Sendable {
-  /// The tensor `MODULE.weight` with the codes.
+  /// The tensor with the codes: `MODULE.weight`, or `MODULE.qweight`.
   package let codes: TensorInfo
   /// The scales: F32 (U8 in double quantization) for 4-bit blocks, F32 for 8-bit rows.
   package let scales: TensorInfo
@@ -18,6 +19,8 @@ package struct QuantizedWeight: Sendable {
     case blocks(FourBitState, nested: Nested?)
     /// LLM.int8.
     case rows
+    /// Group-wise INT4.
+    case groups(Int4Weight)
   }
 
   /// Double quantization.
@@ -35,8 +38,11 @@ package struct QuantizedWeight: Sendable {
     switch form {
     case .blocks(let state, _): state.shape
     case .rows: codes.shape
+    case .groups(let weight): [weight.outputs, weight.inputs]
     }
   }
+  /// What the weight is called where it is not quantized, `MODULE.weight`.
+  package let name: String
   /// The elements of the weight.
   package var elementCount: Int { shape.reduce(1, *) }
   /// The names of all its tensors.
@@ -48,6 +54,8 @@ package struct QuantizedWeight: Sendable {
   private static let endings = [
     ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", scalesOfRows, formatOfRows,
   ]
+
+  private static let int4Endings = [".qweight", ".qzeros", ".scales", ".biases", ".g_idx"]
 
   /// The quantized weights of a checkpoint, in the order of its tensors.
   ///
@@ -65,6 +73,12 @@ package struct QuantizedWeight: Sendable {
   ) -> (weights: [QuantizedWeight], faults: [PeftoolError]) {
     var weights: [QuantizedWeight] = []
     var faults: [PeftoolError] = []
+    let settings: Int4Settings?
+    do throws(PeftoolError) {
+      settings = try int4Settings(of: checkpoint)
+    } catch {
+      return ([], [error])
+    }
     for tensor in checkpoint.tensors {
       let state = FourBitCode.allCases
         .map { tensor.name + stateOfBlocks + $0.rawValue }
@@ -78,6 +92,9 @@ package struct QuantizedWeight: Sendable {
           weights.append(try QuantizedWeight(tensor, state: first, in: checkpoint))
         } else if let scales = checkpoint[module + scalesOfRows] {
           weights.append(try QuantizedWeight(tensor, module, scales: scales, in: checkpoint))
+        } else if let settings, let module = Int4Weight.module(of: tensor, in: checkpoint) {
+          weights.append(
+            QuantizedWeight(try Int4Weight(tensor, of: module, settings, in: checkpoint)))
         }
       } catch {
         // What lies beside it may lie in another shard.
@@ -96,7 +113,8 @@ package struct QuantizedWeight: Sendable {
     of weights: [QuantizedWeight], in checkpoint: Checkpoint
   ) -> [PeftoolError] {
     // Such names mean something else where nothing is quantized.
-    guard !weights.isEmpty else { return [] }
+    guard let first = weights.first else { return [] }
+    let endings = if case .groups = first.form { int4Endings } else { endings }
     let known = Set(weights.flatMap(\.names).map(ExactName.init))
     return checkpoint.tensors.filter { tensor in
       !known.contains(ExactName(tensor.name))
@@ -107,6 +125,34 @@ package struct QuantizedWeight: Sendable {
         "belongs to no quantized weight: others beside it are missing, or of another kind",
         tensor: tensor.name, path: checkpoint.source.files[tensor.fileIndex].path)
     }
+  }
+
+  /// What `config.json` says of weights in group-wise INT4; nil where there are none.
+  private static func int4Settings(
+    of checkpoint: Checkpoint
+  ) throws(PeftoolError) -> Int4Settings? {
+    let first = checkpoint.tensors.first { Int4Weight.module(of: $0, in: checkpoint) != nil }
+    guard let first else { return nil }
+    do throws(PeftoolError) {
+      if let settings = try Int4Settings(checkpoint.modelConfig) { return settings }
+    } catch {
+      throw error.at(
+        tensor: first.name, path: checkpoint.source.files[first.fileIndex].path)
+    }
+    throw PeftoolError(
+      .unsupported,
+      "has scales beside it, and no config.json says what they are: known are quantization (MLX) "
+        + "and quantization_config of gptq or awq",
+      tensor: first.name, path: checkpoint.source.files[first.fileIndex].path)
+  }
+
+  /// A weight in group-wise INT4.
+  private init(_ weight: Int4Weight) {
+    codes = weight.codes
+    scales = weight.scales
+    form = .groups(weight)
+    names = weight.names
+    name = weight.name
   }
 
   /// A weight of 8-bit rows.
@@ -134,6 +180,7 @@ package struct QuantizedWeight: Sendable {
     self.scales = scales
     form = .rows
     self.names = names
+    name = codes.name
   }
 
   /// A weight of 4-bit blocks.
@@ -198,6 +245,7 @@ package struct QuantizedWeight: Sendable {
     scales = absmax
     form = .blocks(parsed, nested: nested)
     self.names = names
+    name = codes.name
   }
 
   /// A state has about 200 bytes.

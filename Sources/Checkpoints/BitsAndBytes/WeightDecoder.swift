@@ -6,13 +6,19 @@ import Tensors
 struct WeightDecoder {
   private let weight: QuantizedWeight
   private let source: any TensorSource
+  /// Weights in groups that lie by columns.
+  private let groups: Recent<GroupCodes>
 
   /// Elements that stay in a core's own cache; a multiple of every block size.
   private static let tileElementCount = 1 << 14
 
-  init(_ weight: QuantizedWeight, in source: any TensorSource) {
+  init(
+    _ weight: QuantizedWeight, in source: any TensorSource,
+    groups: Recent<GroupCodes> = Recent()
+  ) {
     self.weight = weight
     self.source = source
+    self.groups = groups
   }
 
   /// Writes elements as values of `dtype`.
@@ -28,6 +34,39 @@ struct WeightDecoder {
       try decode(elements, state, nested, to: dtype, into: &bytes)
     case .rows:
       try decodeRows(elements, to: dtype, into: &bytes)
+    case .groups(let weight):
+      try decode(elements, of: weight, to: dtype, into: &bytes)
+    }
+  }
+
+  private func decode(
+    _ elements: Range<Int>, of weight: Int4Weight, to dtype: DType,
+    into bytes: inout MutableRawSpan
+  ) throws(PeftoolError) {
+    let columns = weight.inputs
+    let rows = elements.lowerBound / columns..<(elements.upperBound - 1) / columns + 1
+    let first = weight.liesByRows ? rows.lowerBound : 0
+    let codes =
+      try weight.liesByRows
+      ? weight.read(rows: rows, from: source)
+      : groups.value(of: weight.codes.name) { () throws(PeftoolError) in
+        try weight.read(from: source)
+      }
+    var values = [Float](repeating: 0, count: Self.tileElementCount)
+    for row in rows {
+      let part = (row * columns..<(row + 1) * columns).clamped(to: elements)
+      for tile in part.cut(into: Self.tileElementCount) {
+        var span = values.mutableSpan
+        let start = tile.lowerBound - row * columns
+        codes.dequantize(
+          rows: row - first..<row - first + 1, columns: start..<start + tile.count, into: &span)
+        Self.narrow(values, tile, elements, to: dtype, into: &bytes)
+      }
+    }
+    guard dtype.nonfiniteCount(bytes.bytes, count: elements.count) == 0 else {
+      throw PeftoolError(
+        .damaged, "has scales whose values are not finite as \(dtype.rawValue)",
+        tensor: weight.scales.name)
     }
   }
 

@@ -55,6 +55,8 @@ struct ConvertCommand: ParsableCommand {
       converter makes it: matrices as --dtype (f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1), \
       which is the model's own BF16 or F16 if left out, and F16 for another; vectors as F32; rows \
       that have no whole blocks as F16. Blocks are coded as the Python package gguf codes them. \
+      Of an int4 model of MLX, GPTQ or AWQ --dtype q4_1 takes the codes as they are, scales and \
+      offsets rounded to float16 where they are not, and keeps the types of the other matrices. \
       The directory needs config.json and tokenizer.json. The rows of q_proj and k_proj, which \
       llama.cpp keeps in another order, change places, and back when a file is read. A way of \
       cutting text that peftool or llama.cpp has no name for is an error. Formats/gguf.md has the \

@@ -73,7 +73,7 @@ struct FinetuneCommand: ParsableCommand {
       for norms and biases.
 
       Arithmetic is f32, step for step that of PEFT; weights stay in memory as they lie in the \
-      file. The adapter is the same, byte for byte, for any number of threads.
+      file, those of a MODEL that bitsandbytes, MLX, GPTQ or AWQ has quantized as their codes. The adapter is the same, byte for byte, for any number of threads.
 
       With --eval-data the adapter written is that of the best evaluation. --save-every writes \
       checkpoints into OUT, and so does Ctrl-C after the step that is being made; --resume goes on \

@@ -36,7 +36,11 @@ struct ModelFacts {
   var dtype: String? {
     (config["dtype"] ?? config["torch_dtype"] ?? text["dtype"] ?? text["torch_dtype"])?.asString
   }
-  var quantization: String? { config["quantization_config"]?["quant_method"]?.asString }
+  /// `quant_method`, or "mlx", whose settings name none.
+  var quantization: String? {
+    if let method = config["quantization_config"]?["quant_method"]?.asString { return method }
+    return config["quantization"]?["bits"] == nil ? nil : "mlx"
+  }
 
   private func int(_ keys: String...) -> Int? {
     for key in keys {

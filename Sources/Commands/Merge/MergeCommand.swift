@@ -45,6 +45,11 @@ struct MergeCommand: ParsableCommand {
       the others keep their codes. Of a BASE in 16 or 32 bits --quantize quantizes the merged \
       model, which is `merge` and `quantize` in one.
 
+      So it is with INT4 by groups (MLX, GPTQ, AWQ), which no sum with a LoRA fits: it gives each \
+      weight a change of its own, and a group has sixteen values. The result in 16 or 32 bits is \
+      exact, --quantize int4 codes it again in BASE's layout with a loss, and the adapter beside \
+      BASE (generate --adapter) loses nothing.
+
       Which one to choose for an adapter that was trained on NF4 (QLoRA), with what \
       Tests/Benchmarks/quantized_merge.py has measured: SmolLM2-135M, a LoRA of rank 16 trained on \
       NF4, and the mean loss on text that it was not trained on. NF4 with the adapter beside it has \
@@ -92,14 +97,14 @@ struct MergeCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Quantize the result: nf4, fp4 or int8; a quantized base's weights as they were.",
+      "Quantize the result: nf4, fp4, int8 or int4; a quantized base's weights as they were.",
       valueName: "type"))
   var quantize: QuantizedType?
 
   @Option(
     help: ArgumentHelp(
       "Merge into what quantization makes of the base, which an adapter trained on such a base has "
-        + "seen: nf4, fp4 or int8.", valueName: "type"))
+        + "seen: nf4, fp4, int8 or int4.", valueName: "type"))
   var simulate: QuantizedType?
 
   @OptionGroup var scheme: SchemeOptions
@@ -132,10 +137,7 @@ struct MergeCommand: ParsableCommand {
         "--simulate gives a model that is not quantized; to merge into a quantized base, quantize it "
           + "first, then merge with --quantize")
     }
-    if scheme.isGiven, quantize ?? simulate ?? .int8 == .int8 {
-      throw ValidationError(
-        "--block-size and --no-double-quant go with nf4 or fp4 in --quantize or --simulate")
-    }
+    try scheme.validate(with: quantize ?? simulate)
     guard quantize != nil else { return }
     guard case .directory = destination else {
       throw ValidationError("-o is a directory with --quantize: config.json changes, too")

@@ -80,11 +80,13 @@ struct MergeReport {
   /// What the user should know, and what is left to do where no configuration is written.
   private var notes: [String] {
     // Both tell of the other weights in the folder.
-    let known = plan.notes
+    let known = plan.notes + (quantized.note.map { [$0] } ?? [])
     let notes = known + (quantization?.notes.filter { !known.contains($0) } ?? [])
     guard !isDirectory else { return notes }
     var edits = plan.configSettings.map { "set \($0.key) to \($0.value.text())" }
-    if case .dequantized = quantized { edits.append("remove quantization_config") }
+    if case .dequantized(let type) = quantized {
+      edits.append("remove quantization_config" + (type == .int4 ? " (of MLX, quantization)" : ""))
+    }
     guard !edits.isEmpty else { return notes }
     return notes + [
       "no config.json is written with a single file: in the model's, "

@@ -76,8 +76,8 @@ enum QuantizedMerge: Sendable {
     switch self {
     case .none, .quantized: return base
     case .dequantized: return try base.dequantized()
-    // PEFT merges into the f32 that LLM.int8's codes stand for.
-    case .requantized: return try base.dequantized(rowDType: .f32)
+    // PEFT merges into the f32 that LLM.int8's codes stand for; so is int4 merged into here.
+    case .requantized: return try base.dequantized(otherDType: .f32)
     case .simulated(_, let scheme):
       var options = QuantizePlan.Options()
       options.scheme = scheme
@@ -112,7 +112,7 @@ enum QuantizedMerge: Sendable {
   /// The weights whose sums stay in f32.
   var singles: Set<ExactName> {
     guard case .requantized(_, let weights) = self else { return [] }
-    return Set(weights.map { ExactName($0.codes.name) })
+    return Set(weights.map { ExactName($0.name) })
   }
 
   /// What was done, for a person; nil where it is nothing.
@@ -127,6 +127,21 @@ enum QuantizedMerge: Sendable {
       "merged into what \(type.rawValue) makes of the base; the result is not quantized"
     case .quantized(let type, _):
       "merged into the base as it is, then quantized to \(type.rawValue)"
+    }
+  }
+
+  /// What the user should know: that no merge into group-wise INT4 is exact.
+  var note: String? {
+    let reason =
+      "a LoRA gives each weight a change of its own, which 16 values a group cannot hold"
+    return switch self {
+    case .dequantized(from: .int4):
+      "\(reason): an exact result is no longer int4. --quantize int4 codes it again, and loses most "
+        + "of a small change; the adapter beside the base, as generate has it, loses nothing"
+    case .requantized(.int4, _):
+      "not exact: \(reason), and most changes are smaller than half a step between two. Exact are the "
+        + "merge without --quantize, in 16 or 32 bits, and the adapter beside the base"
+    default: nil
     }
   }
 
@@ -148,6 +163,7 @@ extension QuantizedType {
     self =
       switch weight.form {
       case .rows: .int8
+      case .groups: .int4
       case .blocks(let state, _): state.code == .nf4 ? .nf4 : .fp4
       }
   }

@@ -9,16 +9,17 @@ import Reports
 struct DequantizeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "dequantize",
-    abstract: "Makes a 16- or 32-bit model of one that bitsandbytes has quantized.",
+    abstract: "Makes a 16- or 32-bit model of a quantized one.",
     discussion: """
-      Reads a model with weights in NF4, FP4 or LLM.int8 and writes OUT, a model directory with \
-      what the codes stand for: the model that QLoRA trains against. Nothing that quantization has \
-      lost comes back. OUT is whole or absent, whatever happens.
+      Reads a model with weights in NF4, FP4 or LLM.int8 of bitsandbytes, or in INT4 by groups as \
+      MLX, GPTQ (v1 and v2, act-order too) and AWQ (gemm) have it, and writes OUT, a model directory \
+      with what the codes stand for: the model that QLoRA trains against. Nothing that quantization \
+      has lost comes back. OUT is whole or absent, whatever happens.
 
         peftool dequantize quantized -o dequantized
 
       A 4-bit weight is level times scale in f32, rounded once to the type that it had; an 8-bit \
-      one takes the type of config.json. That is the formula of bitsandbytes, but not always what \
+      one, and one of INT4, takes the type of config.json. Of bitsandbytes that is the formula of bitsandbytes, but not always what \
       it computes on a CPU: with AVX-512 bitsandbytes 0.50.2 mistakes the scales where the input \
       width is no multiple of 64. Tensors that are not quantized keep their bytes, Conv1D weights \
       are turned back, and quantization_config goes from config.json.

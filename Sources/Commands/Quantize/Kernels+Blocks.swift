@@ -1,3 +1,4 @@
+import Checkpoints
 import Files
 import Quantization
 
@@ -79,5 +80,38 @@ extension RowInt8 {
     dequantize(
       codes.bytes(end).extracting(rows.lowerBound * columns..<end),
       absmax: scales.span.extracting(rows), rows: rows.count, columns: columns, into: &span)
+  }
+}
+
+extension GroupInt4 {
+  /// Codes a tile of a step, whole groups; `codes`, `scales` and `zeros` are the whole step's.
+  static func quantize(
+    _ values: [Float], _ tile: Range<Int>, _ scheme: GroupScheme, into codes: inout Block,
+    scales: inout [Float], zeros: inout [Float]
+  ) {
+    var bytes = codes.mutableBytes(byteCount(of: tile.upperBound))
+    var part = bytes._mutatingExtracting(byteCount(of: tile.lowerBound)..<bytes.byteCount)
+    let groups = tile.blocks(of: scheme.groupSize)
+    var allScales = scales.mutableSpan
+    var scales = allScales._mutatingExtracting(groups)
+    var allZeros = zeros.mutableSpan
+    var zeros = allZeros._mutatingExtracting(groups)
+    quantize(
+      values.span, count: tile.count, groupSize: scheme.groupSize,
+      zeros: scheme.zeroRule, scaleDType: scheme.scaleDType, into: &part,
+      scales: &scales, zeros: &zeros)
+  }
+
+  /// What the codes of a tile stand for: each group is a row of a matrix.
+  static func dequantize(
+    _ codes: borrowing Block, _ tile: Range<Int>, _ scheme: GroupScheme, scales: [Float],
+    shifts: [Float], into values: inout [Float]
+  ) {
+    var span = values.mutableSpan
+    let size = scheme.groupSize
+    dequantizeTile(
+      codes.bytes(byteCount(of: tile.upperBound)), scales: scales.span, shifts: shifts.span,
+      scheme.layout.shift, groupSize: size, row: size, rows: tile.blocks(of: size),
+      columns: 0..<size, into: &span)
   }
 }

@@ -131,7 +131,8 @@ struct Quantize: Sendable {
       else { preconditionFailure("every weight has its tensors in the layout") }
       targets.append(
         .init(
-          codes: codes, scales: scales, nested: places[Part(weight: place, kind: .nestedScales)]))
+          codes: codes, scales: scales, nested: places[Part(weight: place, kind: .nestedScales)],
+          shifts: places[Part(weight: place, kind: .shifts)]))
       for elements in weight.steps(elementCount: Self.stepElementCount) {
         pass.append(.quantization(Step(weight: place, elements: elements)))
       }

@@ -8,26 +8,28 @@ import Quantization
 import Reports
 import Tensors
 
-/// `peftool quantize`: a model in bitsandbytes' own files.
+/// `peftool quantize`: a model in bitsandbytes' own files, or those of MLX, GPTQ and AWQ.
 struct QuantizeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "quantize",
-    abstract: "Quantizes a model as transformers and bitsandbytes do: NF4, FP4 or LLM.int8.",
+    abstract: "Quantizes a model: NF4, FP4 and LLM.int8 of bitsandbytes, or INT4 by groups.",
     discussion: """
-      Reads MODEL by blocks and writes OUT, a model directory with the bytes that transformers \
-      5.23 saves on a CPU after it has loaded MODEL with a BitsAndBytesConfig of bitsandbytes \
-      0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT and vLLM load \
-      it. OUT is whole or absent, whatever happens.
+      Reads MODEL by blocks and writes OUT, a model directory: with nf4, fp4 and int8 the bytes that \
+      transformers 5.23 saves on a CPU after it has loaded MODEL with a BitsAndBytesConfig of \
+      bitsandbytes 0.50.2: the same modules, tensors, shards and config.json. transformers, PEFT \
+      and vLLM load it. OUT is whole or absent, whatever happens.
 
         peftool quantize Llama-3.2-1B -o quantized
         peftool quantize Llama-3.2-1B -o quantized --type int8
         peftool quantize Llama-3.2-1B -o quantized --exclude '*.down_proj' --report
+        peftool quantize Llama-3.2-3B -o coded --type int4 --group-size 32
+        peftool quantize Llama-3.2-3B -o coded --type int4 --group-size 32 --layout gptq --symmetric
 
       Linear modules are quantized, but for the output embedding, what is tied to an embedding, \
       and what transformers keeps in f32. Embeddings, norms and biases stay as they are, and so do \
       the experts of a mixture, which transformers fuses and bitsandbytes does not quantize. \
       --include and --exclude choose among these modules by their paths; the others are recorded \
-      in llm_int8_skip_modules.
+      in llm_int8_skip_modules, or where the layout of int4 has it.
 
       The type of a model is what config.json says (dtype), else that of its first tensor; tensors \
       of another floating type are converted to it, as transformers does when it loads them. A \
@@ -38,6 +40,21 @@ struct QuantizeCommand: ParsableCommand {
       Double quantization takes the scales less their mean. torch's mean of 32,768 scales and more \
       depends on its number of threads in the last bit; peftool's is that of one thread \
       (OMP_NUM_THREADS=1).
+
+      --type int4 gives each group of --group-size inputs of a row sixteen evenly spaced values, 0 \
+      among them, by rounding to nearest: no data, no search. --layout says whose files are written: \
+      mlx (mlx-lm), gptq or gptq_v2 (GPTQModel, vLLM, SGLang), awq (the gemm version: vLLM, mlx-lm). \
+      The codes are the same in all of them, but for groups of gptq whose zero point would be 0, \
+      which its readers get wrong: those have 1. A weight whose inputs the groups do not divide is an \
+      error that says so. Readers of gptq may want --symmetric.
+
+      What a layout can hold: gptq and awq have integer zero points, mlx real offsets. A merged \
+      QA-LoRA, whose change is one number a group, needs real offsets: an integer zero point rounds \
+      it away, all of it where it is smaller than half a step. Of a change of a twentieth of a step \
+      offsets in float16, the default, lose 3 %, in bfloat16 25 %, in float32 (--scale-dtype) \
+      nothing that matters. GGUF's Q4_1 has float16 offsets for groups of 32: convert -o m.gguf \
+      --dtype q4_1 takes the codes of an int4 model as they are, exactly from mlx in float16, and \
+      keeps the types of its other matrices. Formats/int4.md describes the files.
 
       --report tells for each weight what quantization loses: the root of the mean square error, \
       the largest error, the ratio of signal to noise and the bits a parameter, worst first; with \
@@ -57,7 +74,7 @@ struct QuantizeCommand: ParsableCommand {
     completion: .directory)
   var output: String
 
-  @Option(help: "What weights become: nf4, fp4 or int8.")
+  @Option(help: "What weights become: nf4, fp4, int8 or int4.")
   var type = QuantizedType.nf4
 
   @OptionGroup var scheme: SchemeOptions
@@ -90,9 +107,9 @@ struct QuantizeCommand: ParsableCommand {
   @OptionGroup var writing: WritingOptions
 
   func validate() throws {
-    if type == .int8, scheme.isGiven || computeDtype != nil {
-      throw ValidationError(
-        "--block-size, --no-double-quant and --compute-dtype are for nf4 and fp4")
+    try scheme.validate(with: type)
+    if computeDtype != nil, type != .nf4, type != .fp4 {
+      throw ValidationError("--compute-dtype is for nf4 and fp4")
     }
     if let report, !report.isEmpty, !report.hasSuffix(".html") {
       throw ValidationError(

@@ -13,6 +13,7 @@ struct QuantizePlan: Sendable {
   enum Scheme: Equatable, Sendable {
     case blocks(FourBitCode, blockSize: Int, isNested: Bool)
     case rows
+    case groups(GroupScheme)
   }
 
   /// The user's choices.
@@ -52,7 +53,7 @@ struct QuantizePlan: Sendable {
   }
 
   /// A tensor that a weight becomes, whose bytes come of its values.
-  enum Part: Sendable { case codes, scales, nestedScales }
+  enum Part: Sendable { case codes, scales, nestedScales, shifts }
 
   /// What an output tensor holds.
   enum Content: Sendable {
@@ -87,7 +88,7 @@ struct QuantizePlan: Sendable {
   /// Plans to quantize a model as transformers does.
   ///
   /// - Throws: `unsupported` for a base that is quantized already or of a type that bitsandbytes
-  ///   does not quantize; as `LinearModules`.
+  ///   does not quantize; as `LinearModules` and `GroupScheme.check`.
   init(_ checkpoint: Checkpoint, _ options: Options) throws(PeftoolError) {
     let base = try BaseModel(checkpoint)
     model = checkpoint
@@ -102,6 +103,9 @@ struct QuantizePlan: Sendable {
           .unsupported,
           "is \(weight.tensor.dtype.rawValue), and bitsandbytes quantizes F32, F16 and BF16",
           tensor: weight.tensor.info.name)
+      }
+      if case .groups(let scheme) = options.scheme {
+        for weight in modules.weights { try scheme.check(weight) }
       }
       weights = modules.weights.map {
         Weight(linear: $0, scheme: options.scheme, loadDType: dtype, dtype: dtype)
@@ -125,6 +129,7 @@ struct QuantizePlan: Sendable {
           "there is no config.json, so that nothing says how the model is quantized: transformers "
             + "needs one with quantization_config")
       }
+      if case .groups(let scheme) = options.scheme, let note = scheme.note { notes.append(note) }
       notes += checkpoint.leftBehind
       self.remainder = remainder.map {
         .init(name: $0.info.name, stored: $0, dtype: $0.dtype.isComputable ? dtype : $0.dtype)
@@ -154,7 +159,7 @@ struct QuantizePlan: Sendable {
     model = base.viewed(through: source, config: merged.config)
     self.shardByteCount = shardByteCount
     var places: [ExactName: QuantizedWeight] = [:]
-    for weight in before { places[ExactName(weight.codes.name)] = weight }
+    for weight in before { places[ExactName(weight.name)] = weight }
     var weights: [Weight] = []
     var remainder: [Conversion.Tensor] = []
     for (tensor, info) in zip(merged.tensors, source.tensors) {
@@ -180,17 +185,21 @@ struct QuantizePlan: Sendable {
             loadDType: .f32, dtype: state.dtype, storage: weight.codes))
       case .rows:
         weights.append(Weight(linear: linear, scheme: .rows, loadDType: .f32, dtype: .f16))
+      case .groups(let groups):
+        let scheme = try GroupScheme(of: groups)
+        try scheme.check(linear)
+        weights.append(
+          Weight(linear: linear, scheme: .groups(scheme), loadDType: .f32, dtype: .f32))
       }
     }
     self.weights = weights
     self.remainder = remainder
     notes = []
-    let config = merged.config ?? merged.base.config
-    if let settings = try base.modelConfig?["quantization_config"] {
-      self.config = config?.with(quantization: settings)
-    } else {
-      self.config = config
-    }
+    let settings = try base.modelConfig
+    config = (merged.config ?? merged.base.config)?.with(
+      quantization: BaseModel.quantizationKeys.compactMap { key in
+        settings?[key].map { .init(key, $0) }
+      })
   }
 
   /// The tensors in the order in which transformers fills shards; `offsets` has one for each
@@ -220,6 +229,13 @@ struct QuantizePlan: Sendable {
         Tensor(
           name: "\(weight.module).weight_format", dtype: .u8, shape: [], content: .bytes([0])),
       ]
+    case .groups(let scheme):
+      return scheme.parts(weight.linear).map { part, content in
+        Tensor(
+          name: weight.module + part.ending, dtype: part.dtype, shape: part.shape,
+          content: content.map { .made(weight: place, $0) }
+            ?? .bytes(scheme.groupIndex(weight.columnCount)))
+      }
     case .blocks(let code, let blockSize, let isNested):
       let count = weight.rowCount * weight.columnCount
       let blockCount = FourBitCode.blockCount(of: count, blockSize: blockSize)
@@ -269,8 +285,12 @@ struct QuantizePlan: Sendable {
     var count = remainder.reduce(0) { $0 + $1.stored.info.elementCount }
     for weight in weights {
       let elements = weight.rowCount * weight.columnCount
-      // It doubles the bytes of the codes.
-      count += weight.scheme == .rows ? elements : FourBitCode.byteCount(of: elements) * 2
+      // It doubles the bytes of 4-bit codes.
+      if case .blocks = weight.scheme {
+        count += FourBitCode.byteCount(of: elements) * 2
+      } else {
+        count += elements
+      }
     }
     return count
   }
@@ -297,8 +317,11 @@ struct QuantizePlan: Sendable {
   }
 
   /// `quantization_config` as transformers writes it: the keys of `BitsAndBytesConfig.to_dict`,
-  /// sorted.
-  private static func settings(_ options: Options, _ dtype: DType, skip: [String]?) -> JSON {
+  /// sorted; for group-wise INT4 what `GroupScheme` says.
+  private static func settings(
+    _ options: Options, _ dtype: DType, skip: [String]?
+  ) -> [JSON.Member] {
+    if case .groups(let scheme) = options.scheme { return scheme.settings(skip: skip) }
     var type = "fp4"
     var isNested = false
     var compute = "float32"
@@ -308,7 +331,7 @@ struct QuantizePlan: Sendable {
       isNested = nested
       compute = FourBitState.name(of: options.computeDType ?? dtype) ?? compute
     }
-    return .object([
+    let settings = JSON.object([
       .init("_load_in_4bit", .bool(isFourBit)),
       .init("_load_in_8bit", .bool(!isFourBit)),
       .init("bnb_4bit_compute_dtype", .string(compute)),
@@ -323,16 +346,17 @@ struct QuantizePlan: Sendable {
       .init("load_in_8bit", .bool(!isFourBit)),
       .init("quant_method", .string("bitsandbytes")),
     ])
+    return [.init("quantization_config", settings)]
   }
 }
 
 extension QuantizedWeight {
   /// Its tensors as they are, under the name of another weight.
   fileprivate func copies(named name: String, in base: Checkpoint) -> [Conversion.Tensor] {
-    let (old, new) = (codes.name.moduleOfWeight, name.moduleOfWeight)
+    let (old, new) = (self.name.moduleOfWeight, name.moduleOfWeight)
     return names.compactMap { part in
       guard let info = base[part] else { return nil }
-      let ending = part.dropFirst((old ?? codes.name).count)
+      let ending = part.dropFirst((old ?? self.name).count)
       return .init(
         name: (new ?? name) + ending, stored: StoredTensor(info, in: base.source),
         dtype: info.dtype)
@@ -341,19 +365,21 @@ extension QuantizedWeight {
 }
 
 extension JSON {
-  /// A model's configuration with a `quantization_config`.
+  /// A model's configuration with settings of quantization.
   ///
-  /// transformers sorts the keys; where somebody else has not, the new one comes last.
-  fileprivate func with(quantization: JSON) -> JSON? {
+  /// transformers sorts the keys; where somebody else has not, the new ones come last.
+  fileprivate func with(quantization settings: [JSON.Member]) -> JSON? {
     guard case .object(var members) = self else { return nil }
-    let key = "quantization_config"
-    members.removeAll { $0.key == key }
-    let isSorted = zip(members, members.dropFirst()).allSatisfy {
-      $0.key.precedesByBytes($1.key)
+    for member in settings {
+      let key = member.key
+      members.removeAll { $0.key == key }
+      let isSorted = zip(members, members.dropFirst()).allSatisfy {
+        $0.key.precedesByBytes($1.key)
+      }
+      let sortedPlace = members.firstIndex { key.precedesByBytes($0.key) }
+      members.insert(
+        member, at: isSorted ? sortedPlace ?? members.endIndex : members.endIndex)
     }
-    let sortedPlace = members.firstIndex { key.precedesByBytes($0.key) }
-    let place = isSorted ? sortedPlace ?? members.endIndex : members.endIndex
-    members.insert(.init(key, quantization), at: place)
     return .object(members)
   }
 }

@@ -82,6 +82,7 @@ struct QuantizeReport {
   private var typeText: String {
     switch scheme {
     case .rows: "int8 (LLM.int8), a scale a row"
+    case .groups(let scheme): scheme.text
     case .blocks(let code, let blockSize, let isNested):
       "\(code.rawValue), blocks of \(blockSize), "
         + (isNested ? "scales in 8 bits (double quantization)" : "scales in f32")
@@ -96,12 +97,18 @@ struct QuantizeReport {
       blockSize = .number(size)
       isNested = .bool(nested)
     }
+    var groups: GroupScheme?
+    if case .groups(let scheme) = scheme { groups = scheme }
     return .object([
       .init("output", .string(output)),
       .init("model", .string(plan.model.path)),
       .init("type", .string(type)),
       .init("blockSize", blockSize),
       .init("doubleQuantization", isNested),
+      .init("groupSize", groups.map { .number($0.groupSize) } ?? .null),
+      .init("layout", groups.map { .string($0.layout.rawValue) } ?? .null),
+      .init("scaleDType", groups.map { .string($0.scaleDType.rawValue) } ?? .null),
+      .init("symmetric", groups.map { .bool($0.isSymmetric) } ?? .null),
       .init(
         "tensors",
         .object([

@@ -67,7 +67,7 @@ struct SimulatedSource: TensorSource {
       block.copy(range.lowerBound - first * size..<range.upperBound - first * size, into: &buffer)
       return
     }
-    let block = try turned.block(of: tensor.name) { () throws(PeftoolError) in
+    let block = try turned.value(of: tensor.name) { () throws(PeftoolError) in
       let (rows, columns) = (weight.rowCount, weight.columnCount)
       return SharedBlock(
         try restore(0..<rows * columns, of: place)

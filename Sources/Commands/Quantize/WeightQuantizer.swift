@@ -6,7 +6,7 @@ import Tensors
 
 /// The buffers of one thread, and what a step's elements of a weight become.
 ///
-/// A step begins and ends with blocks, nested ones too, or with rows for LLM.int8.
+/// A step begins and ends with blocks, nested ones too, or with rows for LLM.int8 and for groups.
 ///
 /// Memory: a step's elements as they are read and as codes, its scales, and a few tiles of 16,384
 /// numbers (or of one row, for LLM.int8, where that is longer).
@@ -22,6 +22,8 @@ struct WeightQuantizer: ~Copyable {
   private var restored: [Float] = []
   private var scales: [Float] = []
   private var nestedScales: [Float] = []
+  /// The offsets or zero points of groups.
+  private var shifts: [Float] = []
 
   /// The scales of elements alone, for their mean.
   ///
@@ -56,6 +58,7 @@ struct WeightQuantizer: ~Copyable {
     let scaleCount = weight.scaleCount(of: elements.count)
     codes.reserve(weight.codeByteCount(of: elements.count))
     scales.reserve(scaleCount)
+    if case .groups = weight.scheme { shifts.reserve(scaleCount) }
     for tile in weight.tiles(of: elements.count) {
       widen(tile, of: weight)
       switch weight.scheme {
@@ -67,9 +70,17 @@ struct WeightQuantizer: ~Copyable {
         let rows = tile.lowerBound / weight.columnCount..<tile.upperBound / weight.columnCount
         RowInt8.quantize(
           values, rows, columns: weight.columnCount, into: &codes, scales: &scales)
+      case .groups(let scheme):
+        GroupInt4.quantize(
+          values, tile, scheme, into: &codes, scales: &scales, zeros: &shifts)
       }
     }
     try Self.check(scales, count: scaleCount, of: weight, elements)
+    if case .groups(let scheme) = weight.scheme, scheme.layout.shift == .offsets {
+      // Code 0 stands for as many scales below 0 as the zero point says, rounded as it is stored.
+      for place in 0..<scaleCount { shifts[place] = 0 - scales[place] * shifts[place] }
+      Self.round(&shifts, count: scaleCount, from: .f32, to: scheme.scaleDType, &narrowed)
+    }
     guard let offset else { return }
     scaleCodes.reserve(scaleCount)
     nestedScales.reserve(
@@ -84,6 +95,15 @@ struct WeightQuantizer: ~Copyable {
   mutating func write(
     _ elements: Range<Int>, of weight: QuantizePlan.Weight, to target: Target
   ) throws(PeftoolError) {
+    if case .groups(let scheme) = weight.scheme {
+      let columns = weight.columnCount
+      let packing = GroupPacking(
+        scheme: scheme, outputs: weight.rowCount, inputs: columns,
+        rows: elements.lowerBound / columns..<elements.upperBound / columns)
+      return try packing.write(
+        codes.bytes(weight.codeByteCount(of: elements.count)), scales: scales.span,
+        shifts: shifts.span, to: target)
+    }
     try target.codes.file.write(
       codes.bytes(weight.codeByteCount(of: elements.count)),
       at: target.codes.offset + weight.codeByteCount(of: elements.lowerBound))
@@ -149,6 +169,8 @@ struct WeightQuantizer: ~Copyable {
       let rows = tile.lowerBound / weight.columnCount..<tile.upperBound / weight.columnCount
       RowInt8.dequantize(
         codes, rows, columns: weight.columnCount, scales: scales, into: &restored)
+    case .groups(let scheme):
+      GroupInt4.dequantize(codes, tile, scheme, scales: scales, shifts: shifts, into: &restored)
     }
   }
 
@@ -198,7 +220,10 @@ struct WeightQuantizer: ~Copyable {
   ) throws(PeftoolError) {
     guard let bad = scales[..<count].firstIndex(where: { !$0.isFinite }) else { return }
     let isHalf = weight.scheme == .rows || weight.loadDType == .f16
-    let what = isHalf ? "NaN, infinity or a magnitude above 65504" : "NaN or infinity"
+    var what = isHalf ? "NaN, infinity or a magnitude above 65504" : "NaN or infinity"
+    if case .groups(let scheme) = weight.scheme {
+      what = "NaN, infinity or numbers too far apart for a scale in \(scheme.scaleDType.rawValue)"
+    }
     let element = elements.lowerBound + bad * weight.unitElementCount
     throw weight.tensor.at(
       PeftoolError(
@@ -220,6 +245,8 @@ extension WeightQuantizer {
     let scales: Place
     /// The scales' scales; nil without double quantization.
     let nested: Place?
+    /// The offsets or zero points of groups; nil where there are none.
+    let shifts: Place?
   }
 }
 
@@ -229,6 +256,7 @@ extension QuantizePlan.Weight {
     switch scheme {
     case .rows: columnCount
     case .blocks(_, let blockSize, _): blockSize
+    case .groups(let scheme): scheme.groupSize
     }
   }
 
@@ -239,6 +267,8 @@ extension QuantizePlan.Weight {
     case .blocks(_, let blockSize, let isNested):
       max(
         WeightQuantizer.tileElementCount, isNested ? blockSize * NestedScales.blockSize : blockSize)
+    // Words have eight rows in some layouts.
+    case .groups: columnCount * 8
     }
   }
 

@@ -6,23 +6,39 @@ import Tensors
 
 /// What the `quantization_config` of a model and its quantized weights have to agree on.
 struct QuantizationExpectations {
-  /// What is wrong with the weights that bitsandbytes has quantized, each for itself.
+  /// What is wrong with the quantized weights, each for itself.
   let faults: [PeftoolError]
   /// Where the configuration says something else than the weights; no more than one sentence.
   let contradiction: PeftoolError?
   /// The number of quantized weights that are sound.
-  let weightCount: Int
+  var weightCount: Int { weights.count }
+  private let weights: [QuantizedWeight]
 
   init(_ model: Checkpoint, _ config: JSON?) {
     let (weights, faults) = QuantizedWeight.scan(model)
-    self.faults = faults
-    weightCount = weights.count
+    (self.weights, self.faults) = (weights, faults)
     contradiction = faults.isEmpty ? Self.contradiction(weights, config) : nil
+  }
+
+  /// Tensors of the model, in which weights in groups have the names and shapes that they stand for.
+  func decoded(_ tensors: [TensorInfo]) -> [TensorInfo] {
+    var shown: [ExactName: QuantizedWeight] = [:]
+    for weight in weights {
+      if case .groups = weight.form { shown[ExactName(weight.codes.name)] = weight }
+    }
+    return tensors.map { tensor in
+      guard let weight = shown[ExactName(tensor.name)] else { return tensor }
+      return TensorInfo(
+        name: weight.name, dtype: tensor.dtype, shape: weight.shape, byteRange: tensor.byteRange,
+        fileIndex: tensor.fileIndex)
+    }
   }
 
   private static func contradiction(
     _ weights: [QuantizedWeight], _ config: JSON?
   ) -> PeftoolError? {
+    // What config.json says of weights in groups has told what their tensors have to be.
+    let weights = weights.filter { if case .groups = $0.form { false } else { true } }
     guard let config, let first = weights.first else { return nil }
     func fault(_ reason: String) -> PeftoolError {
       PeftoolError(.different, reason, tensor: first.codes.name)
@@ -34,11 +50,13 @@ struct QuantizationExpectations {
           + "take the codes for numbers")
     }
     for weight in weights {
-      let (isFourBit, type) =
-        switch weight.form {
-        case .rows: (false, "int8")
-        case .blocks(let state, _): (true, state.code.rawValue)
-        }
+      let isFourBit: Bool
+      let type: String
+      if case .blocks(let state, _) = weight.form {
+        (isFourBit, type) = (true, state.code.rawValue)
+      } else {
+        (isFourBit, type) = (false, "int8")
+      }
       if settings?[isFourBit ? "load_in_4bit" : "load_in_8bit"] == .bool(false) {
         return PeftoolError(
           .different, "is \(type), which quantization_config excludes", tensor: weight.codes.name)

@@ -79,12 +79,12 @@ struct Verification: Sendable {
       }
       // Tensors that a damaged file hides would look as if they were missing.
       guard faults.isEmpty, file.kind != .gguf else { return }
+      let quantization = try QuantizationExpectations(Checkpoint(opening: self.path), found)
       if let found {
-        for fault in ModelExpectations(found).faults(in: source.tensors) {
+        for fault in ModelExpectations(found).faults(in: quantization.decoded(source.tensors)) {
           faults.append(fault.at(path: path))
         }
       }
-      let quantization = try QuantizationExpectations(Checkpoint(opening: self.path), found)
       faults += quantization.faults
       if let fault = quantization.contradiction { faults.append(fault.at(path: path)) }
       if quantization.weightCount > 0 {

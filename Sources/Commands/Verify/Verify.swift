@@ -18,8 +18,9 @@ struct Verify: ParsableCommand {
       Of files: headers that break the format's rules, missing and superfluous bytes; tensors that \
       are not where the index says, twice or nowhere; missing shards; and in every tensor NaN and \
       infinity, counted. Of a model directory also where config.json and the tensors contradict \
-      each other: number of layers, size of the vocabulary, embeddings that are not tied; and of one \
-      that bitsandbytes has quantized scales and states that are missing or do not fit the codes. \
+      each other: number of layers, size of the vocabulary, embeddings that are not tied; and of a \
+      quantized one (bitsandbytes, MLX, GPTQ, AWQ) scales, zero points and states that are missing or \
+      do not fit the codes, and inputs of groups that there are not. \
       Of a GGUF model where its metadata and the tensors contradict each other.
 
       Of an adapter: a configuration that is not valid, names that are not PEFT's, halves without \

@@ -64,7 +64,8 @@ extension GGUFArchitecture {
     if let value = config["quantization_config"], value != .null {
       throw PeftoolError(
         .unsupported,
-        "has a quantization_config: make plain numbers of it first, with peftool dequantize")
+        "has a quantization_config: make plain numbers of it first, with peftool dequantize; of "
+          + "int4 --dtype q4_1 keeps its codes")
     }
     if let value = config["hidden_act"], value != .string("silu") {
       throw PeftoolError(.unsupported, "hidden_act is \(value.summary), expected silu")

@@ -153,6 +153,13 @@ extension GGUFOutput {
     let byteCount = tensor.dtype.byteCount(of: rows.elements.count)
     var result = Block(byteCount: byteCount)
     do throws(PeftoolError) {
+      if tensor.dtype.isBlock, rows.stored.info.dtype == tensor.dtype, rows.stored.factor == 1 {
+        // What is coded already stays as it is.
+        try rows.stored.read(rows.elements, into: &result)
+        try Self.checkFinite(result.bytes(byteCount), tensor.dtype, count: rows.elements.count)
+        try file.write(result.bytes(byteCount), at: rows.offset)
+        return byteCount
+      }
       // One rounding: a product, or a number that f32 does not hold, is rounded from f64.
       if tensor.dtype.isBlock || rows.stored.info.dtype.fitsSingle && rows.stored.factor == 1 {
         let values = try rows.stored.values(rows.elements, Float.self)
@@ -196,21 +203,27 @@ extension GGUFOutput.Stored {
     var values = [R](repeating: 0, count: count)
     var block = Block(byteCount: info.dtype.byteCount(of: count))
     var span = values.mutableSpan
-    switch order {
-    case .kept:
-      try source.read(info, elements: elements, as: info.dtype, into: &block)
-    case .interleaved(let rows):
-      var read = Block(byteCount: block.byteCount)
-      try source.read(info, elements: elements, as: info.dtype, into: &read)
-      read.interleave(
-        rows: rows, rowByteCount: info.dtype.byteCount(of: info.rowElementCount), into: &block)
-    case .transposed:
+    if case .transposed = order {
       try readTransposed(elements, into: &span)
       return values
     }
+    try read(elements, into: &block)
     R.read(block.bytes(info.dtype.byteCount(of: count)), info.dtype, into: &span, count: count)
     if factor != 1 { R.scale(&span, at: 0, by: R(factor), count: count) }
     return values
+  }
+
+  /// The bytes of elements that are not transposed, in the order of the output.
+  fileprivate func read(
+    _ elements: Range<Int>, into block: inout Block
+  ) throws(PeftoolError) {
+    guard case .interleaved(let rows) = order else {
+      return try source.read(info, elements: elements, as: info.dtype, into: &block)
+    }
+    var read = Block(byteCount: block.byteCount)
+    try source.read(info, elements: elements, as: info.dtype, into: &read)
+    read.interleave(
+      rows: rows, rowByteCount: info.dtype.byteCount(of: info.rowElementCount), into: &block)
   }
 
   /// Rows of the output, each a column of what is read.

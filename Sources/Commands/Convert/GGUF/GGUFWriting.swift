@@ -21,12 +21,15 @@ struct GGUFWriting: Sendable {
   ///   F16 where it has neither.
   /// - Throws: `unsupported`, `different` and `damaged` with the path.
   init(_ checkpoint: Checkpoint, dtype: DType?) throws(PeftoolError) {
-    source = checkpoint.source
     if let what = checkpoint.packed != nil ? "packed" : checkpoint.gguf != nil ? "GGUF" : nil {
       throw PeftoolError(
         .unsupported, "is \(what): convert it to a directory first, then that to GGUF",
         path: checkpoint.path)
     }
+    let codes = dtype == .q4v1 ? try CodesForGGUF(checkpoint) : nil
+    let checkpoint = codes?.model ?? checkpoint
+    source = checkpoint.source
+    notes = codes?.notes ?? []
     guard let folder = checkpoint.directory, let config = try checkpoint.config else {
       throw PeftoolError(
         .unsupported, "has no config.json beside its tensors: no model directory",
@@ -48,7 +51,8 @@ struct GGUFWriting: Sendable {
     self.dtype = result
     let tokenizer = try TokenizerFields(inFolder: folder, config: config, architecture)
     do throws(PeftoolError) {
-      var tensors = try Self.tensors(of: checkpoint, architecture, dtype: result)
+      var tensors = try Self.tensors(
+        of: checkpoint, architecture, dtype: result, keepsOthers: codes?.hasCodes ?? false)
       if let factors = architecture.ropeFactors {
         tensors.insert(
           .init(name: GGUFTensors.ropeFactors, dtype: .f32, content: .values(factors)), at: 0)
@@ -67,7 +71,7 @@ struct GGUFWriting: Sendable {
       fields += try tokenizer.fields()
       output = try GGUFOutput(fields, tensors)
       let whole = tensors.count { $0.dtype != result && $0.shape.count > 1 }
-      if whole > 0 {
+      if whole > 0, codes?.hasCodes != true {
         notes.append(
           "\(whole.text(of: "tensor")) as F16, whose rows have no whole blocks "
             + "of \(result.rawValue)")
@@ -93,7 +97,8 @@ struct GGUFWriting: Sendable {
   ]
 
   private static func tensors(
-    of checkpoint: Checkpoint, _ architecture: GGUFArchitecture, dtype: DType
+    of checkpoint: Checkpoint, _ architecture: GGUFArchitecture, dtype: DType,
+    keepsOthers: Bool
   ) throws(PeftoolError) -> [GGUFOutput.Tensor] {
     // Every layer has several tensors, so a count beyond them all is refused before it is used.
     guard architecture.layerCount <= checkpoint.tensors.count else {
@@ -117,9 +122,12 @@ struct GGUFWriting: Sendable {
       try check(tensor, place)
       var stored = GGUFOutput.Stored(source: checkpoint.source, info: tensor)
       if let rows = place.interleavedRowCount { stored.order = .interleaved(rows) }
+      let isKept =
+        keepsOthers && !tensor.dtype.isBlock && GGUFFileType.number(of: tensor.dtype) != nil
       tensors.append(
         .init(
-          name: place.gguf, dtype: GGUFFileType.dtype(of: place, as: dtype),
+          name: place.gguf,
+          dtype: GGUFFileType.dtype(of: place, as: isKept ? tensor.dtype : dtype),
           content: .stored(stored)))
     }
     if let missing = expected.keys.min(by: { $0.string.precedesByBytes($1.string) }) {
@@ -136,7 +144,7 @@ struct GGUFWriting: Sendable {
         .different, "is \(tensor.shape.shapeText), config.json says \(place.shape.shapeText)",
         tensor: tensor.name)
     }
-    guard tensor.dtype.isComputable else {
+    guard tensor.dtype.isComputable || tensor.dtype == .q4v1 else {
       throw PeftoolError(
         .unsupported, "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16 or F8",
         tensor: tensor.name)
