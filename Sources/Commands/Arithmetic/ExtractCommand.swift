@@ -18,6 +18,9 @@ struct ExtractCommand: ParsableCommand {
         peftool extract Llama-3.2-1B my-fine-tune -o adapter --rank 32
         peftool extract Llama-3.2-1B my-fine-tune -o adapter --energy 0.9 --dora
         peftool extract Llama-3.2-1B my-fine-tune -o adapter --rank 16 --save lm_head
+        peftool extract Llama-3.2-1B my-fine-tune -o adapter --auto budget --mean-rank 16
+
+      --auto finds the rank of each module and prints a table that tells why: by energy the least that       keeps --energy; by effective-rank the exponential of the entropy of the singular values; by       budget the ranks, 1 at least, that keep the most energy of all changes together for --budget       parameters, or for as many as --mean-rank takes in every module.
 
       With --dora the adapter is of DoRA, whose magnitudes take the rows' change of length off the \
       low-rank part: of the same rank it is never further from TUNED than LoRA.
@@ -47,7 +50,7 @@ struct ExtractCommand: ParsableCommand {
     completion: .directory)
   var output: String
 
-  @OptionGroup var rank: RankOptions
+  @OptionGroup var rank: AutomaticRankOptions
 
   @Flag(help: "Make a DoRA adapter.")
   var dora = false
@@ -72,11 +75,15 @@ struct ExtractCommand: ParsableCommand {
 
   func validate() throws {
     try AdapterWritingOptions.validate(output: output)
-    guard rank.choice != nil else {
-      throw ValidationError("Missing --rank, or --energy and the like: how much is kept")
+    guard rank.choice != nil || rank.allBudget != nil else {
+      throw ValidationError("Missing --rank, or --energy, --auto and the like: how much is kept")
     }
-    guard !dora || rank.rank != nil || rank.energy != nil || rank.norm != nil else {
-      throw ValidationError("--dora goes with --rank, --energy or --sv-fro")
+    switch rank.choice {
+    case .fixed, .energy: break
+    default:
+      guard !dora else {
+        throw ValidationError("--dora goes with --rank, --energy, --auto energy or --sv-fro")
+      }
     }
   }
 
@@ -84,6 +91,7 @@ struct ExtractCommand: ParsableCommand {
     try OpenBLAS.prepare()
     var options = Extraction.Options()
     if let choice = rank.choice { options.rank = choice }
+    options.budget = rank.allBudget
     options.isDoRA = dora
     options.saved = save
     options.excluded = exclude
@@ -96,7 +104,8 @@ struct ExtractCommand: ParsableCommand {
       arithmetic: extraction,
       method: dora
         ? ("dora", "the nearest DoRA update of each module")
-        : ("lora", "the nearest LoRA update of each module"), output: output)
+        : ("lora", "the nearest LoRA update of each module"), output: output,
+      showsRanks: rank.auto != nil)
     try writing.report(job.run(writing, label: "extracting"))
   }
 }
