@@ -14,7 +14,7 @@ package import Tensors
 /// Peak memory: the result, and for each thread a module's factors a few times; of methods on whole
 /// updates those of a module, and what their decomposition takes; of DoRA that is cut to a rank or
 /// becomes LoRA what `DoRAExtraction` takes.
-package struct Combination: OperandArithmetic {
+package struct Combination: LowRankArithmetic, OperandArithmetic {
   /// The adapters with weights that are not 0; nil for a weight that differs by module.
   package let operands: [(operand: Operand, weight: Double?)]
   /// All adapters that were given, also those whose weight is 0.
@@ -211,7 +211,7 @@ package struct Combination: OperandArithmetic {
   /// The bytes of the tensors that are read.
   package var byteCount: Int { modules.reduce(0) { $0 + $1.byteCount } }
 
-  /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
+  /// Makes the adapter, a module a thread at a time; `LowRankArithmetic` has what it throws.
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {

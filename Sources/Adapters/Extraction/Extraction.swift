@@ -16,7 +16,7 @@ package import Tensors
 /// Peak memory: the result; for each thread the change of a module's weight in f32, of DoRA the
 /// weight, too, and what their decomposition takes; weights of more than 33 million elements are taken
 /// one at a time. With a budget the models are passed over twice.
-package struct Extraction: AdapterArithmetic {
+package struct Extraction: LowRankArithmetic {
   /// How it is done.
   package struct Options: Sendable {
     /// The rank of a module.
@@ -26,6 +26,8 @@ package struct Extraction: AdapterArithmetic {
     package var budget: RankBudget?
     /// Whether the adapter is of DoRA.
     package var isDoRA = false
+    /// Whether changes are to be sparse, which linear layers alone have.
+    package var isSparse = false
     /// How changes are decomposed.
     package var decomposition = Decomposition()
     /// What stays out, by globs on the modules' paths.
@@ -36,10 +38,10 @@ package struct Extraction: AdapterArithmetic {
     package init() {}
   }
 
-  private let base: BaseModel
+  let base: BaseModel
   private let tuned: BaseModel
   private let options: Options
-  private let plan: ExtractionPlan
+  let plan: ExtractionPlan
 
   /// Pairs the models; of their tensors nothing is read.
   ///
@@ -235,7 +237,7 @@ package struct Extraction: AdapterArithmetic {
     of decomposed: [CombinedModule?]
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     var modules = decomposed.compactMap(\.self)
-    var saved = try savedWhole(decomposed)
+    var saved = try savedWhole(beside: decomposed.map { $0 != nil })
     let wholeCount = Set(saved.map { ExactName($0.path) }).count
     // PEFT has a bias at every pair or at none, has none at embeddings, and merges none where the
     // layer has none.
@@ -269,7 +271,7 @@ package struct Extraction: AdapterArithmetic {
   }
 
   /// Why there is no adapter.
-  private func nothing(changed saved: [LowRankAdapter.Saved]) -> PeftoolError {
+  func nothing(changed saved: [LowRankAdapter.Saved]) -> PeftoolError {
     let other = base.checkpoint.path.printable
     var reason = "is the same as \(other): there is no change to extract"
     if let first = saved.first {
@@ -283,9 +285,7 @@ package struct Extraction: AdapterArithmetic {
   }
 
   /// What is saved whole: modules without pairs of which something has changed.
-  private func savedWhole(
-    _ decomposed: [CombinedModule?]
-  ) throws(PeftoolError) -> [LowRankAdapter.Saved] {
+  func savedWhole(beside hasChange: [Bool]) throws(PeftoolError) -> [LowRankAdapter.Saved] {
     var saved: [LowRankAdapter.Saved] = []
     for whole in plan.wholes {
       var isChanged = false
@@ -306,7 +306,7 @@ package struct Extraction: AdapterArithmetic {
       }
     }
     // Of a module without a pair a bias alone may have changed.
-    for (module, update) in zip(plan.modules, decomposed) where update == nil {
+    for (module, hasChange) in zip(plan.modules, hasChange) where !hasChange {
       guard let bias = module.bias, try !bias.tuned.isSame(as: bias.base) else { continue }
       saved.append(module.tuned.stored.saved(module.path, "weight", isBias: false))
       saved.append(bias.tuned.saved(module.path, "bias", isBias: false))
@@ -322,7 +322,7 @@ package struct Extraction: AdapterArithmetic {
 
 extension ExtractionPlan.Module {
   /// The rank that its change may have.
-  fileprivate var fullRank: Int { min(base.outputCount, base.inputCount) }
+  var fullRank: Int { min(base.outputCount, base.inputCount) }
 
   /// The parameters that a rank takes.
   fileprivate var rankCost: Int { base.outputCount + base.inputCount }

@@ -43,7 +43,7 @@ struct ArithmeticJob {
     let start = monotonicSeconds()
     let progress = ProgressLine(
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
-    let (adapter, results, files) = try arithmetic.write(
+    let (results, files) = try arithmetic.write(
       to: output, apartFrom: others, as: writing.dtype, force: writing.force,
       threads: writing.threads
     ) { progress.advance(by: $0) }
@@ -53,7 +53,7 @@ struct ArithmeticJob {
       showsRanks: showsRanks, inputByteCount: arithmetic.inputByteCount,
       byteCount: files.byteCount, dtypes: files.dtypes,
       dtypesBefore: arithmetic.adapterDTypes, seconds: monotonicSeconds() - start,
-      notes: arithmetic.notes + adapter.notes + files.notes)
+      notes: arithmetic.notes + files.notes)
   }
 }
 

@@ -17,9 +17,14 @@ struct ResizeCommand: ParsableCommand {
         peftool resize my-adapter --energy 0.95 -o small
         peftool resize my-adapter --auto budget --mean-rank 4 -o small
 
-      --auto finds the rank of each module and prints a table that tells why. By energy it is the least       that keeps --energy of the squares of the singular values; by effective-rank the exponential of       their entropy, rounded up (Roy and Vetterli 2007). By budget all modules share a number of       parameters, --budget of them or what --mean-rank takes in every module: of all ranks that fit,       1 at least in each module, those that keep the most energy together, exactly.
+      --auto finds the rank of each module and prints a table that tells why. By energy it is the least \
+      that keeps --energy of the squares of the singular values; by effective-rank the exponential of \
+      their entropy, rounded up (Roy and Vetterli 2007). By budget all modules share a number of \
+      parameters, --budget of them or what --mean-rank takes in every module: of all ranks that fit, \
+      1 at least in each module, those that keep the most energy together, exactly.
 
-      Each module keeps its scaling: alpha over the rank stays what it was, and of rsLoRA alpha over       its root.
+      Each module keeps its scaling: alpha over the rank stays what it was, and of rsLoRA alpha over \
+      its root.
 
       --sv-ratio, --sv-fro and --sv-cumulative are those of kohya's resize_lora.py, which keeps one \
       singular value more than its rule asks for; peftool does not. A rank above the adapter's \
