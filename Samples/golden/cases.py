@@ -11,6 +11,7 @@ from peft import (
     LoHaConfig,
     LoKrConfig,
     OFTConfig,
+    ShiraConfig,
     VeraConfig,
 )
 
@@ -158,6 +159,8 @@ CASES = [
     Case("ia3-conv1d", "gpt2-f32",
          lambda: IA3Config(target_modules=["c_attn", "mlp.c_proj"],
                            feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True)),
+    Case("shira", "llama-bf16",
+         lambda: ShiraConfig(r=2, target_modules=["q_proj", "down_proj"], random_seed=1)),
     Case("loha", "llama-bf16", lambda: LoHaConfig(r=2, target_modules=["q_proj"]), error="LOHA"),
     Case("lokr", "llama-bf16", lambda: LoKrConfig(r=2, target_modules=["q_proj"]), error="LOKR"),
     Case("vera", "llama-bf16", lambda: VeraConfig(r=2, target_modules=["q_proj"]), error="VERA"),

@@ -261,6 +261,14 @@ def ia3(base, adapter, module):
     return changes
 
 
+def shira(base, adapter, module):
+    name = module + ".weight"
+    delta = torch.zeros_like(base.tensors[name])
+    rows, columns = adapter.tensors[module + ".shira_indices"].long()
+    delta[rows, columns] = adapter.tensors[module + ".shira_weight"]
+    return name, Change(base.tensors[name] + delta, delta)
+
+
 def changes(base, adapter, pre_round, safe):
     """Everything that one adapter changes in a base: a dict from names to changes.
 
@@ -272,6 +280,9 @@ def changes(base, adapter, pre_round, safe):
     if config["peft_type"] == "IA3":
         for module in adapter.modules(".ia3_l"):
             result |= ia3(base, adapter, module)
+    for module in adapter.modules(".shira_weight"):
+        name, change = shira(base, adapter, module)
+        result[name] = change
     for module in adapter.modules(".lora_E"):
         name, change = adalora(base, adapter, module, safe)
         result[name] = change

@@ -152,11 +152,10 @@ package struct Adapter: Sendable {
         ignored.append(tensor)
         continue
       }
-      guard tensor.dtype.isComputable else {
+      guard key.part.allows(tensor.dtype) else {
         throw stored.at(
           PeftoolError(
-            .unsupported,
-            "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"))
+            .unsupported, "is \(tensor.dtype.rawValue), expected \(key.part.dtypesText)"))
       }
       // No module's path holds a NUL, so that the pair has one spelling.
       let id = ExactName("\(key.module)\0\(key.depth)")

@@ -3,13 +3,15 @@ package import JSON
 
 /// What an `adapter_config.json` says, as far as it bears on the weights.
 ///
-/// Spelt as in PEFT 0.21 (`LoraConfig`, `AdaLoraConfig`, `IA3Config`, `TrainableTokensConfig`).
+/// Spelt as in PEFT 0.21 (`LoraConfig`, `AdaLoraConfig`, `IA3Config`, `ShiraConfig`,
+/// `TrainableTokensConfig`).
 /// Fields that only training needs are not read; those that make weights mean something else are,
 /// and refused where peftool has no formula for them.
 package struct AdapterConfiguration: Sendable {
   /// The method, from `peft_type`.
   package let method: Method
-  /// The rank: `r`, for AdaLoRA `init_r`, 0 for methods without one.
+  /// The rank: `r`, for AdaLoRA `init_r`, 0 for methods without one; of SHiRA, whose changes have
+  /// any, r·(in + out) is the number of entries.
   package let rank: Int
   /// `lora_alpha`.
   package let alpha: Double
@@ -17,7 +19,7 @@ package struct AdapterConfiguration: Sendable {
   package let usesRSLoRA: Bool
   /// `use_dora`.
   package let usesDoRA: Bool
-  /// `rank_pattern`, in the order of the file; empty for AdaLoRA.
+  /// `rank_pattern`, in the order of the file; empty for AdaLoRA and SHiRA.
   package let rankPatterns: [ModulePattern<Int>]
   /// `alpha_pattern`, in the order of the file; AdaLoRA has it, but does not look into it.
   package let alphaPatterns: [ModulePattern<Double>]
@@ -75,15 +77,21 @@ package struct AdapterConfiguration: Sendable {
     if method == .lora { try Self.refuseVariants(fields) }
 
     let isAdaLoRA = method == .adaLoRA
-    let hasRank = method == .lora || isAdaLoRA
-    rank = hasRank ? try fields.int(isAdaLoRA ? "init_r" : "r", default: isAdaLoRA ? 12 : 8) : 0
+    let rankFields: [Method: (name: String, default: Int)] = [
+      .lora: ("r", 8), .adaLoRA: ("init_r", 12), .shira: ("r", 32),
+    ]
+    let rankField = rankFields[method]
+    let hasRank = rankField != nil
+    rank =
+      if let rankField { try fields.int(rankField.name, default: rankField.default) } else { 0 }
     guard !hasRank || (1...Self.maximumRank).contains(rank) else {
       throw PeftoolError(.damaged, "the rank is \(rank), expected 1 to \(Self.maximumRank)")
     }
     alpha = try fields.double("lora_alpha", default: 8)
     usesRSLoRA = try fields.bool("use_rslora")
     usesDoRA = try fields.bool("use_dora")
-    rankPatterns = isAdaLoRA ? [] : try fields.patterns("rank_pattern", Self.rank)
+    rankPatterns =
+      isAdaLoRA || method == .shira ? [] : try fields.patterns("rank_pattern", Self.rank)
     alphaPatterns = try fields.patterns("alpha_pattern") { (value, place) throws(PeftoolError) in
       try value.double(named: place)
     }

@@ -1,3 +1,5 @@
+package import Tensors
+
 /// What a tensor of an adapter is for, as its name tells.
 ///
 /// Names are PEFT's: `base_model.model.`, the module's path, then what is listed here.
@@ -15,6 +17,7 @@ package struct AdapterKey: Hashable, Sendable {
     case embeddingA, embeddingB
     case magnitude
     case ia3
+    case shiraWeight, shiraIndices
     case tokens
     /// Of no use for the merged weights: buffers of VeLoRA and MonteCLoRA.
     case ignored
@@ -30,7 +33,8 @@ package struct AdapterKey: Hashable, Sendable {
     (".lora_A", .loraA), (".lora_B", .loraB), (".lora_E", .loraE),
     (".lora_embedding_A", .embeddingA), (".lora_embedding_B", .embeddingB),
     (".lora_magnitude_vector", .magnitude), (".lora_magnitude_vector.weight", .magnitude),
-    (".ia3_l", .ia3), (".token_adapter.trainable_tokens_delta", .tokens),
+    (".ia3_l", .ia3), (".shira_weight", .shiraWeight), (".shira_indices", .shiraIndices),
+    (".token_adapter.trainable_tokens_delta", .tokens),
     (".trainable_tokens_delta", .tokens), (".lora_velora_embed", .ignored),
   ]
 
@@ -60,5 +64,17 @@ package struct AdapterKey: Hashable, Sendable {
     guard !module.isEmpty else { return nil }
     self.module = String(module)
     self.depth = depth
+  }
+}
+
+extension AdapterKey.Part {
+  /// Whether a tensor of this part may have a dtype: numbers, or whole ones for places.
+  package func allows(_ dtype: DType) -> Bool {
+    self == .shiraIndices ? dtype == .i32 || dtype == .i64 : dtype.isComputable
+  }
+
+  /// The dtypes that it may have, for messages.
+  package var dtypesText: String {
+    self == .shiraIndices ? "I32 or I64" : "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"
   }
 }

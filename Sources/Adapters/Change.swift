@@ -21,6 +21,8 @@ package struct Change: Sendable {
     case multiply(StoredTensor, Axis)
     /// W + s·x, x of W's shape (`lora_bias`).
     case add(StoredTensor, scaling: Double)
+    /// W + S (SHiRA).
+    case sparse(SparseChange)
     /// W with some rows in place of its own (trainable tokens): row `rows[i]` is row i of x.
     case replaceRows(StoredTensor, rows: [Int])
   }
@@ -40,6 +42,7 @@ package struct Change: Sendable {
       case nil: []
       case .lowRank(let d): [d.a, d.b, d.e]
       case .dora(let d, let magnitude, _): [d.a, d.b, d.e, magnitude]
+      case .sparse(let s): [s.values, s.indices]
       case .multiply(let x, _), .add(let x, _), .replaceRows(let x, _): [x]
       }
     return ([own] + parts).compactMap { $0 }

@@ -92,6 +92,10 @@ package struct ChangeResolver: Sendable {
       }
     }
     if let l = take(.ia3) { try resolveIA3(module, l, into: &result) }
+    if let values = take(.shiraWeight) {
+      let indices = try required(take(.shiraIndices), "shira_indices", beside: values)
+      try resolveSparse(module, values, indices, into: &result)
+    }
     if let rows = take(.tokens) { try resolveTokens(module, rows, into: &result) }
     if let (_, left) = rest.min(by: { $0.value.name.precedesByBytes($1.value.name) }) {
       throw adapter.stored(left).at(

@@ -3,6 +3,7 @@ package enum Method: String, CaseIterable, Sendable {
   case lora = "LORA"
   case adaLoRA = "ADALORA"
   case ia3 = "IA3"
+  case shira = "SHIRA"
   case trainableTokens = "TRAINABLE_TOKENS"
 
   /// The name as its paper spells it.
@@ -11,6 +12,7 @@ package enum Method: String, CaseIterable, Sendable {
     case .lora: "LoRA"
     case .adaLoRA: "AdaLoRA"
     case .ia3: "(IA)³"
+    case .shira: "SHiRA"
     case .trainableTokens: "trainable tokens"
     }
   }

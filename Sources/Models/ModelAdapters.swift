@@ -185,6 +185,7 @@ private struct Part {
       (self.low, self.magnitude) = (low, magnitude)
     case .lowRank(let low), .dora(let low, _, _):
       throw refused(low.a, "changes '\(resolved.target.name.printable)', no linear layer alone")
+    case .sparse(let s): throw refused(s.values, "is a sparse change of SHiRA")
     case .multiply(let tensor, _): throw refused(tensor, "holds factors of (IA)³")
     case .add(let tensor, _): throw refused(tensor, "changes a bias")
     case .replaceRows(let tensor, _): throw refused(tensor, "holds rows of an embedding")

@@ -60,7 +60,7 @@ func configuration(_ text: String) throws -> AdapterConfiguration {
       (#"{"r": 4}"#, "peft_type is missing, expected a string"),
       (
         #"{"peft_type": "LOHA"}"#,
-        #"peft_type is "LOHA", peftool takes LORA, ADALORA, IA3, TRAINABLE_TOKENS; "#
+        #"peft_type is "LOHA", peftool takes LORA, ADALORA, IA3, SHIRA, TRAINABLE_TOKENS; "#
           + "'peftool convert --to lora' makes LoRA of it"
       ),
       (#"{"peft_type": "LORA", "r": 0}"#, "the rank is 0, expected 1 to 1048576"),

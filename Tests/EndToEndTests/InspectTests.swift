@@ -54,7 +54,8 @@ private let dora = Repository.sample("adapters/dora")
 
   @Test(arguments: [
     ("lora", "LoRA"), ("dora-rslora", "DoRA with rank-stabilized scaling (rsLoRA)"),
-    ("ia3", "(IA)³"), ("adalora", "AdaLoRA"), ("loha", "LoHa"), ("lokr", "LoKr"), ("vera", "VeRA"),
+    ("ia3", "(IA)³"), ("shira", "SHiRA"), ("adalora", "AdaLoRA"), ("loha", "LoHa"),
+    ("lokr", "LoKr"), ("vera", "VeRA"),
     ("oft", "OFT"), ("hira", "HiRA"), ("pissa-mutated", "LoRA, initialized by pissa"),
   ])
   func everyMethodHasItsName(adapter: String, name: String) throws {

@@ -45,6 +45,8 @@ import Testing
     ["combine", lora, Repository.sample("adapters/task-a"), "-o", "out"],
     ["scale", lora, "-o", "out", "--by", "2"], ["resize", lora, "-o", "out", "--rank", "2"],
     ["prune", lora, "-o", "out", "--density", "0.5"],
+    ["prune", lora, "-o", "out", "--density", "0.05", "--delta", "--shira"],
+    ["inspect", Repository.sample("adapters/shira")],
     ["extract", model, Repository.sample("bases/llama-f32"), "-o", "out", "--rank", "2"],
     ["convert", lora, "--to", "dora", "--base", model, "-o", "out"],
     ["quantize", model, "-o", "out", "--report"],

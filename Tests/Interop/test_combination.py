@@ -282,6 +282,63 @@ def test_ranks_by_energy_are_the_least_that_keep_it(peftool, tmp_path):
         assert abs(error - (1 - module["keptEnergy"])) < 1e-6
 
 
+def most_energy(spectra, budget):
+    """The most that ranks of 1 and more keep for a number of parameters: a table over all costs."""
+    unit = np.gcd.reduce([cost for _, cost in spectra])
+    best = np.full(budget // unit + 1, -np.inf)
+    best[0] = 0
+    for energies, cost in spectra:
+        longer = np.full_like(best, -np.inf)
+        for rank in range(1, len(energies) + 1):
+            step = rank * cost // unit
+            if step < len(best):
+                kept = best[:len(best) - step] + energies[:rank].sum()
+                longer[step:] = np.maximum(longer[step:], kept)
+        best = longer
+    return best.max()
+
+
+@pytest.mark.parametrize("mean", [1, 1.7, 3, 5.5, 8])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_budget_keeps_what_a_table_over_all_costs_does(peftool, tmp_path, mean, rslora):
+    adapter = save(tmp_path / "a", 5, r=8, use_rslora=rslora, rank_pattern={"q_proj": 5})
+    with torch.no_grad():
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        for place, name in enumerate(sorted(tensors)):
+            tensors[name] *= 1.4 ** (place % 5)
+        from safetensors.torch import save_file
+        save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    report = json.loads(peftool.check(
+        "resize", adapter, "--auto", "budget", "--mean-rank", mean, "-o", tmp_path / "out",
+        "--json"))
+    before, after = deltas(adapter), deltas(tmp_path / "out")
+    spectra, kept = [], 0
+    for module in report["modules"]:
+        delta = before[module["path"]]
+        values = torch.linalg.svdvals(delta)[:8].numpy() ** 2
+        spectra.append((values, sum(delta.shape)))
+        kept += values[:module["rank"]].sum()
+        assert module["parameters"] == module["rank"] * sum(delta.shape)
+        error = (delta - after[module["path"]]).norm() ** 2 / values.sum()
+        assert abs(error - (1 - values[:module["rank"]].sum() / values.sum())) < 1e-6
+    budget = int(mean * sum(cost for _, cost in spectra))
+    assert sum(module["parameters"] for module in report["modules"]) <= budget
+    right = most_energy(spectra, budget)
+    assert abs(kept - right) <= 1e-9 * right
+
+    # PEFT takes ranks and alphas by module: the scaling of each is the old one.
+    old, new = (PeftModel.from_pretrained(load(), f) for f in (adapter, tmp_path / "out"))
+    scalings = {n: m.scaling["default"] for n, m in old.named_modules() if hasattr(m, "lora_A")}
+    ranks = {m["path"]: m["rank"] for m in report["modules"]}
+    for name, module in new.named_modules():
+        if hasattr(module, "lora_A"):
+            path = name.removeprefix("base_model.model.")
+            assert module.r["default"] == ranks[path]
+            assert abs(module.scaling["default"] - scalings[name]) < 1e-12
+            assert torch.allclose(
+                module.get_delta_weight("default").double(), after[path], atol=1e-5)
+
+
 METHODS = [
     ("cat", []), ("svd", ["--rank", 3]), ("linear", []), ("ties", ["--density", 0.4]),
     ("dare_linear", ["--density", 0.4]), ("dare_ties", ["--density", 0.4]),

@@ -2,8 +2,8 @@ package import Checkpoints
 package import Files
 package import Tensors
 
-/// What makes one adapter of one or of several, or of two models.
-package protocol AdapterArithmetic: Sendable {
+/// What arithmetic is made of.
+package protocol ArithmeticInputs: Sendable {
   /// What it is made of.
   var inputs: [ArithmeticInput] { get }
   /// All that is read, which no output may replace.
@@ -17,7 +17,21 @@ package protocol AdapterArithmetic: Sendable {
 
   /// The dtypes of the adapters that are read, where adapters are.
   var adapterDTypes: Set<DType> { get }
+}
 
+/// What makes one adapter of one or of several, or of two models.
+package protocol AdapterArithmetic: ArithmeticInputs {
+  /// Makes the adapter as PEFT has it, with computed numbers rounded to a dtype; of each module that
+  /// was read there is a result.
+  ///
+  /// - Throws: as `LowRankArithmetic.run`.
+  func files(
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> (files: AdapterFiles, results: [ModuleResult])
+}
+
+/// Arithmetic whose result is an adapter of low-rank pairs.
+package protocol LowRankArithmetic: AdapterArithmetic {
   /// Makes the adapter; of each module that was read there is a result.
   ///
   /// - Parameters:
@@ -30,9 +44,21 @@ package protocol AdapterArithmetic: Sendable {
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult])
 }
 
+extension LowRankArithmetic {
+  /// The files of the adapter that `run` makes.
+  package func files(
+    as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> (files: AdapterFiles, results: [ModuleResult]) {
+    let (adapter, results) = try run(as: dtype, threads: threads, progress: progress)
+    var files = PEFTAdapter.files(for: adapter)
+    files.notes = adapter.notes + files.notes
+    return (files, results)
+  }
+}
+
 /// A path that arithmetic reads.
 package struct ArithmeticInput: Sendable {
-  /// What it is: `adapter`, `base` or `tuned`.
+  /// What it is: `adapter`, `base`, `tuned`, `from` or `to`.
   package let role: String
   /// The path that the user gave.
   package let path: String
@@ -40,8 +66,8 @@ package struct ArithmeticInput: Sendable {
   package let weight: Double?
 }
 
-/// Arithmetic whose inputs are adapters.
-package protocol OperandArithmetic: AdapterArithmetic {
+/// What is made of adapters.
+package protocol OperandArithmetic: ArithmeticInputs {
   /// The adapters that are read, each with its weight in the result.
   ///
   /// A weight is nil where it differs by module.

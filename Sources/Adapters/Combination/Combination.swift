@@ -14,7 +14,7 @@ package import Tensors
 /// Peak memory: the result, and for each thread a module's factors a few times; of methods on whole
 /// updates those of a module, and what their decomposition takes; of DoRA that is cut to a rank or
 /// becomes LoRA what `DoRAExtraction` takes.
-package struct Combination: OperandArithmetic {
+package struct Combination: LowRankArithmetic, OperandArithmetic {
   /// The adapters with weights that are not 0; nil for a weight that differs by module.
   package let operands: [(operand: Operand, weight: Double?)]
   /// All adapters that were given, also those whose weight is 0.
@@ -26,12 +26,12 @@ package struct Combination: OperandArithmetic {
   /// The model that the adapters are for, where one was given.
   package let base: BaseModel?
   /// How they are combined.
-  package let settings: CombinationSettings
+  package private(set) var settings: CombinationSettings
   /// What the user should know.
   package let notes: [String]
   /// The layers along which weights and densities may change; 0 where no module is in one.
   package let layerCount: Int
-  let modules: [Module]
+  private(set) var modules: [Module]
   private let savedSums: [SavedSum]
 
   /// A module of some of the adapters.
@@ -46,6 +46,8 @@ package struct Combination: OperandArithmetic {
     let densities: [Double]
     /// The base's weight, where the result is of DoRA.
     var weight: BaseWeight?
+    /// The rank that the budget gives it.
+    var rank: RankChoice?
 
     var path: String { form.path }
     var byteCount: Int {
@@ -108,6 +110,12 @@ package struct Combination: OperandArithmetic {
         throw PeftoolError(
           .unsupported, "is of DoRA, of which there are sums alone: --method cat or svd",
           path: path)
+      }
+      guard settings.budget == nil || base == nil else {
+        throw PeftoolError(
+          .unsupported,
+          "is of DoRA, and a budget weighs the singular values of B*A: without --base it spends the "
+            + "budget on these", path: path)
       }
       if let base {
         try Self.findWeights(of: &modules, in: base)
@@ -203,10 +211,14 @@ package struct Combination: OperandArithmetic {
   /// The bytes of the tensors that are read.
   package var byteCount: Int { modules.reduce(0) { $0 + $1.byteCount } }
 
-  /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
+  /// Makes the adapter, a module a thread at a time; `LowRankArithmetic` has what it throws.
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
+    if let budget = settings.budget {
+      return try spending(budget, threads: threads).run(
+        as: dtype, threads: threads, progress: progress)
+    }
     let combinedModules = try mapBlocks(count: modules.count, threads: threads) {
       (place) throws(PeftoolError) in
       let module = try CombinedModule(combine(place), as: dtype)
@@ -223,7 +235,43 @@ package struct Combination: OperandArithmetic {
     return (adapter, combinedModules.map(\.result))
   }
 
+  /// The same with a rank for each module; of singular values no more than a module's are held.
+  private func spending(
+    _ budget: RankBudget, threads: Int
+  ) throws(PeftoolError) -> Combination {
+    precondition(settings.method == .svd, "the nearest of a rank")
+    let spectra = try mapBlocks(count: modules.count, threads: threads) {
+      (place) throws(PeftoolError) in
+      let (pair, form) = (Concatenation.combine(try terms(of: place)), modules[place].form)
+      let values = try LowRankSVD.of(pair.b, pair.a).singularValues
+      return RankBudget.Spectrum(
+        energies: values.map { $0 * $0 }, fullRank: values.count,
+        cost: form.inputCount + form.outputCount)
+    }
+    var ranked = self
+    ranked.settings.budget = nil
+    do throws(PeftoolError) {
+      for (place, rank) in try budget.ranks(of: spectra).enumerated() {
+        ranked.modules[place].rank = .fixed(rank)
+      }
+    } catch {
+      throw error.at(path: operands[0].operand.path)
+    }
+    return ranked
+  }
+
   private func combine(_ place: Int) throws(PeftoolError) -> ComputedModule {
+    var combined = try combination(of: place)
+    let scalings = modules[place].updates.compactMap { $0?.scaling }
+    // One of 0 or below has no root to take off the factors.
+    if settings.keepsScaling, scalings.count == 1, scalings[0] > 0 {
+      combined.scaling = scalings[0]
+    }
+    return combined
+  }
+
+  /// What the adapters do to a module.
+  private func terms(of place: Int) throws(PeftoolError) -> [Term] {
     let module = modules[place]
     var terms: [Term] = []
     for (place, update) in module.updates.enumerated() {
@@ -237,6 +285,12 @@ package struct Combination: OperandArithmetic {
             b: Matrix(rows: module.form.outputCount, columns: 0), scaling: 1, weight: weight))
       }
     }
+    return terms
+  }
+
+  private func combination(of place: Int) throws(PeftoolError) -> ComputedModule {
+    let module = modules[place]
+    let terms = try terms(of: place)
     let rankBefore = terms.reduce(0) { $0 + $1.rank }
     let bias = BiasMethods.combine(terms, settings.method, settings)
     var magnitudes: [[Double]?] = []
@@ -322,7 +376,7 @@ package struct Combination: OperandArithmetic {
       default: Concatenation.combine(terms)
       }
     let isZero = try Cancellation.leavesNothing(of: terms, in: pair)
-    let rank = settings.rank ?? (method == .svd ? largest : nil)
+    let rank = modules[place].rank ?? settings.rank ?? (method == .svd ? largest : nil)
     guard pair.rank > 0, !isZero || rank == nil else {
       return Truncation(keepingZero: .nothing(rows: pair.b.rows, columns: pair.a.columns))
     }

@@ -15,6 +15,10 @@ package struct CombinationSettings: Sendable {
   }
   /// The rank of the result; nil for the method's own.
   package var rank: RankChoice?
+  /// What the pairs of all modules may take, of `svd`: each gets a rank of its own, whatever `rank` says.
+  package var budget: RankBudget?
+  /// Whether the result of one adapter has its scaling, alpha over the rank, by module, and not 1.
+  package var keepsScaling = false
   /// How whole updates are decomposed.
   package var decomposition = Decomposition()
   /// What the result is; nil for what the operands are.

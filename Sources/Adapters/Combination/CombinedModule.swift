@@ -28,6 +28,8 @@ struct ComputedModule: Sendable {
   /// DoRA's m.
   let magnitude: [Double]?
   let result: ModuleResult
+  /// The factor s that the result has on B·A and on the bias, which have it in them here; above 0.
+  var scaling = 1.0
 
   init(
     _ layer: Layer, _ pair: Pair, bias: [Double]?, magnitude: [Double]? = nil,
@@ -51,7 +53,9 @@ struct ComputedModule: Sendable {
       ModuleResult(
         path: layer.path, rankBefore: rankBefore, rank: truncation.pair.rank,
         energyBefore: whole, energy: energy, lostEnergy: whole - energy, entries: nil,
-        weightNorm: weightNorm))
+        weightNorm: weightNorm, spectrum: truncation.spectrum,
+        parameterCount: truncation.pair.rank * (truncation.pair.b.rows + truncation.pair.a.columns)
+      ))
   }
 }
 
@@ -68,13 +72,18 @@ struct CombinedModule: Sendable {
   private(set) var bias: [Float]?
   /// DoRA's m.
   let magnitude: [Float]?
+  /// The factor s on B·A and on the bias.
+  let scaling: Double
   let result: ModuleResult
 
   /// Rounds an update once, to a dtype whose every number F32 holds.
   ///
   /// - Throws: `different` where a number is too large for it.
   init(_ module: ComputedModule, as dtype: DType) throws(PeftoolError) {
-    let (layer, pair) = (module.layer, module.pair)
+    let layer = module.layer
+    scaling = module.scaling
+    // Half of it is taken off A, half off B.
+    let pair = scaling == 1 ? module.pair : module.pair.divided(by: scaling)
     path = layer.path
     kind = layer.kind
     aShape = [pair.rank] + layer.inputShape
@@ -83,7 +92,7 @@ struct CombinedModule: Sendable {
       + Array(repeating: 1, count: max(0, layer.inputShape.count - 1))
     a = pair.a.elements.rounded(to: dtype)
     b = pair.b.elements.rounded(to: dtype)
-    bias = module.bias?.rounded(to: dtype)
+    bias = module.bias?.map { $0 / module.scaling }.rounded(to: dtype)
     magnitude = module.magnitude?.rounded(to: dtype)
     result = module.result
     let isFinite = [a, b, bias ?? [], magnitude ?? []].allSatisfy { $0.allSatisfy(\.isFinite) }
@@ -163,7 +172,9 @@ extension LowRankAdapter {
           b: AdapterTensor(place.b, in: tensors),
           magnitude: place.magnitude.map { AdapterTensor($0, in: tensors) },
           bias: place.bias.map { AdapterTensor($0, in: tensors) },
-          scaling: { (rank) throws(PeftoolError) in (1, Double(rank)) }))
+          scaling: { (rank) throws(PeftoolError) in
+            (module.scaling, module.scaling * Double(rank))
+          }))
     }
     try self.init(result)
   }

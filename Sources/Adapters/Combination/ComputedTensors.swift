@@ -15,6 +15,7 @@ package struct ComputedTensors: TensorSource {
 
   private enum Values: Sendable {
     case known([Float])
+    case integers([Int32])
     /// Computed whenever they are read.
     case computed(@Sendable () throws(PeftoolError) -> [Float])
   }
@@ -34,6 +35,12 @@ package struct ComputedTensors: TensorSource {
     return append(name, shape: shape, .known(elements))
   }
 
+  /// Adds a tensor in I32 under a name of its own.
+  mutating func append(_ name: String, shape: [Int], _ elements: [Int32]) -> TensorInfo {
+    precondition(elements.count == shape.reduce(1, *), "as many elements as the shape has")
+    return append(name, dtype: .i32, shape: shape, .integers(elements))
+  }
+
   /// Adds a tensor in F32 that is computed, all of it, each time that some of it is read.
   package mutating func append(
     _ name: String, shape: [Int],
@@ -42,9 +49,11 @@ package struct ComputedTensors: TensorSource {
     append(name, shape: shape, .computed(elements))
   }
 
-  private mutating func append(_ name: String, shape: [Int], _ elements: Values) -> TensorInfo {
+  private mutating func append(
+    _ name: String, dtype: DType = .f32, shape: [Int], _ elements: Values
+  ) -> TensorInfo {
     let info = TensorInfo(
-      name: name, dtype: .f32, shape: shape, byteRange: 0..<shape.reduce(4, *), fileIndex: 0)
+      name: name, dtype: dtype, shape: shape, byteRange: 0..<shape.reduce(4, *), fileIndex: 0)
     precondition(values.updateValue(elements, forKey: ExactName(name)) == nil, "a new name")
     tensors.append(info)
     return info
@@ -52,20 +61,24 @@ package struct ComputedTensors: TensorSource {
 
   package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? { nil }
 
-  private func elements(of tensor: TensorInfo) throws(PeftoolError) -> [Float] {
+  package func read(
+    _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
+  ) throws(PeftoolError) {
+    // Floats and integers are their bytes; both sides live through the call.
     switch values[ExactName(tensor.name)] {
-    case .known(let elements): return elements
-    case .computed(let compute): return try compute()
+    case .known(let elements): unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
+    case .integers(let elements):
+      unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
+    case .computed(let compute):
+      let elements = try compute()
+      unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
     case nil: preconditionFailure("a tensor of this source")
     }
   }
 
-  package func read(
-    _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
-  ) throws(PeftoolError) {
-    let elements = try elements(of: tensor)
-    // A Float is its bytes; both live through the call.
-    unsafe elements.span.bytes.extracting(range).withUnsafeBytes { from in
+  private static func copy(_ bytes: RawSpan, to buffer: inout MutableRawSpan) {
+    // The caller has them of one size.
+    unsafe bytes.withUnsafeBytes { from in
       unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyMemory(from: from) }
     }
   }

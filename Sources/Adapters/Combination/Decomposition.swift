@@ -28,6 +28,18 @@ package struct Decomposition: Sendable {
       vt: Matrix(exact.vt))
   }
 
+  /// σ² of the largest singular values, in descending order: so many, or of a matrix that is LAPACK's
+  /// all.
+  ///
+  /// - Throws: as `SVD` and `RandomizedSVD`.
+  func largestEnergies(_ count: Int, of matrix: Matrix<Float>) throws(PeftoolError) -> [Double] {
+    if !isExact(for: matrix, rank: count) {
+      let found = try RandomizedSVD(of: matrix, rank: count, .init(seed: seed))
+      if found.isConverged { return found.svd.singularValues.map { Double($0) * Double($0) } }
+    }
+    return try SVD.singularValues(of: Matrix<Double>(matrix)).map { $0 * $0 }
+  }
+
   /// Up to this least size LAPACK is as quick.
   private static let leastSizeOfRandomized = 256
 

@@ -19,6 +19,21 @@ package struct ModuleResult: Sendable {
   package let entries: Entries?
   /// ‖W‖ of the weight that was changed; nil where it was not looked at.
   package var weightNorm: Double?
+  /// What tells why the result has its rank; nil where its singular values were not looked at.
+  package var spectrum: Spectrum?
+
+  /// The numbers in A and B of the result; nil where they were not counted.
+  package var parameterCount: Int?
+
+  /// What the singular values say about a rank.
+  package struct Spectrum: Equatable, Sendable {
+    /// σ² of the last that is kept.
+    package let last: Double
+    /// σ² of the first that is not, 0 where there is none; nil where it was not looked for.
+    package let next: Double?
+    /// The exponential of the entropy of σ / Σσ; nil where not all were looked for.
+    package let effectiveRank: Double?
+  }
 
   /// A number of entries out of all.
   package struct Entries: Equatable, Sendable {
@@ -46,6 +61,16 @@ package struct ModuleResult: Sendable {
   /// The share of the energy that is kept, 1 − ‖difference‖² / ‖before‖²; 1 where nothing is lost,
   /// below 0 where the result is further away than nothing would be, and nil where there was nothing.
   package var keptEnergy: Double? { Self.keptEnergy(of: [self]) }
+
+  /// What would be kept with one rank less; nil where that is not known.
+  package var keptWithOneLess: Double? { kept(energy - (spectrum?.last ?? .nan)) }
+
+  /// What would be kept with one rank more; nil where that is not known.
+  package var keptWithOneMore: Double? { kept(energy + (spectrum?.next ?? .nan)) }
+
+  private func kept(_ energy: Double) -> Double? {
+    energyBefore > 0 && !energy.isNaN ? min(1, max(0, energy / energyBefore)) : nil
+  }
 
   /// The share that modules keep together; nil where there was nothing in any.
   package static func keptEnergy(of results: [ModuleResult]) -> Double? {

@@ -25,6 +25,20 @@ extension Array where Element: BinaryFloatingPoint & Sendable {
     }
   }
 
+  /// The places of the `count` largest entries by magnitude in ascending order; of equal ones the first.
+  func placesOfLargest(count kept: Int) -> [Int] {
+    guard kept < count else { return Array<Int>(indices) }
+    guard kept > 0 else { return [] }
+    let (limit, equalCount) = leastOfLargest(count: kept)
+    var left = equalCount
+    return indices.filter { place in
+      if self[place].magnitude > limit { return true }
+      guard self[place].magnitude == limit, left > 0 else { return false }
+      left -= 1
+      return true
+    }
+  }
+
   /// The least of the `count` largest magnitudes, and how many of those equal to it are among them.
   ///
   /// By counting the bits of the numbers from the top, 16 at a time: no order of all is needed.

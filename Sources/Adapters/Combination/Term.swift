@@ -40,6 +40,12 @@ struct Pair: Sendable {
   /// Each row of B·A times a number.
   func scaled(rows factors: [Double]) -> Pair { Pair(a: a, b: b.scaled(rows: factors)) }
 
+  /// The factors of B·A / s, both divided by √s.
+  func divided(by scaling: Double) -> Pair {
+    let factor = 1 / scaling.squareRoot()
+    return Pair(a: a.scaled(by: factor), b: b.scaled(by: factor))
+  }
+
   /// An update that changes nothing; of rank 1, since PEFT has none of rank 0.
   static func nothing(rows: Int, columns: Int) -> Pair {
     Pair(a: Matrix(rows: 1, columns: columns), b: Matrix(rows: rows, columns: 1))

@@ -9,6 +9,8 @@ struct Truncation: Sendable {
   let wholeEnergy: Double
   /// What is kept of it.
   let energy: Double
+  /// What tells why it has its rank; nil where no singular values were looked at.
+  var spectrum: ModuleResult.Spectrum?
 
   /// All of an update.
   init(keeping pair: Pair) {
@@ -24,8 +26,10 @@ struct Truncation: Sendable {
 
   /// The cut of the transpose.
   func transposed() -> Truncation {
-    Truncation(
+    var cut = Truncation(
       pair: Pair(a: pair.b.transposed(), b: pair.a.transposed()), energy: energy, of: wholeEnergy)
+    cut.spectrum = spectrum
+    return cut
   }
 
   /// Cuts an update in its factors.
@@ -42,6 +46,11 @@ struct Truncation: Sendable {
     let energy = values.reduce(0) { $0 + $1 * $1 }
     let kept = values.prefix(rank).reduce(0) { $0 + $1 * $1 }
     self.init(pair: Pair(svd.truncated(to: rank)), energy: kept, of: energy)
+    guard rank <= values.count else { return }
+    let next = rank < values.count ? values[rank] : 0
+    spectrum = ModuleResult.Spectrum(
+      last: values[rank - 1] * values[rank - 1], next: next * next,
+      effectiveRank: RankChoice.effectiveRank(of: values))
   }
 
   /// Cuts a whole update, by LAPACK in f64 or as the settings say by a randomized range finder in
@@ -77,6 +86,8 @@ struct Truncation: Sendable {
   private init(_ svd: SVD<Float>, squaredNorm: Double) {
     let kept = svd.singularValues.reduce(0) { $0 + Double($1) * Double($1) }
     self.init(pair: Pair(svd), energy: kept, of: squaredNorm)
+    guard let last = svd.singularValues.last.map({ Double($0) }) else { return }
+    spectrum = ModuleResult.Spectrum(last: last * last, next: nil, effectiveRank: nil)
   }
 }
 

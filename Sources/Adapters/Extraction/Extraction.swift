@@ -15,14 +15,19 @@ package import Tensors
 ///
 /// Peak memory: the result; for each thread the change of a module's weight in f32, of DoRA the
 /// weight, too, and what their decomposition takes; weights of more than 33 million elements are taken
-/// one at a time.
-package struct Extraction: AdapterArithmetic {
+/// one at a time. With a budget the models are passed over twice.
+package struct Extraction: LowRankArithmetic {
   /// How it is done.
   package struct Options: Sendable {
     /// The rank of a module.
     package var rank = RankChoice.fixed(16)
+    /// What the pairs of all modules may take, of LoRA: each gets a rank of its own, whatever `rank`
+    /// says.
+    package var budget: RankBudget?
     /// Whether the adapter is of DoRA.
     package var isDoRA = false
+    /// Whether changes are to be sparse, which linear layers alone have.
+    package var isSparse = false
     /// How changes are decomposed.
     package var decomposition = Decomposition()
     /// What stays out, by globs on the modules' paths.
@@ -33,10 +38,10 @@ package struct Extraction: AdapterArithmetic {
     package init() {}
   }
 
-  private let base: BaseModel
+  let base: BaseModel
   private let tuned: BaseModel
   private let options: Options
-  private let plan: ExtractionPlan
+  let plan: ExtractionPlan
 
   /// Pairs the models; of their tensors nothing is read.
   ///
@@ -88,8 +93,11 @@ package struct Extraction: AdapterArithmetic {
   /// None: no adapter is read.
   package var adapterDTypes: Set<DType> { [] }
 
-  /// The bytes of the weights that get pairs, of both models.
-  package var byteCount: Int { plan.modules.reduce(0) { $0 + $1.byteCount } }
+  /// The bytes of the weights that get pairs, of both models; twice, where singular values are looked
+  /// at before.
+  package var byteCount: Int {
+    plan.modules.reduce(0) { $0 + $1.byteCount } * (options.budget == nil ? 1 : 2)
+  }
 
   /// Decomposes the changes of all modules.
   ///
@@ -99,28 +107,98 @@ package struct Extraction: AdapterArithmetic {
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    // The largest first, so that no thread has one left at the end; those that are very large, as
-    // embeddings are, one at a time.
-    let order = plan.modules.indices.sorted {
-      (-plan.modules[$0].elementCount, $0) < (-plan.modules[$1].elementCount, $1)
+    let ranks =
+      try options.budget.map { (budget) throws(PeftoolError) in
+        try spending(budget, threads: threads, progress: progress)
+      } ?? plan.modules.map { _ in options.rank }
+    let decomposed = try map(Array(plan.modules.indices), threads: threads) {
+      (place) throws(PeftoolError) in
+      let module = try decompose(plan.modules[place], to: ranks[place]).map {
+        (module) throws(PeftoolError) in
+        try CombinedModule(module, as: dtype)
+      }
+      progress(plan.modules[place].byteCount)
+      return module
     }
-    let largeCount = order.prefix { plan.modules[$0].elementCount > Self.largeElementCount }.count
-    var decomposed: [Int: CombinedModule] = [:]
-    for (places, threads) in [
+    return try adapter(of: decomposed)
+  }
+
+  /// What a function makes of modules: the largest first, so that no thread has one left at the end;
+  /// those that are very large, as embeddings are, one at a time.
+  private func map<Result: Sendable>(
+    _ places: [Int], threads: Int, _ body: (_ place: Int) throws(PeftoolError) -> Result
+  ) throws(PeftoolError) -> [Result] {
+    let order = places.indices.sorted {
+      (-plan.modules[places[$0]].elementCount, $0) < (-plan.modules[places[$1]].elementCount, $1)
+    }
+    let largeCount = order.prefix {
+      plan.modules[places[$0]].elementCount > Self.largeElementCount
+    }.count
+    var results: [Int: Result] = [:]
+    for (turns, threads) in [
       (Array(order.prefix(largeCount)), 1), (Array(order.dropFirst(largeCount)), threads),
     ] {
-      let found = try mapBlocks(count: places.count, threads: threads) {
-        (turn) throws(PeftoolError) in
-        let module = try decompose(plan.modules[places[turn]]).map {
-          (module) throws(PeftoolError) in
-          try CombinedModule(module, as: dtype)
-        }
-        progress(plan.modules[places[turn]].byteCount)
-        return module
+      let found = try mapBlocks(count: turns.count, threads: threads) {
+        (turn) throws(PeftoolError) in try body(places[turns[turn]])
       }
-      for (place, module) in zip(places, found) { decomposed[place] = module }
+      for (turn, result) in zip(turns, found) { results[turn] = result }
     }
-    return try adapter(of: plan.modules.indices.map { decomposed[$0] })
+    return places.indices.compactMap { results[$0] }
+  }
+
+  /// The rank of each module by a budget for those that have changed.
+  ///
+  /// Of large changes only so many singular values are looked for as the choice may need: where it
+  /// takes more of a module than are known, twice as many. Of them no more than a module's are held.
+  private func spending(
+    _ budget: RankBudget, threads: Int, progress: @Sendable (Int) -> Void
+  ) throws(PeftoolError) -> [RankChoice] {
+    let mean = min(budget.meanRank(costs: plan.modules.map(\.rankCost)), 1e6)
+    var limits = plan.modules.map { min($0.fullRank, Self.firstLimitOfMean * max(1, Int(mean))) }
+    var spectra = try map(Array(plan.modules.indices), threads: threads) {
+      (place) throws(PeftoolError) in
+      let spectrum = try spectrum(of: plan.modules[place], upTo: limits[place])
+      progress(plan.modules[place].byteCount)
+      return spectrum
+    }
+    let places = spectra.indices.filter { spectra[$0] != nil }
+    while true {
+      let ranks: [Int]
+      do throws(PeftoolError) {
+        ranks = try budget.ranks(of: spectra.compactMap(\.self))
+      } catch {
+        throw error.at(path: tuned.checkpoint.path)
+      }
+      let short = zip(places, ranks).filter { place, rank in
+        spectra[place].map { rank > max(1, $0.energies.count) } ?? false
+      }.map(\.0)
+      guard !short.isEmpty else {
+        var choices = plan.modules.map { _ in RankChoice.fixed(1) }
+        for (place, rank) in zip(places, ranks) { choices[place] = .fixed(rank) }
+        return choices
+      }
+      for place in short { limits[place] = min(plan.modules[place].fullRank, 2 * limits[place]) }
+      let known = limits
+      let found = try map(short, threads: threads) { (place) throws(PeftoolError) in
+        try spectrum(of: plan.modules[place], upTo: known[place])
+      }
+      for (place, spectrum) in zip(short, found) { spectra[place] = spectrum }
+    }
+  }
+
+  /// Singular values are first looked for up to so many times the mean rank of a budget.
+  private static let firstLimitOfMean = 2
+
+  /// The largest singular values of a change, squared; nil where nothing has changed.
+  private func spectrum(
+    of module: ExtractionPlan.Module, upTo limit: Int
+  ) throws(PeftoolError) -> RankBudget.Spectrum? {
+    let isBiasChanged = try module.biasChange()?.contains { $0 != 0 } ?? false
+    let change = try module.tuned.storedChange(from: module.base).change
+    guard change.squaredNorm > 0 || isBiasChanged else { return nil }
+    let energies = try options.decomposition.largestEnergies(limit, of: change)
+    return RankBudget.Spectrum(
+      energies: energies, fullRank: module.fullRank, cost: module.rankCost)
   }
 
   /// Weights of more elements are held one at a time.
@@ -128,7 +206,7 @@ package struct Extraction: AdapterArithmetic {
 
   /// The update of a module; nil where neither weight nor bias has changed.
   private func decompose(
-    _ module: ExtractionPlan.Module
+    _ module: ExtractionPlan.Module, to rank: RankChoice
   ) throws(PeftoolError) -> ComputedModule? {
     let isChanged = try !module.tuned.stored.isSame(as: module.base.stored)
     guard options.isDoRA else {
@@ -136,7 +214,7 @@ package struct Extraction: AdapterArithmetic {
       let isBiasChanged = bias?.contains { $0 != 0 } ?? false
       guard isChanged || isBiasChanged else { return nil }
       let (change, weightNorm) = try module.tuned.storedChange(from: module.base)
-      let cut = try Truncation(of: change, to: options.rank, options.decomposition)
+      let cut = try Truncation(of: change, to: rank, options.decomposition)
       // The same numbers in another dtype are no change.
       guard cut.wholeEnergy > 0 || isBiasChanged else { return nil }
       return ComputedModule(
@@ -148,7 +226,7 @@ package struct Extraction: AdapterArithmetic {
     guard change.squaredNorm > 0 else { return nil }
     let weight = try module.base.values()
     let update = try DoRAExtraction(
-      change: change, of: weight, to: options.rank, options.decomposition)
+      change: change, of: weight, to: rank, options.decomposition)
     return ComputedModule(
       module.layer, update.truncation(of: change), rankBefore: module.fullRank, bias: nil,
       magnitude: update.magnitude(of: weight), weightNorm: weight.squaredNorm.squareRoot())
@@ -159,7 +237,7 @@ package struct Extraction: AdapterArithmetic {
     of decomposed: [CombinedModule?]
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
     var modules = decomposed.compactMap(\.self)
-    var saved = try savedWhole(decomposed)
+    var saved = try savedWhole(beside: decomposed.map { $0 != nil })
     let wholeCount = Set(saved.map { ExactName($0.path) }).count
     // PEFT has a bias at every pair or at none, has none at embeddings, and merges none where the
     // layer has none.
@@ -193,7 +271,7 @@ package struct Extraction: AdapterArithmetic {
   }
 
   /// Why there is no adapter.
-  private func nothing(changed saved: [LowRankAdapter.Saved]) -> PeftoolError {
+  func nothing(changed saved: [LowRankAdapter.Saved]) -> PeftoolError {
     let other = base.checkpoint.path.printable
     var reason = "is the same as \(other): there is no change to extract"
     if let first = saved.first {
@@ -207,9 +285,7 @@ package struct Extraction: AdapterArithmetic {
   }
 
   /// What is saved whole: modules without pairs of which something has changed.
-  private func savedWhole(
-    _ decomposed: [CombinedModule?]
-  ) throws(PeftoolError) -> [LowRankAdapter.Saved] {
+  func savedWhole(beside hasChange: [Bool]) throws(PeftoolError) -> [LowRankAdapter.Saved] {
     var saved: [LowRankAdapter.Saved] = []
     for whole in plan.wholes {
       var isChanged = false
@@ -230,7 +306,7 @@ package struct Extraction: AdapterArithmetic {
       }
     }
     // Of a module without a pair a bias alone may have changed.
-    for (module, update) in zip(plan.modules, decomposed) where update == nil {
+    for (module, hasChange) in zip(plan.modules, hasChange) where !hasChange {
       guard let bias = module.bias, try !bias.tuned.isSame(as: bias.base) else { continue }
       saved.append(module.tuned.stored.saved(module.path, "weight", isBias: false))
       saved.append(bias.tuned.saved(module.path, "bias", isBias: false))
@@ -246,7 +322,10 @@ package struct Extraction: AdapterArithmetic {
 
 extension ExtractionPlan.Module {
   /// The rank that its change may have.
-  fileprivate var fullRank: Int { min(base.outputCount, base.inputCount) }
+  var fullRank: Int { min(base.outputCount, base.inputCount) }
+
+  /// The parameters that a rank takes.
+  fileprivate var rankCost: Int { base.outputCount + base.inputCount }
 
   /// What the bias has changed by; nil where there is none.
   fileprivate func biasChange() throws(PeftoolError) -> [Double]? {

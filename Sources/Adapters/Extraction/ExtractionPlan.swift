@@ -76,7 +76,9 @@ struct ExtractionPlan: Sendable {
         continue
       }
       // A magnitude for each column of one end would be one for each row of the other.
-      guard let kind = pair.kind(isEmbedding: isEmbedding), !(options.isDoRA && isTied) else {
+      guard let kind = pair.kind(isEmbedding: isEmbedding), !(options.isDoRA && isTied),
+        !options.isSparse || kind == .linear
+      else {
         if pair.parameter == "bias" { biases.append(pair) } else { save(pair, isTied: isTied) }
         continue
       }
@@ -90,6 +92,12 @@ struct ExtractionPlan: Sendable {
               .unsupported,
               "may be a Conv1D's, which lies turned around: config.json with its model_type has to "
                 + "lie beside it"))
+        }
+        guard !(isConv1D && options.isSparse) else {
+          throw pair.base.at(
+            PeftoolError(
+              .unsupported,
+              "is a Conv1D's, and SHiRA has linear layers alone: --save or --exclude its module"))
         }
         isTransposed = isConv1D
       } else {

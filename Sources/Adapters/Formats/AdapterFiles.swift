@@ -75,7 +75,8 @@ extension AdapterFiles {
     guard let dtype else { return self }
     var copy = self
     copy.items = items.map { item in
-      guard case .tensor(let tensor) = item.content else { return item }
+      // Places, as sparse changes have them, are whole numbers.
+      guard case .tensor(let tensor) = item.content, tensor.dtype.isComputable else { return item }
       return Item(item.name, tensor.cast(to: dtype))
     }
     return copy

@@ -231,13 +231,16 @@ enum PEFTAdapter {
       }
       if let bias = module.bias { items.append(.init(path + ".lora_B.bias", bias)) }
     }
-    for saved in adapter.saved {
-      let path = AdapterKey.prefix + saved.path + (saved.isBias ? ".base_layer." : ".")
-      items.append(.init(path + saved.parameter, saved.tensor))
-    }
     return AdapterFiles(
-      folder: items, fileName: "adapter_model.safetensors", metadata: [("format", "pt")],
+      folder: items + adapter.saved.map(item(for:)), fileName: "adapter_model.safetensors",
+      metadata: [("format", "pt")],
       configuration: configuration(of: adapter), indent: 2)
+  }
+
+  /// The tensor of a parameter that is saved whole.
+  static func item(for saved: LowRankAdapter.Saved) -> AdapterFiles.Item {
+    let path = AdapterKey.prefix + saved.path + (saved.isBias ? ".base_layer." : ".")
+    return .init(path + saved.parameter, saved.tensor)
   }
 
   /// Every key that PEFT 0.21.2 saves.

@@ -2,7 +2,8 @@ package import JSON
 
 /// The `adapter_config.json` of PEFT's LoRA, with every key that PEFT 0.21.2 saves.
 package enum PEFTConfiguration {
-  private static let version = "0.21.2"
+  /// The version of PEFT whose keys these are.
+  static let version = "0.21.2"
 
   /// The configuration with some values, and PEFT's defaults for the rest.
   package static func json(_ own: [String: JSON]) -> JSON {

@@ -215,7 +215,10 @@ private struct TensorPlanner {
     let isSum =
       !isOwn && !changes.isEmpty
       && changes.allSatisfy { change in
-        if case .lowRank = change.change.update { true } else { false }
+        switch change.change.update {
+        case .lowRank, .sparse: true
+        default: false
+        }
       }
     let isSingle = isSum && options.singles.contains(ExactName(tensor.stored.info.name))
     let dtype = isSingle ? .f32 : options.dtype ?? baseDType

@@ -58,6 +58,7 @@ struct PreparedChange<R: Real>: Sendable {
         try Self.dora(
           PreparedLowRank(d, isRounded: false, of: tensor),
           magnitude.values(R.self), axis, weighted.change.own ?? tensor.base, tensor)
+      case .sparse(let s): .sparse(try s.entries(R.self))
       case .multiply(let l, .rows): .multiplyRows(try l.values(R.self))
       case .multiply(let l, .columns(let repeated)):
         .multiplyColumns(
@@ -85,6 +86,7 @@ struct PreparedChange<R: Real>: Sendable {
 /// The arithmetic of an update with its values.
 enum PreparedUpdate<R: Real>: Sendable {
   case lowRank(PreparedLowRank<R>)
+  case sparse(SparseEntries<R>)
   case doraRows(PreparedLowRank<R>, magnitude: [R])
   case doraColumns(PreparedLowRank<R>, factors: [R])
   case multiplyRows([R])

@@ -69,6 +69,10 @@ struct Tile<R: Real>: ~Copyable {
       R.add(self.d, to: &merged, count)
       return
     }
+    if change.own == nil, case .sparse(let s) = change.update {
+      s.add(rows, times: change.weight, to: &merged, columnCount: columns)
+      return
+    }
     let isChained = prepared.rounding != .once
     if let own = change.own {
       try read(own, rows, roundingTo: prepared.tensor.baseDType)
@@ -98,6 +102,7 @@ struct Tile<R: Real>: ~Copyable {
     case .lowRank(let d):
       multiply(d, rows, weight: 1)
       R.add(self.d, to: &changed, count)
+    case .sparse(let s): s.add(rows, times: 1, to: &changed, columnCount: columns)
     case .doraRows(let d, let magnitude):
       multiply(d, rows, weight: 1)
       R.add(self.d, to: &changed, count)

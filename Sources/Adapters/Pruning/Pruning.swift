@@ -18,7 +18,7 @@ package import Tensors
 /// Peak memory: the result, and for each thread a module's factors a few times, with a base a block of
 /// the weight; where entries of whole updates are dropped those of a module, and what their
 /// decomposition takes.
-package struct Pruning: OperandArithmetic {
+package struct Pruning: LowRankArithmetic, OperandArithmetic {
   /// The adapter, with a weight of 1.
   package let operands: [(operand: Operand, weight: Double?)]
   /// The model that it is for, where one was given.
@@ -65,7 +65,7 @@ package struct Pruning: OperandArithmetic {
   /// The bytes of the tensors that are read.
   package var byteCount: Int { adapter.modules.reduce(0) { $0 + $1.byteCount } }
 
-  /// Makes the adapter, a module a thread at a time; `AdapterArithmetic` has what it throws.
+  /// Makes the adapter, a module a thread at a time; `LowRankArithmetic` has what it throws.
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {

@@ -23,22 +23,19 @@ extension AdapterArithmetic {
   ///   - others: files that are read besides, which no output may replace either.
   ///   - dtype: of what is written; nil for F32 of what is computed, and the rest as it is.
   ///   - progress: is told of bytes read, from any thread.
-  /// - Throws: as `run` and `AdapterWriting.run`.
+  /// - Throws: as `files` and `AdapterWriting.run`.
   func write(
     to path: String, apartFrom others: [InputFile] = [], as dtype: DType?, force: Bool,
     threads: Int?, progress: @Sendable (Int) -> Void
-  ) throws(PeftoolError) -> (
-    adapter: LowRankAdapter, results: [ModuleResult], writing: AdapterWriting
-  ) {
+  ) throws(PeftoolError) -> (results: [ModuleResult], writing: AdapterWriting) {
     // Nothing is worked out for an output that cannot be written.
     try checkOutput(path, apartFrom: others, force: force)
     let threads = threads ?? availableProcessorCount
-    let (adapter, results) = try run(as: dtype ?? .f32, threads: threads, progress: progress)
-    let writing = try AdapterWriting(
-      AdapterFormat.peft.files(for: adapter, .init(base: nil, prefix: nil)).cast(to: dtype))
+    let (files, results) = try files(as: dtype ?? .f32, threads: threads, progress: progress)
+    let writing = try AdapterWriting(files.cast(to: dtype))
     try writing.run(
       to: path, inputs: sources, beside: others, isForced: force, threads: threads,
       progress: { _ in })
-    return (adapter, results, writing)
+    return (results, writing)
   }
 }

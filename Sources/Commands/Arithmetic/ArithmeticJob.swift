@@ -14,6 +14,8 @@ struct ArithmeticJob {
   let method: (name: String, summary: String)
   /// Where the adapter goes.
   let output: String
+  /// Whether the report has a table of the ranks.
+  var showsRanks = false
   /// The path of the recipe, which no output may replace.
   var recipe: String?
 
@@ -41,17 +43,17 @@ struct ArithmeticJob {
     let start = monotonicSeconds()
     let progress = ProgressLine(
       label, totalByteCount: arithmetic.byteCount, isQuiet: writing.quiet)
-    let (adapter, results, files) = try arithmetic.write(
+    let (results, files) = try arithmetic.write(
       to: output, apartFrom: others, as: writing.dtype, force: writing.force,
       threads: writing.threads
     ) { progress.advance(by: $0) }
     progress.finish()
     return ArithmeticReport(
-      output: output, inputs: arithmetic.inputs,
-      method: method, results: results, inputByteCount: arithmetic.inputByteCount,
+      output: output, inputs: arithmetic.inputs, method: method, results: results,
+      showsRanks: showsRanks, inputByteCount: arithmetic.inputByteCount,
       byteCount: files.byteCount, dtypes: files.dtypes,
       dtypesBefore: arithmetic.adapterDTypes, seconds: monotonicSeconds() - start,
-      notes: arithmetic.notes + adapter.notes + files.notes)
+      notes: arithmetic.notes + files.notes)
   }
 }
 

@@ -10,6 +10,8 @@ struct ArithmeticReport {
   let inputs: [ArithmeticInput]
   let method: (name: String, summary: String)
   let results: [ModuleResult]
+  /// Whether a table tells why each module has its rank.
+  let showsRanks: Bool
   /// The bytes of the adapters' files of tensors, and of the new one.
   let inputByteCount: Int
   let byteCount: Int
@@ -33,6 +35,7 @@ extension ArithmeticReport {
     facts.append("modules", modulesText)
     facts.append("change", changeText)
     facts.append("rank", rankText)
+    facts.append("parameters", parametersText)
     facts.append("entries", entriesText)
     facts.append("kept energy", keptEnergyText)
     facts.append("dtype", dtypeText)
@@ -40,7 +43,26 @@ extension ArithmeticReport {
     for note in allNotes { facts.append("note", note) }
     facts.append(
       "written", "\(output.printable): \(byteCount.byteText) in \(seconds.durationText)")
-    return facts.text(width: width)
+    return facts.text(width: width) + (showsRanks ? "\n" + rankTable.text(width: width) : "")
+  }
+
+  /// By module the rank, and what one more or less would have kept.
+  private var rankTable: Table {
+    var table = Table([
+      .init("module", isShortened: true), .init("rank", .right), .init("parameters", .right),
+      .init("kept", .right), .init("one less", .right), .init("one more", .right),
+      .init("effective", .right),
+    ])
+    func share(_ value: Double?) -> String { value?.percentText ?? "-" }
+    for result in kept {
+      table.append([
+        result.path.printable, "\(result.rank)",
+        result.parameterCount.map { $0.groupedText } ?? "-", share(result.keptEnergy),
+        share(result.keptWithOneLess), share(result.keptWithOneMore),
+        result.spectrum?.effectiveRank.map { $0.measureText } ?? "-",
+      ])
+    }
+    return table
   }
 
   /// The notes, and where there was nothing.
@@ -88,6 +110,12 @@ extension ArithmeticReport {
     let after = kept.map(\.rank).countsText { "\($0)" }
     let before = kept.map(\.rankBefore).countsText { "\($0)" }
     return after == before ? after : after.map { "\($0), before \(before ?? "0")" }
+  }
+
+  /// The parameters of A and B, where they were told of.
+  private var parametersText: String? {
+    guard showsRanks else { return nil }
+    return kept.compactMap(\.parameterCount).reduce(0, +).groupedText + " in A and B"
   }
 
   private var entriesText: String? {
@@ -140,6 +168,10 @@ extension ModuleResult {
       .init("rank", .number(rank)), .init("normBefore", .number(energyBefore.squareRoot())),
       .init("norm", .number(energy.squareRoot())), .init("weightNorm", .number(weightNorm)),
       .init("share", .number(share)), .init("keptEnergy", .number(keptEnergy)),
+      .init("keptWithOneLess", .number(keptWithOneLess)),
+      .init("keptWithOneMore", .number(keptWithOneMore)),
+      .init("effectiveRank", .number(spectrum?.effectiveRank)),
+      .init("parameters", .number(parameterCount)),
       .init("entries", entries.map { .number($0.total) } ?? .null),
       .init("keptEntries", entries.map { .number($0.kept) } ?? .null),
     ])

@@ -24,6 +24,11 @@ struct PruneCommand: ParsableCommand {
       those of the whole update s*B*A, one module at a time, and what is left is cut to the module's \
       own rank, or as --rank, --energy and the like say: it is dense again in A and B.
 
+      With --delta --shira the entries are written as they are, a sparse change of the weights of any \
+      rank, in the format of PEFT's SHiRA: of linear layers, without biases, and of LoRA.
+
+        peftool prune my-adapter --density 0.01 --delta --shira -o sparse
+
       --min-norm drops modules whose change has a smaller Frobenius norm, --min-share those with less \
       than that share of the largest norm in the adapter. Without --density what stays is not touched, \
       bit for bit.
@@ -57,6 +62,9 @@ struct PruneCommand: ParsableCommand {
 
   @Flag(help: "Drop entries of whole updates, not of A and B.")
   var delta = false
+
+  @Flag(help: "Write the entries of updates as a sparse change, as PEFT's SHiRA does.")
+  var shira = false
 
   @OptionGroup var rank: RankOptions
 
@@ -102,6 +110,11 @@ struct PruneCommand: ParsableCommand {
     if !delta, rank.choice != nil {
       throw ValidationError("a rank goes with --delta; peftool resize cuts an adapter to one")
     }
+    if shira, !delta { throw ValidationError("--shira goes with --delta") }
+    if shira, rank.choice != nil || exact || norm != nil || share != nil {
+      throw ValidationError(
+        "--shira goes with --density and --delta, and no rank, --exact, --min-norm or --min-share")
+    }
     if exact, !delta { throw ValidationError("--exact goes with --delta") }
   }
 
@@ -117,6 +130,7 @@ struct PruneCommand: ParsableCommand {
   /// What is done, as a word and a line.
   private var method: (name: String, summary: String) {
     let kept = (density ?? 1).percentText
+    if shira { return ("shira", "\(kept) of the entries of updates, as a sparse change") }
     return switch settings.entries {
     case nil: ("modules", "those with small norms are dropped")
     case .factors: ("factors", "\(kept) of the entries of A and B, balanced")
@@ -127,8 +141,14 @@ struct PruneCommand: ParsableCommand {
   func run() throws {
     try OpenBLAS.prepare()
     let base = try BaseModel(at: base)
-    let pruning = try Pruning(Operand(opening: adapter, base: base), base: base, settings)
-    let job = ArithmeticJob(arithmetic: pruning, method: method, output: output)
+    let operand = try Operand(opening: adapter, base: base)
+    let arithmetic: any AdapterArithmetic
+    if shira, let density {
+      arithmetic = try SparseSelection(operand, base: base, keeping: .density(density))
+    } else {
+      arithmetic = try Pruning(operand, base: base, settings)
+    }
+    let job = ArithmeticJob(arithmetic: arithmetic, method: method, output: output)
     try writing.report(job.run(writing, label: "pruning"))
   }
 }

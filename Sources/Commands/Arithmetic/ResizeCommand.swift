@@ -15,6 +15,16 @@ struct ResizeCommand: ParsableCommand {
 
         peftool resize my-adapter --rank 8 -o small
         peftool resize my-adapter --energy 0.95 -o small
+        peftool resize my-adapter --auto budget --mean-rank 4 -o small
+
+      --auto finds the rank of each module and prints a table that tells why. By energy it is the least \
+      that keeps --energy of the squares of the singular values; by effective-rank the exponential of \
+      their entropy, rounded up (Roy and Vetterli 2007). By budget all modules share a number of \
+      parameters, --budget of them or what --mean-rank takes in every module: of all ranks that fit, \
+      1 at least in each module, those that keep the most energy together, exactly.
+
+      Each module keeps its scaling: alpha over the rank stays what it was, and of rsLoRA alpha over \
+      its root.
 
       --sv-ratio, --sv-fro and --sv-cumulative are those of kohya's resize_lora.py, which keeps one \
       singular value more than its rule asks for; peftool does not. A rank above the adapter's \
@@ -39,15 +49,16 @@ struct ResizeCommand: ParsableCommand {
     completion: .file())
   var base: String?
 
-  @OptionGroup var rank: RankOptions
+  @OptionGroup var rank: AutomaticRankOptions
 
   @OptionGroup var writing: AdapterWritingOptions
 
   func validate() throws {
     try AdapterWritingOptions.validate(output: output)
-    guard rank.choice != nil else {
+    guard rank.choice != nil || rank.allBudget != nil else {
       throw ValidationError(
-        "one of --rank, --energy, --effective, --sv-ratio, --sv-fro and --sv-cumulative is needed")
+        "one of --rank, --energy, --effective, --sv-ratio, --sv-fro, --sv-cumulative and --auto is "
+          + "needed")
     }
   }
 
@@ -56,11 +67,14 @@ struct ResizeCommand: ParsableCommand {
     var settings = CombinationSettings()
     settings.method = .svd
     settings.rank = rank.choice
+    settings.budget = rank.allBudget
+    settings.keepsScaling = true
     let base = try BaseModel(at: base)
     let combination = try Combination(
       [Operand(opening: adapter, base: base)], weights: [1], base: base, settings)
     let job = ArithmeticJob(
-      arithmetic: combination, method: ("resize", "the nearest \(rank.summary)"), output: output)
+      arithmetic: combination, method: ("resize", "the nearest \(rank.summary)"), output: output,
+      showsRanks: rank.auto != nil)
     try writing.report(job.run(writing, label: "resizing"))
   }
 }

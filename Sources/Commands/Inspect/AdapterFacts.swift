@@ -25,6 +25,8 @@ struct AdapterFacts {
     let path: String
     /// The rank that its tensors have; nil for a method without one.
     var rank: Int?
+    /// The entries of a sparse change; nil for other methods.
+    var entryCount: Int?
     /// The factor on its change; nil where there is none or the configuration is refused.
     var scaling: Double?
   }
@@ -58,6 +60,7 @@ struct AdapterFacts {
       }
       switch key.part {
       case .loraA, .embeddingA: modules[place].rank = tensor.shape.first
+      case .shiraWeight: modules[place].entryCount = tensor.elementCount
       default: break
       }
     }
@@ -80,8 +83,9 @@ struct AdapterFacts {
 
   private static let names = [
     "ADALORA": "AdaLoRA", "IA3": "(IA)³", "LOHA": "LoHa", "LOKR": "LoKr", "VERA": "VeRA",
-    "HIRA": "HiRA", "MISS": "MiSS", "BONE": "Bone", "FOURIERFT": "FourierFT", "VBLORA": "VB-LoRA",
-    "XLORA": "X-LoRA", "LN_TUNING": "LayerNorm tuning", "PREFIX_TUNING": "prefix tuning",
+    "HIRA": "HiRA", "MISS": "MiSS", "SHIRA": "SHiRA", "BONE": "Bone", "FOURIERFT": "FourierFT",
+    "VBLORA": "VB-LoRA", "XLORA": "X-LoRA", "LN_TUNING": "LayerNorm tuning",
+    "PREFIX_TUNING": "prefix tuning",
     "PROMPT_TUNING": "prompt tuning", "P_TUNING": "p-tuning",
     "TRAINABLE_TOKENS": "trainable tokens",
   ]
@@ -109,6 +113,8 @@ struct AdapterFacts {
     facts.append("made for", json["base_model_name_or_path"]?.asString?.printable)
     facts.append("task", json["task_type"]?.asString?.printable)
     facts.append("rank", modules.compactMap(\.rank).countsText { "\($0)" })
+    facts.append(
+      "entries", modules.compactMap(\.entryCount).countsText { "\($0.groupedText) a module" })
     facts.append("alpha", alphaText)
     facts.append("scaling", scalingText)
     for key in ["rank_pattern", "alpha_pattern"] { facts.append(key, patternText(key)) }
@@ -241,6 +247,7 @@ struct AdapterFacts {
               .init("path", .string($0.path)),
               .init("rank", $0.rank.map { .number($0) } ?? .null),
               .init("scaling", number($0.scaling)),
+              .init("entries", $0.entryCount.map { .number($0) } ?? .null),
             ])
           })),
       .init("savedModules", strings(savedModules)),

@@ -153,10 +153,13 @@ struct Inspect: ParsableCommand {
 }
 
 extension Checkpoint {
-  /// The elements of all tensors; of a quantized model those that its codes stand for.
+  /// The elements of all tensors; of a quantized model those that its codes stand for, and of a sparse
+  /// change without the places of its entries.
   var parameterCount: Int {
     // What is damaged counts as it lies: verify tells of that.
     let model = (try? adaptable) ?? self
-    return model.tensors.reduce(0) { $0 + $1.elementCount }
+    return model.tensors.reduce(0) {
+      AdapterKey($1.name)?.part == .shiraIndices ? $0 : $0 + $1.elementCount
+    }
   }
 }

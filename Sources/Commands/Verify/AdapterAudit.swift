@@ -37,10 +37,9 @@ struct AdapterAudit {
         continue
       }
       guard key.part != .ignored else { continue }
-      if !tensor.dtype.isComputable {
+      if !key.part.allows(tensor.dtype) {
         add(
-          .unsupported,
-          "is \(tensor.dtype.rawValue), expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", tensor)
+          .unsupported, "is \(tensor.dtype.rawValue), expected \(key.part.dtypesText)", tensor)
       }
       let id = ExactName("\(key.module)\0\(key.depth)")
       let place = places[id] ?? modules.count
@@ -84,11 +83,36 @@ struct AdapterAudit {
     if let l = parts[.ia3], configuration.method != .ia3 {
       add(.different, "is (IA)³'s, the configuration says \(configuration.method.name)", l)
     }
+    checkSparse(module)
     checkCompanion(module, .magnitude, "lora_magnitude_vector", "use_dora", configuration.usesDoRA)
     checkCompanion(
       module, .loraBias, "lora_B.bias", "lora_bias",
       configuration.hasLoRABias && parts[.embeddingA] == nil)
     checkCompanion(module, .loraE, "lora_E", "peft_type ADALORA", isAdaLoRA)
+  }
+
+  /// SHiRA's entries and their places.
+  private mutating func checkSparse(_ module: Module) {
+    switch (module.parts[.shiraWeight], module.parts[.shiraIndices]) {
+    case (let values?, let indices?):
+      if configuration.method != .shira {
+        add(.different, "is SHiRA's, the configuration says \(configuration.method.name)", values)
+      } else if values.shape.count != 1 || values.shape[0] % configuration.rank != 0 {
+        add(
+          .different,
+          "has shape \(values.shape.shapeText), the configuration gives "
+            + "\(configuration.rank)·(in + out) numbers", values)
+      }
+      if values.shape.count == 1, indices.shape != [2, values.shape[0]] {
+        add(
+          .different,
+          "has shape \(indices.shape.shapeText), expected \([2, values.shape[0]].shapeText)",
+          indices)
+      }
+    case (let values?, nil): add(.different, "has no shira_indices beside it", values)
+    case (nil, let indices?): add(.different, "has no shira_weight beside it", indices)
+    case (nil, nil): break
+    }
   }
 
   private mutating func checkPair(
@@ -147,6 +171,7 @@ struct AdapterAudit {
     guard !targets.isEmpty, configuration.targetParameters.isEmpty,
       !module.path.contains(".base_layer."),
       let tensor = module.parts[.loraA] ?? module.parts[.embeddingA] ?? module.parts[.ia3]
+        ?? module.parts[.shiraWeight]
     else { return }
     let isNamed = targets.contains { module.path == $0 || module.path.hasSuffix(".\($0)") }
     // PEFT stores the input's adapter a second time for the output that shares its weight.

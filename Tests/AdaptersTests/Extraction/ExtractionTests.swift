@@ -45,6 +45,31 @@ import Testing
     #expect((whole - (5.0 / 125).squareRoot()).magnitude < 1e-15)
   }
 
+  /// Of changes beyond LAPACK's size first only twice the mean rank is looked for, and here one takes
+  /// more.
+  @Test func aBudgetGoesWhereTheEnergyIs() throws {
+    let (rows, columns) = (300, 264)
+    let base = ["a", "b", "c", "d"].map { Values("\($0).weight", [rows, columns]) }
+    let tuned = zip(base, [9, 2, 1, 2]).map { values, rank in
+      var elements = values.values
+      // Each direction is a row of its own, all of one length, and the first module's are longer.
+      for row in 0..<rank {
+        for column in 0..<columns where column % 9 == row {
+          elements[row * columns + column] += rank > 2 ? 2 : 0.5
+        }
+      }
+      return Values(values.name, values.shape, elements)
+    }
+    var options = Extraction.Options()
+    options.budget = .meanRank(3)
+    let results = try extraction(base, tuned, options).run(as: .f32, threads: 2) { _ in }.results
+    #expect(results.map(\.rank) == [9, 1, 1, 1])
+    options.budget = .parameters(13 * (rows + columns))
+    let more = try extraction(base, tuned, options).run(as: .f32, threads: 2) { _ in }.results
+    #expect(more.map(\.rank).reduce(0, +) == 13)
+    #expect(more[0].rank == 9 && more[2].rank == 1)
+  }
+
   @Test func aModuleOfBothChoicesIsToldOf() throws {
     var options = Extraction.Options()
     options.saved = [try Glob("up"), try Glob("q")]

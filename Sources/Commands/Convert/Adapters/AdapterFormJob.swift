@@ -48,12 +48,13 @@ struct AdapterFormJob: ConvertJob {
   func run(
     force: Bool, threads: Int?, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> ConvertSummary {
-    let (adapter, results, files) = try arithmetic.write(
+    let (results, files) = try arithmetic.write(
       to: path, as: dtype, force: force, threads: threads, progress: progress)
     let kept = ModuleResult.keptEnergy(of: results)
     return ConvertSummary(
       facts: [
-        ("adapter", "as \(adapter.method)"), ("modules", results.count.groupedText),
+        ("adapter", "as \(form == .dora ? "DoRA" : "LoRA")"),
+        ("modules", results.count.groupedText),
         ("rank", results.map(\.rank).countsText { "\($0)" } ?? "none"),
         ("kept energy", kept?.percentText ?? "none, as the change is zero"),
       ],

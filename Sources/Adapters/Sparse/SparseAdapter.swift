@@ -1,0 +1,62 @@
+import Checkpoints
+import Files
+import JSON
+import Tensors
+
+/// An adapter of sparse changes, as PEFT's SHiRA writes it.
+///
+/// `Formats/shira-adapter.md` has its keys.
+struct SparseAdapter: Sendable {
+  /// PEFT's r: each module has r·(in + out) entries.
+  let rank: Int
+  let updates: [SparseUpdate]
+  /// What is saved whole; no biases alone, for which SHiRA has no place.
+  let saved: [LowRankAdapter.Saved]
+  let baseName: String?
+  let task: String?
+
+  /// The files that PEFT loads; tensors are those that were computed of `sources`.
+  func files(from sources: [any TensorSource]) -> AdapterFiles {
+    var tensors = ComputedTensors(of: sources)
+    let places = updates.map { update in
+      (
+        values: tensors.append(
+          "\(update.path).values", shape: [update.values.count], update.values),
+        indices: tensors.append(
+          "\(update.path).indices", shape: [2, update.values.count], update.places)
+      )
+    }
+    var items: [AdapterFiles.Item] = []
+    for (update, place) in zip(updates, places) {
+      let path = AdapterKey.prefix + update.path
+      items.append(.init(path + ".shira_weight", AdapterTensor(place.values, in: tensors)))
+      items.append(.init(path + ".shira_indices", AdapterTensor(place.indices, in: tensors)))
+    }
+    return AdapterFiles(
+      folder: items + saved.map(PEFTAdapter.item(for:)), fileName: "adapter_model.safetensors",
+      metadata: [("format", "pt")], configuration: configuration, indent: 2)
+  }
+
+  /// Every key that PEFT 0.21.2 saves for SHiRA.
+  private var configuration: JSON {
+    let paths: ([String]) -> JSON = { paths in
+      .array(paths.sorted { $0.precedesByBytes($1) }.map(JSON.string))
+    }
+    let whole = Set(saved.map { ExactName($0.path) }).map(\.string)
+    return .object([
+      .init("auto_mapping", .null), .init("base_model_name_or_path", .text(baseName)),
+      .init("fan_in_fan_out", .bool(false)), .init("inference_mode", .bool(true)),
+      .init("init_weights", .bool(true)), .init("mask_type", .string("random")),
+      .init("modules_to_save", whole.isEmpty ? .null : paths(whole)),
+      .init("peft_type", .string(Method.shira.rawValue)),
+      .init("peft_version", .string(PEFTConfiguration.version)), .init("r", .number(rank)),
+      .init("random_seed", .null), .init("revision", .null),
+      .init("target_modules", paths(updates.map(\.path))), .init("task_type", .text(task)),
+    ])
+  }
+}
+
+extension JSON {
+  /// A text, or null for none.
+  fileprivate static func text(_ value: String?) -> JSON { value.map { .string($0) } ?? .null }
+}
