@@ -11,8 +11,6 @@
 enum { DEPTH = PEF_DEPTH };
 // a's rows that are used at a time: so many (96 KiB) stay in the second cache.
 enum { HEIGHT = 96 };
-// The floats of a page of 4096 bytes: addresses so far apart share a place in the first cache.
-enum { PAGE = 1024 };
 
 typedef float vector __attribute__((ext_vector_type(PEF_PANEL), aligned(sizeof(float))));
 
@@ -91,7 +89,7 @@ __attribute__((always_inline)) static inline void gemm(
       size_t left_row = a_row, left_column = a_column;
       float block[(HEIGHT + PEF_PANEL) * (DEPTH + PEF_PANEL)];
       // Rows that are pages apart would push each other out of the first cache.
-      if (a_column == 1 && a_row % PAGE == 0) {
+      if (a_column == 1 && a_row % PEF_PAGE == 0) {
         left_row = DEPTH + PEF_PANEL;
         for (size_t j = 0; j < height; j++)
           memcpy(block + j * left_row, left + j * a_row, depth * sizeof(float));

@@ -25,7 +25,7 @@ struct CrossEntropy: Sendable {
   /// Never whole pages: the products read twelve rows side by side, and what lies whole pages apart
   /// shares a place in the cache.
   static func stride(vocabulary: Int) -> Int {
-    vocabulary % 1024 == 0 ? vocabulary + Int(PEF_PANEL) : vocabulary
+    vocabulary % Int(PEF_PAGE) == 0 ? vocabulary + Int(PEF_PANEL) : vocabulary
   }
 
   private var vocabulary: Int { head.projections[0].outputs }

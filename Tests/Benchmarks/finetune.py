@@ -4,6 +4,7 @@
     finetune.py MODEL [--rounds 3] [--steps 5] [--rows 2] [--tokens 256] [--peft lora] [--bf16]
     finetune.py MODEL --lengths 512 1024 2048 4096 [--peft lora]
     finetune.py MODEL --large 512
+    finetune.py MODEL --whole --rows 4 --tokens 512
 
 MODEL is a Hugging Face directory in BF16, such as `peftool convert --dtype bf16` makes of
 Samples/smollm2's. Adapters have rank 8 and are on all linear layers, the tokens are random, each
@@ -17,7 +18,9 @@ pass, and two for the gradient of the input, with the weights of all linear laye
 
 --lengths: the peak of one text of each length, peftool beside PEFT. --large: the peak on one text
 of so many tokens, with the base quantized to NF4 as it is loaded unless it is so already, with
-activations kept and computed twice. Wants the environment of Tests/Interop.
+activations kept and computed twice. --whole: all of the model is trained, by peftool and by torch,
+with AdamW and with GaLore of rank 128, where products allow 6 FLOP: two more for the gradient of
+the weight. Wants the environment of Tests/Interop.
 """
 
 import argparse
@@ -38,6 +41,8 @@ from measure import PEFTOOL, warm
 
 WARM_UP = 2
 RANK = 8
+ADAPTER = ("--rank", RANK)
+GALORE = ("--method", "galore", "--rank", 128)
 
 
 def write_tensors(path, tensors):
@@ -79,9 +84,9 @@ class Model:
             counts[shape] = counts.get(shape, 0) + config["num_hidden_layers"]
         return counts
 
-    @property
-    def operations_per_token(self):
-        return sum(4 * out * inputs * count for (out, inputs), count in self.weights().items())
+    def operations_per_token(self, products):
+        return sum(2 * products * out * inputs * count
+                   for (out, inputs), count in self.weights().items())
 
 
 class Run:
@@ -138,7 +143,7 @@ class Trial:
         write_tensors(data, {"input_ids": (
             [self.steps * self.rows, self.tokens], self.numbers(self.steps))})
         return Run([PEFTOOL, "finetune", self.model.path, "--data", data, "-o", out, "--quiet",
-                    "--rank", RANK, "--batch-size", self.rows, "--max-length", self.tokens,
+                    "--batch-size", self.rows, "--max-length", self.tokens,
                     "--threads", self.threads, *flags], out)
 
     def peft(self, *flags, steps=None):
@@ -147,7 +152,7 @@ class Trial:
         shape, numbers = [steps, self.rows, self.tokens], self.numbers(steps)
         write_tensors(data, {"input_ids": (shape, numbers), "labels": (shape, numbers)})
         return Run([sys.executable, Path(__file__).with_name("peft_finetune.py"),
-                    self.model.path, data, out, "--rank", RANK, "--threads", self.threads,
+                    self.model.path, data, out, "--threads", self.threads,
                     *flags], out)
 
     def sgemm(self):
@@ -165,16 +170,24 @@ class Trial:
 
 
 def time_steps(trial, options):
-    cases = {"peftool, LoRA": lambda: trial.peftool("--checkpoint-activations", "off"),
-             "peftool, DoRA": lambda: trial.peftool("--checkpoint-activations", "off", "--dora"),
-             "peftool, QLoRA": lambda: trial.peftool(
-                 "--checkpoint-activations", "off", "--quantize", "nf4")}
-    for method in options.peft:
-        flags = ["--dora"] if method == "dora" else []
-        cases[f"PEFT F32, {method}"] = lambda flags=flags: trial.peft(*flags)
+    kept = ("--checkpoint-activations", "off")
+    flags = {"LoRA": ADAPTER, "DoRA": (*ADAPTER, "--dora"),
+             "QLoRA": (*ADAPTER, "--quantize", "nf4")}
+    if options.whole:
+        flags = {"GaLore": GALORE, "full": ("--method", "full"), "LoRA": ADAPTER}
+    cases = {f"peftool, {name}": lambda own=own: trial.peftool(*kept, *own)
+             for name, own in flags.items()}
+    if options.whole:
+        cases["torch, GaLore"] = lambda: trial.peft(*GALORE)
+        cases["torch, full"] = lambda: trial.peft("--method", "full")
+    else:
+        for method in options.peft:
+            own = ["--dora"] if method == "dora" else []
+            cases[f"PEFT F32, {method}"] = lambda own=own: trial.peft(*ADAPTER, *own)
     if options.bf16:
         # Without AMX a step takes minutes: two after the warm-up, in one round.
-        cases["PEFT BF16, lora"] = lambda: trial.peft("--dtype", "bfloat16", steps=WARM_UP + 2)
+        cases["PEFT BF16, lora"] = lambda: trial.peft(
+            *ADAPTER, "--dtype", "bfloat16", steps=WARM_UP + 2)
     cases["sgemm"] = trial.sgemm
     runs = {name: [] for name in cases}
     for number in range(options.rounds):
@@ -186,11 +199,12 @@ def time_steps(trial, options):
             runs[name].append(cases[name]())
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    print_rates(trial, runs.pop("sgemm"), runs)
+    print_rates(trial, runs.pop("sgemm"), runs, products=3 if options.whole else 2)
 
 
-def print_rates(trial, bare_runs, runs):
-    operations = trial.model.operations_per_token
+def print_rates(trial, bare_runs, runs, products):
+    """Products are the passes over the weights: forward, of the input's gradient, of their own."""
+    operations = trial.model.operations_per_token(products)
     bound = {}
     for clock in ("wall", "processor"):
         bare = {name: statistics.median(run[name][clock] for run in bare_runs)
@@ -200,8 +214,8 @@ def print_rates(trial, bare_runs, runs):
         print(f"bare products by the {clock} clock: {rates}: {bound[clock]:.1f} tokens/s")
     tokens = trial.rows * trial.tokens
     print(f"a step: {trial.rows} x {trial.tokens} tokens of {operations / 1e9:.2f} GFLOP\n"
-          f"{'':<16}{'s a step':>9}{'min':>8}{'max':>8}{'tokens/s':>9}{'of bare':>8}{'to LoRA':>8}"
-          f" |{'processor':>10}{'of bare':>8}{'to LoRA':>8} |{'peak':>9}   runs")
+          f"{'':<16}{'s a step':>9}{'min':>8}{'max':>8}{'tokens/s':>9}{'of bare':>8}{'to first':>9}"
+          f" |{'processor':>10}{'of bare':>8}{'to first':>9} |{'peak':>9}   runs")
     reference = None
     for name, all_runs in runs.items():
         times = [run.seconds for run in all_runs]
@@ -210,10 +224,10 @@ def print_rates(trial, bare_runs, runs):
         reference = reference or (wall, processor)
         peak = max(run.peak_bytes for run in all_runs) / 1e6
         print(f"{name:<16}{wall:>9.3f}{min(times):>8.3f}{max(times):>8.3f}{tokens / wall:>9.1f}"
-              f"{tokens / wall / bound['wall']:>8.2f}{wall / reference[0]:>8.2f} |"
+              f"{tokens / wall / bound['wall']:>8.2f}{wall / reference[0]:>9.2f} |"
               f"{processor:>8.2f} s"
               f"{tokens * trial.threads / processor / bound['processor']:>8.2f}"
-              f"{processor / reference[1]:>8.2f} |{peak:>6.0f} MB{len(times):>7}")
+              f"{processor / reference[1]:>9.2f} |{peak:>6.0f} MB{len(times):>7}")
 
 
 def measure_lengths(model, folder, options):
@@ -225,9 +239,9 @@ def measure_lengths(model, folder, options):
     last = {}
     for tokens in options.lengths:
         trial = Trial(model, folder, 1, tokens, 2, options.threads)
-        peaks = [trial.peftool("--checkpoint-activations", when).peak_bytes
+        peaks = [trial.peftool(*ADAPTER, "--checkpoint-activations", when).peak_bytes
                  for when in ("off", "on")]
-        peaks += [trial.peft(*(["--dora"] if method == "dora" else [])).peak_bytes
+        peaks += [trial.peft(*ADAPTER, *(["--dora"] if method == "dora" else [])).peak_bytes
                   for method in options.peft]
         line = f"{tokens:>8}"
         for name, peak in zip(names, peaks):
@@ -243,7 +257,7 @@ def measure_large(model, folder, options):
     trial = Trial(model, folder, 1, options.large, 1, options.threads)
     flags = [] if model.is_quantized else ["--quantize", "nf4"]
     for when, label in (("off", "kept"), ("on", "computed twice")):
-        run = trial.peftool("--checkpoint-activations", when, *flags)
+        run = trial.peftool(*ADAPTER, "--checkpoint-activations", when, *flags)
         print(f"1 x {options.large} tokens, activations {label:<15} peak "
               f"{run.peak_bytes / 1e9:.3f} GB, {run.seconds:.1f} s a step", flush=True)
 
@@ -260,6 +274,7 @@ def main():
                         help="what PEFT runs, default lora")
     parser.add_argument("--bf16", action="store_true", help="PEFT in BF16, too, once")
     parser.add_argument("--lengths", type=int, nargs="+", metavar="N", help="peaks by length")
+    parser.add_argument("--whole", action="store_true", help="all of the model")
     parser.add_argument("--large", type=int, metavar="N", help="the peak of a large model")
     options = parser.parse_args()
     warm(options.model)

@@ -131,6 +131,42 @@ private func writeTokens(
     #expect(done.status == 2 && done.errors.contains("out: has its model already: training is"))
   }
 
+  /// What an adapter was trained with is what it is used with: beside the model and folded into it.
+  @Test(arguments: [["--long"], ["--dora"]])
+  func stretchedPositionsGoWithTheAdapter(options: [String]) throws {
+    let place = try place()
+    let chat = Repository.sample("generation/tiny-chat")
+    try place.write("d.jsonl", "{\"text\": \"A model is a number that has learnt to read.\"}\n")
+    func loss(_ arguments: String...) throws -> Double {
+      let run = try place.run(["evaluate"] + arguments + ["--data", "d.jsonl", "--json"])
+      #expect(run.status == 0, "\(run.errors)")
+      let report = try #require(
+        JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+      return try #require(report["loss"] as? Double)
+    }
+    let run = try place.run(
+      ["finetune", chat, "--data", "d.jsonl", "-o", "out", "--rope-scaling", "linear:4"]
+        + ["--max-steps", "3", "--learning-rate", "0.01", "--quiet"] + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let merge = try place.run("merge", chat, "out", "-o", "merged", "--dtype", "f32")
+    #expect(merge.status == 0 && merge.text.contains("positions are stretched as in training"))
+    let (beside, merged) = (try loss(chat, "--adapter", "out"), try loss("merged"))
+    // Whole modules are rounded to the base's type when they are merged.
+    #expect(abs(beside - merged) < (options == ["--long"] ? 2e-3 : 1e-4) * beside)
+    // Without its configuration it is another adapter.
+    #expect(try place.shell("cp -r out plain && rm plain/config.json").status == 0)
+    #expect(try abs(loss(chat, "--adapter", "plain") - beside) > 1e-3 * beside)
+    let more = try place.run(
+      "finetune", chat, "--data", "d.jsonl", "-o", "more", "--adapter", "out", "--max-steps", "1",
+      "--quiet")
+    #expect(more.status == 0, "\(more.errors)")
+    let configs = try ["more", "out"].map { folder in
+      let json = try JSONSerialization.jsonObject(with: place.bytes("\(folder)/config.json"))
+      return try #require(json as? NSDictionary)
+    }
+    #expect(configs[0] == configs[1])
+  }
+
   @Test func longTextsAreNotForAModelWithAWindow() throws {
     let place = try place()
     let mistral = Repository.sample("training/bases/mistral-f32")
@@ -384,6 +420,7 @@ private func writeTokens(
     (["--update-proj-gap", "2"], "--update-proj-gap goes with --method galore"),
     (["--method", "galore", "--proj-type", "up"], "--proj-type is 'up', expected one of std,"),
     (["--method", "galore", "--scale", "0"], "--scale is 0.0, expected a number above 0"),
+    (["--rope-scaling", "linear"], "--rope-scaling is 'linear', expected linear:F, yarn:F or"),
     (["--group-size", "4"], "--group-size goes with --long"),
     (["--long", "--group-size", "1"], "--group-size is 1, expected 2 to 16777216"),
     (["--dtype", "f16"], "--dtype is for a model: of adapters all is F32"),

@@ -1,4 +1,5 @@
-"""finetune of whole modules and rows of the embedding: PEFT loads and merges what comes of it."""
+"""finetune of whole modules, rows of the embedding and whole models, and by other methods than
+LoRA: PEFT or transformers loads what comes of it, and PEFT merges it."""
 
 import json
 import shutil
@@ -46,7 +47,7 @@ def finetune(peftool, base, folder, *options):
     peftool.check(
         "finetune", base, "--data", folder / "data.safetensors", "--eval-data",
         folder / "data.safetensors", "-o", out, "--max-steps", 6, "--learning-rate", 0.01,
-        "--rank", 2, "--quiet", *options)
+        "--quiet", *options)
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
     assert evaluations[-1] == min(evaluations) < evaluations[0]
@@ -56,7 +57,7 @@ def finetune(peftool, base, folder, *options):
 @pytest.mark.parametrize("case", CASES)
 def test_peft_loads_and_merges_what_was_trained(peftool, tmp_path, case):
     base, options = CASES[case]
-    out, ids, loss = finetune(peftool, BASES / base, tmp_path, *options)
+    out, ids, loss = finetune(peftool, BASES / base, tmp_path, "--rank", 2, *options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = peft.PeftModel.from_pretrained(load(BASES / base), out)
@@ -88,7 +89,8 @@ def test_the_padding_tokens_row_stays_as_in_torch(peftool, tmp_path):
     shutil.copytree(BASES / "qwen3-f32", base)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"pad_token_id": 130}))
-    out, ids, _ = finetune(peftool, base, tmp_path, "--modules-to-save", "embed_tokens")
+    out, ids, _ = finetune(
+        peftool, base, tmp_path, "--rank", 2, "--modules-to-save", "embed_tokens")
     name = "model.embed_tokens.weight"
     before = load_file(base / "model.safetensors")[name]
     after = load_file(out / "adapter_model.safetensors")["base_model.model." + name]
@@ -107,6 +109,69 @@ def test_a_token_is_named_by_its_text(peftool, tmp_path):
         (text, number) for text, number in tokenizer["model"]["vocab"].items()
         if number < 160 and text.isalpha())
     shutil.copy(SAMPLES / "generation/tiny-chat/tokenizer.json", base)
-    out, _, _ = finetune(peftool, base, tmp_path, "--trainable-tokens", f"7,{text}")
+    out, _, _ = finetune(
+        peftool, base, tmp_path, "--rank", 2, "--trainable-tokens", f"7,{text}")
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["trainable_token_indices"] == [7, number]
+
+
+@pytest.mark.parametrize("base, options", [
+    ("llama3-f32", ["--method", "full"]),
+    ("qwen2-f32", ["--method", "galore", "--rank", 4, "--update-proj-gap", 2]),
+    ("qwen3-f32", ["--method", "galore", "--rank", 64, "--proj-type", "full"]),
+])
+def test_transformers_loads_a_model_that_was_trained(peftool, tmp_path, base, options):
+    out, ids, loss = finetune(
+        peftool, BASES / base, tmp_path, "--schedule", "constant", *options)
+    with torch.no_grad():
+        found = float(load(out)(input_ids=ids, labels=ids).loss)
+    assert found == pytest.approx(loss, rel=TOLERANCE)
+    before = load_file(BASES / base / "model.safetensors")
+    after = load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_difference_of_galore_has_the_rank_of_its_subspaces(peftool, tmp_path):
+    base = BASES / "qwen3-f32"
+    out, _, _ = finetune(
+        peftool, base, tmp_path, "--schedule", "constant", "--method", "galore", "--rank", 3,
+        "--update-proj-gap", 4)
+    before = load_file(base / "model.safetensors")
+    after = load_file(out / "model.safetensors")
+    # Six steps have two subspaces; the best evaluation may be one of the first.
+    for name in before:
+        if "_proj" in name:
+            change = (after[name].double() - before[name].double())
+            values = torch.linalg.svdvals(change)
+            assert values[6] < 1e-4 * values[0] and values[2] > 1e-3 * values[0], name
+
+
+def test_attention_in_use_is_whole(peftool, tmp_path):
+    """An adapter of --long is one of LoRA: what PEFT computes with it is what evaluations say."""
+    out, ids, loss = finetune(
+        peftool, BASES / "qwen3-f32", tmp_path, "--long", "--group-size", 4)
+    model = peft.PeftModel.from_pretrained(load(BASES / "qwen3-f32"), out)
+    with torch.no_grad():
+        found = float(model(input_ids=ids, labels=ids).loss)
+    assert found == pytest.approx(loss, rel=TOLERANCE)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert sorted(config["target_modules"]) == ["k_proj", "o_proj", "q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("scaling", ["linear:2", "yarn:4", "dynamic:2"])
+def test_transformers_stretches_positions_as_training_did(peftool, tmp_path, scaling):
+    base = BASES / "qwen3-f32"
+    out, ids, loss = finetune(
+        peftool, base, tmp_path, "--long", "--group-size", 8, "--rope-scaling", scaling)
+    config = transformers.AutoConfig.from_pretrained(out)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        base, config=config, dtype=torch.float32, attn_implementation="eager")
+    model = peft.PeftModel.from_pretrained(model, out).eval()
+    with torch.no_grad():
+        found = float(model(input_ids=ids, labels=ids).loss)
+    assert found == pytest.approx(loss, rel=TOLERANCE)
+    peftool.check("merge", base, out, "-o", tmp_path / "merged", "--quiet")
+    with torch.no_grad():
+        merged = float(load(tmp_path / "merged")(input_ids=ids, labels=ids).loss)
+    assert merged == pytest.approx(loss, rel=TOLERANCE)

@@ -1,4 +1,5 @@
 import Checkpoints
+import Files
 package import JSON
 package import Tensors
 
@@ -53,6 +54,21 @@ struct ConfigEdits {
       set(key, .array(layers.map { types[$0] }), isAdded: false)
     }
     notes.append("layer_replication: the model has \(layers.count) layers of its own now")
+  }
+
+  /// Follows adapters that were trained with positions stretched to longer texts.
+  ///
+  /// - Throws: as `PositionScaling.config`.
+  mutating func stretch(by adapters: [Adapter]) throws(PeftoolError) {
+    guard let old = config, let new = try PositionScaling.config(of: old, with: adapters),
+      let scaling = PositionScaling(new)
+    else { return }
+    config = new
+    isChanged = true
+    for key in ["rope_scaling", "rope_parameters", "max_position_embeddings"] {
+      if let value = new[key], value != old[key] { settings.append(.init(key, value)) }
+    }
+    notes.append("positions are stretched as in training: \(scaling.text)")
   }
 
   /// Follows `--dtype`.

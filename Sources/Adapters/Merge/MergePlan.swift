@@ -75,6 +75,7 @@ package struct MergePlan: Sendable {
     if ends.isUntied { edits.untie() }
     edits.resize(to: planner.vocabularySize(of: base))
     edits.replicate()
+    try edits.stretch(by: adapters)
     if let dtype = options.dtype { edits.setDType(dtype) }
     config = edits.result
     configSettings = edits.settings

@@ -25,6 +25,9 @@ void pef_dequantize_int8_tile(const int8_t *codes, const float *absmax, size_t r
 /// The columns of a panel.
 enum { PEF_PANEL = 16 };
 
+/// The floats of a page of 4096 bytes: addresses so far apart share a place in the first cache.
+enum { PEF_PAGE = 1024 };
+
 /// The products that are added up in one chain.
 enum { PEF_DEPTH = 256 };
 

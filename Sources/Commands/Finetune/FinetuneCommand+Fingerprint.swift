@@ -89,7 +89,9 @@ extension GaLoreOptions {
 extension LongTextOptions {
   fileprivate var settings: [JSON.Member] {
     [
-      .init("long", .bool(long)), .init("group_size", groupSize.map { .number($0) } ?? .null),
+      .init("long", .bool(long)),
+      .init("rope_scaling", ropeScaling.map { .string($0) } ?? .null),
+      .init("group_size", groupSize.map { .number($0) } ?? .null),
     ]
   }
 }

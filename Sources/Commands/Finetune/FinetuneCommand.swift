@@ -64,7 +64,10 @@ struct FinetuneCommand: ParsableCommand {
       unless --target-modules says otherwise. Nobody sees what comes later: of the authors' two \
       programs the one without flash attention lets the first tokens of a text see its end. \
       Evaluations, and the adapter in use, have full attention. A model with a sliding window is \
-      refused.
+      refused. For texts longer than the model's positions --rope-scaling stretches those: linear \
+      (position interpolation, a factor that is there already counts), yarn or dynamic. The adapter \
+      comes with a config.json that says so, which 'merge', 'evaluate' and 'generate' heed; \
+      transformers takes it as config=AutoConfig.from_pretrained(OUT).
 
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \

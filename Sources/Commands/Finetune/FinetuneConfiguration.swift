@@ -15,7 +15,7 @@ enum FinetuneConfiguration {
     "group-by-length": .flag, "method": .value, "init-r": .value, "tinit": .value,
     "tfinal": .value, "delta-t": .value, "update-proj-gap": .value, "scale": .value,
     "proj-type": .value, "dtype": .value, "long": .flag,
-    "group-size": .value, "orth-reg-weight": .value, "rank": .value,
+    "group-size": .value, "rope-scaling": .value, "orth-reg-weight": .value, "rank": .value,
     "alpha": .value,
     "dropout": .value,
     "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value,

@@ -39,13 +39,14 @@ struct FinetuneJob {
     try Self.checkOutput(command)
     try reportFile?.check(beside: command.output)
     team = ThreadTeam(count: command.threads ?? availableProcessorCount)
-    let checkpoint = try Checkpoint(opening: command.model)
-    try LanguageModel.check(checkpoint)
+    let stored = try Checkpoint(opening: command.model)
+    try LanguageModel.check(stored)
     guard Folder.isFolder(command.model) else {
       throw PeftoolError(
         .unsupported, "is a file, expected the model's folder, with its config.json",
         path: command.model)
     }
+    let checkpoint = try command.longTexts.stretched(stored, existing: command.adapter.existing)
     // What is quickly read comes first.
     let configuration = try LlamaConfiguration(of: checkpoint)
     try command.longTexts.check(configuration, path: command.model)
@@ -88,8 +89,13 @@ struct FinetuneJob {
     let adapterConfiguration = try start.json(
       of: model, base: command.model, others: weights.json(isTied: model.configuration.isTied))
     output =
-      adapterConfiguration.map { FinetuneOutput(TrainedAdapter(model, configuration: $0)) }
-      ?? FinetuneOutput(model, of: checkpoint, dtype: command.dtype?.dtype)
+      try adapterConfiguration.map { (configuration) throws(PeftoolError) in
+        FinetuneOutput(
+          TrainedAdapter(model, configuration: configuration),
+          config: checkpoint.isView ? try checkpoint.modelConfig : nil)
+      }
+      ?? FinetuneOutput(
+        model, of: stored, config: try checkpoint.modelConfig, dtype: command.dtype?.dtype)
     let warmup = options.warmup
     var trainerSettings = Trainer.Settings(
       schedule: Schedule(

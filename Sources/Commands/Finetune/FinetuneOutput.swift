@@ -2,6 +2,7 @@ import Adapters
 import Checkpoints
 import Files
 import Glibc
+import JSON
 import Models
 import Tensors
 import Training
@@ -9,27 +10,30 @@ import Training
 /// What a run of `finetune` leaves in its folder: an adapter, or a model.
 struct FinetuneOutput {
   private enum Kind {
-    case adapter(TrainedAdapter)
-    /// A model of the checkpoint's tensors, in a dtype if one is wished.
-    case model(TrainedModel, Llama, Checkpoint, DType?)
+    /// An adapter, with the configuration of a model whose positions it was trained to be stretched.
+    case adapter(TrainedAdapter, config: JSON?)
+    /// A model of the checkpoint's tensors and that configuration, in a dtype if one is wished.
+    case model(TrainedModel, Llama, Checkpoint, config: JSON?, DType?)
   }
 
   private let kind: Kind
   private static let card = "README.md"
 
   /// An adapter.
-  init(_ adapter: TrainedAdapter) { kind = .adapter(adapter) }
+  ///
+  /// - Parameter config: the model's configuration, where it is another than the file's.
+  init(_ adapter: TrainedAdapter, config: JSON?) { kind = .adapter(adapter, config: config) }
 
   /// A model that has been trained whole, in the layout of the checkpoint that it comes from.
-  init(_ model: Llama, of checkpoint: Checkpoint, dtype: DType?) {
-    kind = .model(TrainedModel(model), model, checkpoint, dtype)
+  init(_ model: Llama, of checkpoint: Checkpoint, config: JSON?, dtype: DType?) {
+    kind = .model(TrainedModel(model), model, checkpoint, config: config, dtype)
   }
 
   /// What checkpoints save of it.
   var result: any TrainingResult {
     switch kind {
-    case .adapter(let adapter): adapter
-    case .model(let model, _, _, _): model
+    case .adapter(let adapter, _): adapter
+    case .model(let model, _, _, _, _): model
     }
   }
 
@@ -46,13 +50,14 @@ struct FinetuneOutput {
     let made = Folder.path(folder, "finished")
     let last: String
     switch kind {
-    case .adapter(let adapter):
+    case .adapter(let adapter, let config):
       var output = try StagedOutput(.adapterFolder, at: made, force: true)
       try adapter.write(into: &output, isFinished: true)
+      if let config { try output.write(config, to: Self.lastName(trainsModel: true)) }
       try output.commit()
       last = Self.lastName(trainsModel: false)
-    case .model(_, let model, let checkpoint, let dtype):
-      try Self.write(model, of: checkpoint, dtype, to: made, threads: threads)
+    case .model(_, let model, let checkpoint, let config, let dtype):
+      try Self.write(model, of: checkpoint, config, dtype, to: made, threads: threads)
       last = Self.lastName(trainsModel: true)
     }
     var readme = try StagedOutput(.file, at: Folder.path(made, Self.card), force: true)
@@ -68,7 +73,8 @@ struct FinetuneOutput {
   }
 
   private static func write(
-    _ model: Llama, of checkpoint: Checkpoint, _ dtype: DType?, to folder: String, threads: Int
+    _ model: Llama, of checkpoint: Checkpoint, _ config: JSON?, _ dtype: DType?, to folder: String,
+    threads: Int
   ) throws(PeftoolError) {
     let source = TrainedSource(checkpoint, model)
     let tensors = zip(source.tensors, checkpoint.tensors).map { info, original in
@@ -80,8 +86,7 @@ struct FinetuneOutput {
       tensors: tensors,
       output: ModelOutput(to: .directory(folder), layout, inputs: [source]),
       overflow: .refused(hint: "; --dtype f32 holds it"))
-    var config = try checkpoint.modelConfig
-    if let dtype { config = config?.with(dtype) }
+    let config = dtype.map { config?.with($0) } ?? config
     try conversion.run(force: true, threads: threads, progress: { _ in }) {
       (output) throws(PeftoolError) in
       try output.carryOtherFiles(of: checkpoint, config: config)

@@ -30,7 +30,7 @@ struct LanguageModel {
   /// - Throws: as `Checkpoint`, `Tokenizer`, `ModelAdapters` and `Llama`; `unsupported` for an
   ///   adapter and a GGUF model; `different` where a file was changed while it was read.
   init(opening path: String, _ options: ModelOptions) throws(PeftoolError) {
-    let checkpoint = try Checkpoint(opening: path)
+    var checkpoint = try Checkpoint(opening: path)
     try Self.check(checkpoint)
     folder = Folder.parent(of: checkpoint.source.path)
     let file = Folder.path(folder, "tokenizer.json")
@@ -47,6 +47,7 @@ struct LanguageModel {
     let ends = try Self.endTokens(checkpoint, folder)
     endTokens = ends ?? Set(tokens.eos.flatMap(tokenizer.id).map { [$0] } ?? [])
     let opened = try options.openAdapters()
+    checkpoint = try checkpoint.stretched(by: opened)
     let pairs = try ModelAdapters(
       opened, weights: options.weights?.values ?? opened.map { _ in 1 }, for: checkpoint)
     try MemoryRoom.check(

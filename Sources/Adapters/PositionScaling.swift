@@ -1,0 +1,146 @@
+package import Checkpoints
+package import Files
+package import JSON
+
+/// How a model's positions are stretched to longer texts, as `config.json` says it: what an adapter
+/// for long texts is trained with, and what a model that uses it has to have.
+///
+/// Sources: transformers 5, `modeling_rope_utils.py`; LongLoRA's `fine-tune.py`, which puts a new
+/// factor in the place of one that is there, where the two belong multiplied.
+package struct PositionScaling: Equatable, Sendable {
+  /// The kinds, by transformers' names (`rope_type`).
+  package enum Kind: String, CaseIterable, Sendable {
+    case linear, yarn, dynamic
+  }
+
+  /// The kind.
+  package let kind: Kind
+  /// How many times as many positions there are, more than 1.
+  package let factor: Double
+
+  /// Reads `linear:4`; nil where it is nothing like that.
+  package init?(_ text: String) {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 2, let kind = Kind(rawValue: String(parts[0])),
+      let factor = Double(parts[1]), factor > 1, factor <= 1e6
+    else { return nil }
+    self.kind = kind
+    self.factor = factor
+  }
+
+  private init(kind: Kind, factor: Double) {
+    self.kind = kind
+    self.factor = factor
+  }
+
+  /// What a configuration says, in either spelling; nil where its positions are not stretched, or in
+  /// another way.
+  package init?(_ config: JSON) {
+    guard let settings = Self.settings(of: config),
+      case .string(let name) = settings["rope_type"] ?? settings["type"],
+      let kind = Kind(rawValue: name), case .number(let text) = settings["factor"],
+      let factor = Double(text)
+    else { return nil }
+    self.init(kind: kind, factor: factor)
+  }
+
+  /// A configuration with the positions stretched; `max_position_embeddings` tells how many there
+  /// are, but for `dynamic`, where it tells how many there were.
+  ///
+  /// - Throws: `unsupported` where they are stretched already in another way; `damaged`.
+  package func applied(to config: JSON) throws(PeftoolError) -> JSON {
+    let key = Self.key(of: config)
+    let old = Self.settings(of: config) ?? .object([])
+    let type = try (old["rope_type"] ?? old["type"] ?? .string("default"))
+      .string(named: "\(key).rope_type")
+    let positions = try config.int(at: "max_position_embeddings")
+    var factor = factor
+    if type == kind.rawValue, kind == .linear {
+      factor *= try old.double(at: "factor")
+    } else if type != "default" {
+      throw PeftoolError(
+        .unsupported,
+        "\(key).rope_type is \"\(type.printable)\" already, which \(kind.rawValue):"
+          + "\(self.factor.plainText) cannot be put on top of")
+    }
+    var settings: [(String, JSON)] = [
+      ("rope_type", .string(kind.rawValue)), ("factor", .number(factor)),
+    ]
+    if kind == .yarn { settings.append(("original_max_position_embeddings", .number(positions))) }
+    var members = [(key, try old.without("type").replacing(settings))]
+    if kind != .dynamic {
+      let count = Double(positions) * self.factor
+      members.append(("max_position_embeddings", .number(Int(min(count, Double(1 << 30))))))
+    }
+    return try config.replacing(members)
+  }
+
+  /// Such as "linear, 4 times".
+  package var text: String { "\(kind.rawValue), \(factor.plainText) times" }
+
+  private static let keys = ["rope_scaling", "rope_parameters"]
+
+  /// The key of the settings: of both, transformers takes the older unless it is empty.
+  private static func key(of config: JSON) -> String {
+    let old = config[keys[0]] ?? .null
+    return old == .null || old == .object([]) ? config[keys[1]] == nil ? keys[0] : keys[1] : keys[0]
+  }
+
+  private static func settings(of config: JSON) -> JSON? {
+    guard let settings = config[key(of: config)], case .object = settings else { return nil }
+    return settings
+  }
+
+  /// A base's configuration with the positions that adapters were trained with, where the
+  /// `config.json` beside one of them has others; nil where none has.
+  ///
+  /// - Throws: `different` where two adapters have different ones; `damaged`, `io`.
+  package static func config(
+    of base: JSON, with adapters: [Adapter]
+  ) throws(PeftoolError) -> JSON? {
+    var found: (scaling: PositionScaling, config: JSON)?
+    for adapter in adapters {
+      guard let config = try adapter.checkpoint.modelConfig, let scaling = PositionScaling(config)
+      else { continue }
+      if let other = found?.scaling, other != scaling {
+        throw PeftoolError(
+          .different,
+          "was trained with positions stretched (\(scaling.text)), another adapter with "
+            + other.text, path: adapter.path)
+      }
+      found = (scaling, config)
+    }
+    guard let (scaling, config) = found, scaling != PositionScaling(base) else { return nil }
+    let own = (keys + ["max_position_embeddings"]).compactMap { key in
+      config[key].map { (key, $0) }
+    }
+    return try base.without(keys[0]).without(keys[1]).replacing(own)
+  }
+}
+
+extension Checkpoint {
+  /// The model with the positions that adapters were trained with.
+  ///
+  /// - Throws: as `PositionScaling.config`.
+  package func stretched(by adapters: [Adapter]) throws(PeftoolError) -> Checkpoint {
+    guard let base = try modelConfig,
+      let config = try PositionScaling.config(of: base, with: adapters)
+    else { return self }
+    return viewed(through: source, config: config)
+  }
+}
+
+extension JSON {
+  /// The object without a member.
+  fileprivate func without(_ key: String) -> JSON {
+    guard case .object(let members) = self else { return self }
+    return .object(members.filter { $0.key != key })
+  }
+}
+
+extension Double {
+  /// A whole number without a point.
+  fileprivate var plainText: String {
+    self == rounded() && abs(self) < 1e15 ? "\(Int(self))" : "\(self)"
+  }
+}

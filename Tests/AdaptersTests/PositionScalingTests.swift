@@ -1,0 +1,61 @@
+import JSON
+import Testing
+
+@testable import Adapters
+
+@Suite struct PositionScalingTests {
+  private func json(_ text: String) throws -> JSON { try JSON(parsing: Array(text.utf8)) }
+
+  @Test func whatIsNoScalingIsNone() {
+    for text in ["linear", "linear:", "linear:1", "linear:nan", "ntk:4", "linear:2:3"] {
+      #expect(PositionScaling(text) == nil, "\(text)")
+    }
+    #expect(PositionScaling("yarn:4")?.text == "yarn, 4 times")
+    #expect(PositionScaling("dynamic:2.5")?.text == "dynamic, 2.5 times")
+  }
+
+  @Test(arguments: [
+    (
+      "linear:4", #"{"max_position_embeddings": 8, "rope_theta": 9}"#,
+      #"{"max_position_embeddings": 32, "rope_theta": 9,"#
+        + #" "rope_scaling": {"rope_type": "linear", "factor": 4.0}}"#
+    ),
+    (
+      "linear:4",
+      #"{"max_position_embeddings": 8, "rope_scaling": {"type": "linear", "factor": 2}}"#,
+      #"{"max_position_embeddings": 32, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}"#
+    ),
+    (
+      "yarn:2",
+      #"{"rope_parameters": {"rope_theta": 9, "rope_type": "default"},"#
+        + #" "max_position_embeddings": 8}"#,
+      #"{"rope_parameters": {"rope_theta": 9, "rope_type": "yarn", "factor": 2.0,"#
+        + #" "original_max_position_embeddings": 8}, "max_position_embeddings": 16}"#
+    ),
+    (
+      "dynamic:2", #"{"rope_scaling": null, "max_position_embeddings": 8}"#,
+      #"{"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 8}"#
+    ),
+  ])
+  func settingsAreThoseOfTransformers(text: String, before: String, after: String) throws {
+    let scaling = try #require(PositionScaling(text))
+    let found = try scaling.applied(to: json(before))
+    #expect(try found == json(after))
+    #expect(PositionScaling(found)?.kind == scaling.kind)
+  }
+
+  @Test(arguments: [
+    (#"{"max_position_embeddings": 8, "rope_scaling": {"rope_type": "llama3"}}"#, "llama3"),
+    (#"{"max_position_embeddings": 8, "rope_parameters": {"rope_type": "yarn"}}"#, "yarn"),
+  ])
+  func anotherWayIsRefused(config: String, type: String) throws {
+    let scaling = try #require(PositionScaling("linear:2"))
+    #expect(throws: (any Error).self) { try scaling.applied(to: json(config)) }
+    #expect(PositionScaling("yarn:2").map { $0 == scaling } == false)
+    do {
+      _ = try scaling.applied(to: json(config))
+    } catch {
+      #expect("\(error)".contains("rope_type is \"\(type)\" already"))
+    }
+  }
+}
