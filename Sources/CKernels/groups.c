@@ -79,8 +79,8 @@ PEF_CLONES void pef_quantize_groups4(const float *restrict x, size_t count, size
   }
 }
 
-// Elements of one group, from an element of the packed codes on: the codes first, so that both loops
-// go many elements at a time.
+// Elements of one group, from an element of the packed codes on: the codes first, so that both
+// loops go many elements at a time.
 static inline void group_values(const uint8_t *packed, size_t element, size_t count, float scale,
                                 float zero, float offset, float *restrict to) {
   uint8_t codes[GROUP_MAX];
