@@ -79,17 +79,26 @@ PEF_CLONES void pef_quantize_groups4(const float *restrict x, size_t count, size
   }
 }
 
-// Elements of one group, from an element of the packed codes on.
+// Elements of one group, from an element of the packed codes on: the codes first, so that both
+// loops go many elements at a time.
 static inline void group_values(const uint8_t *packed, size_t element, size_t count, float scale,
-                                float zero, float offset, float *to) {
+                                float zero, float offset, float *restrict to) {
+  uint8_t codes[GROUP_MAX];
   const uint8_t *bytes = packed + element / 2;
-  size_t i = 0;
-  if (element % 2 && count) to[i++] = scale * ((float)(*bytes++ >> 4) - zero) + offset;
-  for (; i + 1 < count; i += 2, bytes++) {
-    to[i] = scale * ((float)(*bytes & 15) - zero) + offset;
-    to[i + 1] = scale * ((float)(*bytes >> 4) - zero) + offset;
+  if (element % 2 && count) {
+    *to++ = scale * ((float)(*bytes++ >> 4) - zero) + offset;
+    count--;
   }
-  if (i < count) to[i] = scale * ((float)(*bytes & 15) - zero) + offset;
+  for (size_t start = 0; start < count; start += GROUP_MAX, bytes += GROUP_MAX / 2) {
+    const size_t part = count - start < GROUP_MAX ? count - start : GROUP_MAX;
+    for (size_t i = 0; i < part / 2; i++) {
+      codes[2 * i] = bytes[i] & 15;
+      codes[2 * i + 1] = bytes[i] >> 4;
+    }
+    if (part % 2) codes[part - 1] = bytes[part / 2] & 15;
+    for (size_t i = 0; i < part; i++)
+      to[start + i] = scale * ((float)codes[i] - zero) + offset;
+  }
 }
 
 PEF_CLONES void pef_dequantize_groups4_tile(const uint8_t *restrict packed,
