@@ -353,11 +353,6 @@ COMMANDS = {
     "combine": ("combine {lora} {dora} --base {base}", "combine {dora} --base {base}"),
     "resize": ("resize {lora} --rank 2", "resize {lora} --rank 3"),
     "extract": ("extract {base} {tuned} --rank 2", "extract {base} {tuned} --rank 3 --dora"),
-    "extract --shira":
-        ("extract {base} {tuned} --shira --rank 2", "extract {base} {tuned} --shira --rank 3"),
-    "transfer":
-        ("transfer {lora} --from {base} --to {tuned} --subspace 4 --threshold 0",
-         "transfer {lora} --from {base} --to {base} --subspace 4 --threshold 0"),
     "convert --to": ("convert {lora} --to dora --base {base}",
                      "convert {dora} --to lora --rank 3 --base {base}"),
     "prune": ("prune {lora} --density 0.5", "prune {dora} --density 0.3 --base {base}"),

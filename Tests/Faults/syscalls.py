@@ -115,8 +115,7 @@ def failing_with_force(row):
 
 
 # Kinds that let no bytes pass as they are: all goes through conversions, or is computed.
-WITHOUT_COPIES = {
-    "gguf", "combine", "resize", "prune", "extract", "extract --shira", "transfer", "convert --to"}
+WITHOUT_COPIES = {"gguf", "combine", "resize", "prune", "extract", "convert --to"}
 
 
 @row(10, "no copy_file_range: the same bytes by another way")
