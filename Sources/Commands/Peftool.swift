@@ -20,7 +20,8 @@ package struct Peftool: ParsableCommand {
     subcommands: [
       Inspect.self, Verify.self, Diff.self, ConvertCommand.self, MergeCommand.self,
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
-      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, TokenizeCommand.self,
+      ResizeCommand.self, PruneCommand.self, ExtractCommand.self, TransferCommand.self,
+      TokenizeCommand.self,
       FinetuneCommand.self, EvaluateCommand.self, GenerateCommand.self,
     ])
 

@@ -47,6 +47,10 @@ import Testing
     ["prune", lora, "-o", "out", "--density", "0.5"],
     ["prune", lora, "-o", "out", "--density", "0.05", "--delta", "--shira"],
     ["inspect", Repository.sample("adapters/shira")],
+    [
+      "transfer", lora, "--from", model, "--to", Repository.sample("bases/llama-f32"), "-o", "out",
+      "--method", "cross-lora", "--threshold", "0",
+    ],
     ["extract", model, Repository.sample("bases/llama-f32"), "-o", "out", "--rank", "2"],
     ["convert", lora, "--to", "dora", "--base", model, "-o", "out"],
     ["quantize", model, "-o", "out", "--report"],

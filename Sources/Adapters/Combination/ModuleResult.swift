@@ -22,6 +22,8 @@ package struct ModuleResult: Sendable {
   /// What tells why the result has its rank; nil where its singular values were not looked at.
   package var spectrum: Spectrum?
 
+  /// How near the weights are that an adapter was moved between; nil for what is not moved.
+  package var overlap: Overlap?
   /// The numbers in A and B of the result; nil where they were not counted.
   package var parameterCount: Int?
 

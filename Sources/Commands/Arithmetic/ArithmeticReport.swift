@@ -43,7 +43,26 @@ extension ArithmeticReport {
     for note in allNotes { facts.append("note", note) }
     facts.append(
       "written", "\(output.printable): \(byteCount.byteText) in \(seconds.durationText)")
-    return facts.text(width: width) + (showsRanks ? "\n" + rankTable.text(width: width) : "")
+    let tables = [showsRanks ? rankTable : nil, overlapTable].compactMap(\.self)
+    return facts.text(width: width) + tables.map { "\n" + $0.text(width: width) }.joined()
+  }
+
+  /// By module how near the two weights are, and what is kept; nil where nothing was moved.
+  private var overlapTable: Table? {
+    let overlaps = results.compactMap { result in result.overlap.map { (result, $0) } }
+    guard let (_, first) = overlaps.first else { return nil }
+    let isAligned = first.alignment != nil
+    var table = Table(
+      [
+        .init("module", isShortened: true), .init("overlap out", .right), .init("in", .right),
+      ] + (isAligned ? [.init("aligned", .right)] : []) + [.init("kept", .right)])
+    for (result, overlap) in overlaps {
+      table.append(
+        [result.path.printable, overlap.outputs.percentText, overlap.inputs.percentText]
+          + (overlap.alignment.map { [$0.percentText] } ?? [])
+          + [result.keptEnergy?.percentText ?? "-"])
+    }
+    return table
   }
 
   /// By module the rank, and what one more or less would have kept.
@@ -172,6 +191,8 @@ extension ModuleResult {
       .init("keptWithOneMore", .number(keptWithOneMore)),
       .init("effectiveRank", .number(spectrum?.effectiveRank)),
       .init("parameters", .number(parameterCount)),
+      .init("overlapOut", .number(overlap?.outputs)), .init("overlapIn", .number(overlap?.inputs)),
+      .init("alignment", .number(overlap?.alignment)),
       .init("entries", entries.map { .number($0.total) } ?? .null),
       .init("keptEntries", entries.map { .number($0.kept) } ?? .null),
     ])
