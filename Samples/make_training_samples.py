@@ -182,6 +182,27 @@ def texts():
     return ids, mask
 
 
+def train(folder, model, parameters, optimizer, after_step=None):
+    """All steps; saves their texts and the gradients of the first, gives losses and norms."""
+    ids, mask = texts()
+    losses, norms = [], []
+    for step in range(STEPS):
+        labels = ids[step].masked_fill(mask[step] == 0, -100)
+        loss = model(input_ids=ids[step], labels=labels).loss
+        loss.backward()
+        if step == 0:
+            save(folder / "gradients_step0.safetensors",
+                 {key: value.grad for key, value in parameters.items()})
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
+        losses.append(float(loss.detach()))
+        optimizer.step()
+        if after_step:
+            after_step(step)
+        optimizer.zero_grad()
+    save(folder / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
+    return dict(losses=losses, grad_norms=norms)
+
+
 def make_run(folder, name):
     base, code, weight_decay, options = RUNS[name]
     quantization = {} if code is None else dict(quantization_config=BitsAndBytesConfig(
@@ -206,31 +227,21 @@ def make_run(folder, name):
             model, r=4, lora_alpha=8, lr=ADAMW["lr"], weight_decay=weight_decay)
     parameters = {key.replace(".default", "").replace(".modules_to_save", ""): value
                   for key, value in model.named_parameters() if value.requires_grad}
-    ids, mask = texts()
     optimizer = optimizer or torch.optim.AdamW(
         parameters.values(), weight_decay=weight_decay, **ADAMW)
-    losses, norms, ranks = [], [], []
-    for step in range(STEPS):
-        labels = ids[step].masked_fill(mask[step] == 0, -100)
-        loss = model(input_ids=ids[step], labels=labels).loss
-        loss.backward()
-        if step == 0:
-            save(folder / name / "gradients_step0.safetensors",
-                 {key: value.grad for key, value in parameters.items()})
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
-        losses.append(float(loss.detach()))
-        optimizer.step()
-        if is_adalora:
-            model.base_model.update_and_allocate(step)
-            ranks.append({key: int((value != 0).sum()) for key, value in parameters.items()
-                          if "lora_E" in key})
-        optimizer.zero_grad()
+    ranks = []
+
+    def allocate(step):
+        model.base_model.update_and_allocate(step)
+        ranks.append({key: int((value != 0).sum()) for key, value in parameters.items()
+                      if "lora_E" in key})
+
+    found = train(folder / name, model, parameters, optimizer, allocate if is_adalora else None)
     save_adapter(model, folder / name / "end", base)
-    save(folder / name / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
     write(folder / name / "expected.json", dict(
         base=base, quant=code, lr=ADAMW["lr"], weight_decay=weight_decay,
-        betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=1.0, losses=losses,
-        grad_norms=norms, **(dict(ranks=ranks) if is_adalora else {})))
+        betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=1.0, **found,
+        **(dict(ranks=ranks) if is_adalora else {})))
 
 
 def signed_vectors(self, weights, rank, type):
@@ -267,24 +278,11 @@ def make_whole_run(folder, name):
     model.train()
     parameters = dict(model.named_parameters())
     optimizer = whole_optimizer(parameters, weight_decay, galore)
-    ids, mask = texts()
-    losses, norms = [], []
-    for step in range(STEPS):
-        labels = ids[step].masked_fill(mask[step] == 0, -100)
-        loss = model(input_ids=ids[step], labels=labels).loss
-        loss.backward()
-        if step == 0:
-            save(folder / name / "gradients_step0.safetensors",
-                 {key: value.grad for key, value in parameters.items()})
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
-        losses.append(float(loss.detach()))
-        optimizer.step()
-        optimizer.zero_grad()
+    found = train(folder / name, model, parameters, optimizer)
     save(folder / name / "end.safetensors", parameters)
-    save(folder / name / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
     write(folder / name / "expected.json", dict(
         base=base, lr=ADAMW["lr"], weight_decay=weight_decay,
-        galore=galore and dict(galore, rank=6, scale=0.25), losses=losses, grad_norms=norms))
+        galore=galore and dict(galore, rank=6, scale=0.25), **found))
 
 
 class OneNumberAdamW(lorafa.LoraFAOptimizer):

@@ -11,31 +11,17 @@ import Testing
 @testable import Models
 @testable import Training
 
-/// What PEFT and torch found in twelve steps, as parts of the largest number, or of the number:
-/// what f32 loses adds up over the steps.
-private let lossTolerance = 1e-4
-private let endTolerance = 1e-3
-/// Of the gradients of the first step, as parts of the largest of a tensor.
-private let gradientTolerance: Float = 1e-5
-
 /// A run of PEFT in `Samples/training`, made anew from its settings.
 private struct PEFTRun {
-  let folder: String
-  let expected: JSON
+  let peer: PeerRun
   let configuration: JSON
   let trainer: Trainer
   let adapter: TrainedAdapter
-  private let batches: Checkpoint
-
-  static func folder(_ name: String) -> String {
-    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent().appendingPathComponent("Samples/training/\(name)").path
-  }
+  var folder: String { peer.folder }
 
   init(_ name: String, ratio: Double = 1) throws {
-    folder = Self.folder(name)
-    expected = try JSON(opening: folder + "/expected.json")
-    batches = try Checkpoint(opening: folder + "/batches.safetensors")
+    peer = try PeerRun(name)
+    let (folder, expected) = (peer.folder, peer.expected)
     let known = try JSON(opening: folder + "/start/adapter_config.json")
     configuration = known
     var design = AdapterDesign()
@@ -59,7 +45,7 @@ private struct PEFTRun {
     let weights = TrainedWeights(modules: modules, tokens: tokens)
     let base = try expected.string(at: "base")
     let model = try Llama(
-      Checkpoint(opening: Self.folder("bases/\(base)")),
+      peer.base,
       quantizing: expected["quant"] != .null, training: weights
     ) { [design] (module, weight, original) throws(PeftoolError) in
       try design.adapter(of: module, weight, original: original)
@@ -80,7 +66,7 @@ private struct PEFTRun {
 
   /// The singular values that AdaLoRA has left after a step are PEFT's.
   func checkRanks(after step: Int) throws {
-    guard let ranks = expected["ranks"] else { return }
+    guard let ranks = peer.expected["ranks"] else { return }
     let known = try ranks.array(named: "ranks")[step]
     for (module, adapter) in trainer.model.adapters {
       let e = try #require(adapter.e)
@@ -91,7 +77,7 @@ private struct PEFTRun {
 
   /// Takes what PEFT has come to; the rows that AdaLoRA has pruned are not there.
   func readEnd() throws {
-    guard expected["ranks"] != nil else { return try adapter.read(from: folder + "/end") }
+    guard peer.expected["ranks"] != nil else { return try adapter.read(from: folder + "/end") }
     let end = try Checkpoint(opening: folder + "/end/adapter_model.safetensors")
     let pattern = try JSON(opening: folder + "/end/adapter_config.json")["rank_pattern"]
     for (module, adapter) in trainer.model.adapters {
@@ -116,27 +102,6 @@ private struct PEFTRun {
     LossPass(
       trainer.model, team: team, tokens: 64, longest: 32, keeping: .everything,
       groupSize: folder.contains("/long") ? 8 : nil)
-  }
-
-  func batch(_ step: Int) throws -> TokenBatch {
-    let (ids, mask) = (try batches.floats("input_ids"), try batches.floats("label_mask"))
-    return TokenBatch(
-      (0..<2).map { row in
-        let own = (step * 2 + row) * 32..<(step * 2 + row + 1) * 32
-        return (ids[own].map { Int32($0) }, mask[own].map { $0 != 0 })
-      })
-  }
-}
-
-extension Checkpoint {
-  /// A tensor's numbers.
-  func floats(_ name: String) throws -> [Float] {
-    let tensor = try #require(self[name])
-    var values = [Float](repeating: 0, count: tensor.elementCount)
-    let bytes = try source.bytes(of: tensor)
-    var span = values.mutableSpan
-    Float.read(bytes.span.bytes, tensor.dtype, into: &span, count: tensor.elementCount)
-    return values
   }
 }
 
@@ -167,25 +132,13 @@ private let runs = [
   @Test(arguments: runs) func twelveStepsAreThoseOfPEFT(name: String) throws {
     let run = try PEFTRun(name)
     let pass = run.makePass(team: ThreadTeam(count: 2))
-    let losses = try run.expected.array(at: "losses").map { try $0.double(named: "losses") }
-    let norms = try run.expected.array(at: "grad_norms").map { try $0.double(named: "norms") }
-    #expect(losses.count == 12 && norms.count == 12)
-    for (place, loss) in losses.enumerated() {
-      let step = try run.trainer.step([run.batch(place)], pass: pass)
-      #expect(abs(step.loss - loss) < lossTolerance * loss, "step \(step.number)")
-      #expect(
-        abs(step.gradientNorm - norms[place]) < lossTolerance * norms[place],
-        "norm of step \(step.number)")
-      try run.checkRanks(after: place)
-    }
-
+    try run.peer.makeSteps(run.trainer, pass) { try run.checkRanks(after: $0) }
     let found = run.trainer.parameters.map(\.values.values)
     try run.readEnd()
     for (parameter, values) in zip(run.trainer.parameters, found) {
-      let expected = parameter.values.values
-      let largest = expected.reduce(0) { max($0, abs($1)) }
-      let worst = zip(values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
-      #expect(Double(worst) <= endTolerance * Double(largest), "\(parameter.name)")
+      let (worst, largest) = distance(values, parameter.values.values)
+      #expect(
+        Double(worst) <= PeerRun.endTolerance * Double(largest), "\(parameter.name)")
     }
   }
 
@@ -193,10 +146,10 @@ private let runs = [
     let run = try PEFTRun(name)
     let team = ThreadTeam(count: 2)
     let pass = run.makePass(team: team)
-    let batch = try run.batch(0)
+    let batch = try run.peer.batch(0)
     _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount))
     _ = try run.trainer.method.completeGradients(step: 0, team)
-    let known = try Checkpoint(opening: run.folder + "/gradients_step0.safetensors")
+    let known = try run.peer.gradients
     #expect(known.tensors.count == run.trainer.parameters.count)
     for parameter in run.trainer.parameters {
       let name = known[parameter.name] == nil ? parameter.name + ".weight" : parameter.name
@@ -204,9 +157,8 @@ private let runs = [
       let isTransposed = parameter.name.contains("lora_B") && !parameter.name.hasSuffix("bias")
       let own = parameter.gradient.values
       let found = isTransposed ? transposed(own, columns: parameter.gradient.columns) : own
-      let largest = expected.reduce(0) { max($0, abs($1)) }
-      let worst = zip(found, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
-      #expect(worst <= gradientTolerance * largest, "\(parameter.name)")
+      let (worst, largest) = distance(found, expected)
+      #expect(worst <= PeerRun.gradientTolerance * largest, "\(parameter.name)")
     }
   }
 
@@ -218,7 +170,7 @@ private let runs = [
     let own = run.trainer.model.trainedWeights.filter { !$0.isVector }.map(\.parameter.name)
     let starts = run.trainer.parameters.map(\.values.values)
     let pass = run.makePass(team: ThreadTeam(count: 2))
-    let rate = try run.trainer.step([run.batch(0)], pass: pass).learningRate
+    let rate = try run.trainer.step([run.peer.batch(0)], pass: pass).learningRate
     for (parameter, start) in zip(run.trainer.parameters, starts) {
       let moved = zip(parameter.values.values, start).map { Double(abs($0 - $1)) }.max() ?? 0
       let isMatrix = parameter.name.hasSuffix("lora_A.weight") || own.contains(parameter.name)

@@ -1,41 +1,21 @@
 import Checkpoints
-import Files
-import Fixtures
-import Foundation
 import JSON
 import LinearAlgebra
-import Tensors
 import Testing
 
 @testable import Models
 @testable import Training
 
-/// As of `PEFTRunTests`.
-private let lossTolerance = 1e-4
-private let endTolerance = 1e-3
-private let gradientTolerance: Float = 1e-5
-
 /// A run of torch or galore_torch in `Samples/training` that trains all of a model, made anew.
 private struct WholeModelRun {
-  let folder: String
-  let expected: JSON
-  let base: Checkpoint
+  let peer: PeerRun
   let trainer: Trainer
-  private let batches: Checkpoint
-
-  static func folder(_ name: String) -> String {
-    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent().appendingPathComponent("Samples/training/\(name)").path
-  }
 
   init(_ name: String, sharesGradients: Bool) throws {
-    folder = Self.folder(name)
-    expected = try JSON(opening: folder + "/expected.json")
-    batches = try Checkpoint(opening: folder + "/batches.safetensors")
-    base = try Checkpoint(opening: Self.folder("bases/\(expected.string(at: "base"))"))
+    peer = try PeerRun(name)
     var method = MethodSettings.full
-    let decay = try expected.double(at: "weight_decay")
-    if let known = expected["galore"], known != .null {
+    let decay = try peer.expected.double(at: "weight_decay")
+    if let known = peer.expected["galore"], known != .null {
       var settings = GaLore.Settings()
       settings.rank = try known.int(at: "rank")
       settings.gap = try known.int(at: "update_proj_gap")
@@ -47,19 +27,10 @@ private struct WholeModelRun {
     }
     var settings = Trainer.Settings(
       schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12), method: method)
-    settings.learningRate = try expected.double(at: "lr")
+    settings.learningRate = try peer.expected.double(at: "lr")
     settings.adamW.weightDecay = decay
-    let model = try Llama(base, training: .wholeModel(sharingGradients: sharesGradients))
+    let model = try Llama(peer.base, training: .wholeModel(sharingGradients: sharesGradients))
     trainer = try Trainer(model, settings, team: ThreadTeam(count: 2))
-  }
-
-  func batch(_ step: Int) throws -> TokenBatch {
-    let (ids, mask) = (try batches.floats("input_ids"), try batches.floats("label_mask"))
-    return TokenBatch(
-      (0..<2).map { row in
-        let own = (step * 2 + row) * 32..<(step * 2 + row + 1) * 32
-        return (ids[own].map { Int32($0) }, mask[own].map { $0 != 0 })
-      })
   }
 
   func makePass() -> LossPass {
@@ -75,38 +46,25 @@ private let runs = ["full-llama3", "galore-llama3", "galore-reverse-qwen3", "gal
   func twelveStepsAreThoseOfThePeer(name: String, sharesGradients: Bool) throws {
     guard !sharesGradients || name.hasPrefix("galore") else { return }
     let run = try WholeModelRun(name, sharesGradients: sharesGradients)
-    let pass = run.makePass()
-    let losses = try run.expected.array(at: "losses").map { try $0.double(named: "losses") }
-    let norms = try run.expected.array(at: "grad_norms").map { try $0.double(named: "norms") }
-    #expect(losses.count == 12 && norms.count == 12)
-    for (place, loss) in losses.enumerated() {
-      let step = try run.trainer.step([run.batch(place)], pass: pass)
-      #expect(abs(step.loss - loss) < lossTolerance * loss, "step \(step.number)")
-      #expect(
-        abs(step.gradientNorm - norms[place]) < lossTolerance * norms[place],
-        "norm of step \(step.number)")
-    }
-    let end = try Checkpoint(opening: run.folder + "/end.safetensors")
+    try run.peer.makeSteps(run.trainer, run.makePass())
+    let end = try Checkpoint(opening: run.peer.folder + "/end.safetensors")
     #expect(end.tensors.count == run.trainer.parameters.count)
     for parameter in run.trainer.parameters {
-      let expected = try end.floats(parameter.name)
-      let largest = expected.reduce(0) { max($0, abs($1)) }
-      let worst = zip(parameter.values.values, expected).reduce(0) { max($0, abs($1.0 - $1.1)) }
-      #expect(Double(worst) < endTolerance * Double(largest), "\(parameter.name)")
+      let (worst, largest) = try distance(
+        parameter.values.values, end.floats(parameter.name))
+      #expect(Double(worst) < PeerRun.endTolerance * Double(largest), "\(parameter.name)")
     }
   }
 
   @Test(arguments: runs) func gradientsAreThoseOfTorch(name: String) throws {
     let run = try WholeModelRun(name, sharesGradients: false)
-    let batch = try run.batch(0)
+    let batch = try run.peer.batch(0)
     _ = run.makePass().addGradients(batch, scale: 1 / Float(batch.labelCount))
-    let known = try Checkpoint(opening: run.folder + "/gradients_step0.safetensors")
+    let known = try run.peer.gradients
     for parameter in run.trainer.parameters {
-      let expected = try known.floats(parameter.name)
-      let largest = expected.reduce(0) { max($0, abs($1)) }
-      let worst = zip(parameter.gradient.values, expected)
-        .reduce(0) { max($0, abs($1.0 - $1.1)) }
-      #expect(worst <= gradientTolerance * largest, "\(parameter.name)")
+      let (worst, largest) = try distance(
+        parameter.gradient.values, known.floats(parameter.name))
+      #expect(worst <= PeerRun.gradientTolerance * largest, "\(parameter.name)")
     }
   }
 }
