@@ -54,6 +54,11 @@ package struct PositionScaling: Equatable, Sendable {
     let type = try (old["rope_type"] ?? old["type"] ?? .string("default"))
       .string(named: "\(key).rope_type")
     let positions = try config.int(at: "max_position_embeddings")
+    guard positions > 0 else {
+      throw PeftoolError(
+        .damaged, "max_position_embeddings is \(positions), expected more than 0")
+    }
+    if let value = config[key], value != .null { _ = try value.object(named: key) }
     var factor = factor
     if type == kind.rawValue, kind == .linear {
       factor *= try old.double(at: "factor")
@@ -111,7 +116,7 @@ package struct PositionScaling: Equatable, Sendable {
       found = (scaling, config)
     }
     guard let (scaling, config) = found, scaling != PositionScaling(base) else { return nil }
-    let own = (keys + ["max_position_embeddings"]).compactMap { key in
+    let own = (keys + ["rope_theta", "max_position_embeddings"]).compactMap { key in
       config[key].map { (key, $0) }
     }
     return try base.without(keys[0]).without(keys[1]).replacing(own)

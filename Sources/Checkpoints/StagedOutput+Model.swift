@@ -29,15 +29,18 @@ extension StagedOutput {
   /// `config` takes the place of its `config.json`, and is written also where the model is a single
   /// file, beside which nothing else is taken along. A configuration of an adapter is left out where
   /// the tensors are not its own: with one beside it, transformers takes a model for that adapter.
+  ///
+  /// - Parameter excluded: names that are left out.
   /// - Throws: `io`, and `different` where a file changes meanwhile.
   package mutating func carryOtherFiles(
-    of model: Checkpoint, config: JSON?
+    of model: Checkpoint, config: JSON?, except excluded: [String] = []
   ) throws(PeftoolError) {
     let configName = "config.json"
     if let config { try write(config, to: configName) }
     for name in model.otherFiles
     where model.isAdapter || name != Checkpoint.adapterConfigName {
       if name == configName, config != nil { continue }
+      if excluded.contains(where: name.isExactly) { continue }
       if let packed = model.packed {
         let member = packed.contents.members.first { $0.name.isExactly(name) }
         if let member {

@@ -21,6 +21,8 @@ package final class AdamW {
     package var weightDecay = 0.0
     /// Whose formula it is.
     package var style = Style.torch
+    /// Whether moments are kept in 8 bits: bitsandbytes' `AdamW8bit`.
+    package var isEightBit = false
 
     package init() {}
   }
@@ -36,10 +38,15 @@ package final class AdamW {
   private let settings: Settings
   /// What it moves.
   package let parameters: [TrainableParameter]
-  /// For each parameter the mean of its gradients, and of their squares.
-  package let moments: [(first: Rows, second: Rows)]
+  private let moments: [Moments]
   /// The steps that were made.
   package private(set) var stepCount: Int
+
+  /// A parameter's mean of its gradients, and of their squares.
+  private enum Moments {
+    case floats(first: Rows, second: Rows)
+    case codes(QuantizedMoments)
+  }
 
   /// The numbers of a piece of work.
   private static let pieceCount = 1 << 18
@@ -50,13 +57,38 @@ package final class AdamW {
     self.settings = settings
     self.stepCount = stepCount
     moments = parameters.map { parameter in
+      if settings.isEightBit, parameter.elementCount >= QuantizedMoments.leastCount {
+        return .codes(QuantizedMoments(count: parameter.elementCount))
+      }
       let (count, columns) = (parameter.values.count, parameter.values.columns)
-      return (Rows(count, columns), Rows(count, columns))
+      return .floats(first: Rows(count, columns), second: Rows(count, columns))
     }
   }
 
   /// The bytes of the moments.
-  package var byteCount: Int { 8 * parameters.reduce(0) { $0 + $1.elementCount } }
+  package var byteCount: Int {
+    zip(parameters, moments).reduce(0) { sum, next in
+      switch next.1 {
+      case .floats: sum + 8 * next.0.elementCount
+      case .codes(let moments): sum + moments.byteCount
+      }
+    }
+  }
+
+  /// The moments by the names under which checkpoints save them: torch's, or bitsandbytes'.
+  var state: [TensorFile.Item] {
+    zip(parameters, moments).flatMap { parameter, moments -> [TensorFile.Item] in
+      switch moments {
+      case .floats(let first, let second):
+        let shape = [first.count, first.columns]
+        return [
+          .init(name: parameter.name + ".exp_avg", shape: shape, rows: first),
+          .init(name: parameter.name + ".exp_avg_sq", shape: shape, rows: second),
+        ]
+      case .codes(let moments): return moments.state(of: parameter.name)
+      }
+    }
+  }
 
   /// Brings the count of steps to what it was when the moments were saved.
   package func restore(stepCount: Int) { self.stepCount = stepCount }
@@ -70,42 +102,86 @@ package final class AdamW {
     let exponent = Double(stepCount)
     let root = (1 - pow(settings.beta2, exponent)).squareRoot()
     let correction = 1 - pow(settings.beta1, exponent)
-    let pieces = parameters.indices.flatMap { place in
-      let values = parameters[place].values
-      return (0..<values.count).cut(into: max(1, Self.pieceCount / max(1, values.columns)))
-        .map { (place, $0) }
+    let pieces = moments.indices.flatMap { place -> [Piece] in
+      switch moments[place] {
+      case .floats(let first, let second):
+        (0..<parameters[place].elementCount).cut(into: Self.pieceCount)
+          .map { .floats(place, first.elements($0), second.elements($0), $0) }
+      case .codes(let moments): moments.pieces.map { .codes(place, $0) }
+      }
     }
     team.forEach(pieces.count) { _, item in
-      let (place, rows) = pieces[item]
-      let (parameter, moments) = (parameters[place], moments[place])
+      let piece = pieces[item]
+      let (parameter, rate) = (parameters[piece.place], rates[piece.place])
       let decay = parameter.isDecayed ? settings.weightDecay : 0
       let isLate = settings.style == .transformers
-      var step = pef_adamw(
-        decay: isLate ? 1 : Float(1 - rates[place] * decay), beta2: Float(settings.beta2),
+      let step = pef_adamw(
+        decay: isLate ? 1 : Float(1 - rate * decay), beta2: Float(settings.beta2),
         one_less_beta1: Float(1 - settings.beta1), one_less_beta2: Float(1 - settings.beta2),
-        step_size: Float(rates[place] * (isLate ? root : 1) / correction),
+        step_size: Float(rate * (isLate ? root : 1) / correction),
         root: isLate ? 1 : Float(root), epsilon: Float(settings.epsilon),
-        late_decay: isLate ? Float(-rates[place] * decay) : 0)
-      parameter.values.rows(rows).withSpan { values in
-        moments.first.rows(rows).withSpan { first in
-          moments.second.rows(rows).withSpan { second in
-            parameter.gradient.rows(rows).withSpan { gradient in
-              // Four lists of one length, of which the kernel reads and writes as many elements.
-              unsafe values.withUnsafeMutableBufferPointer { p in
-                unsafe first.withUnsafeMutableBufferPointer { m in
-                  unsafe second.withUnsafeMutableBufferPointer { v in
-                    unsafe gradient.withUnsafeMutableBufferPointer { g in
-                      unsafe pef_adamw_f32(
-                        &step, p.baseAddress, m.baseAddress, v.baseAddress, g.baseAddress,
-                        p.count)
-                    }
-                  }
-                }
+        late_decay: isLate ? Float(-rate * decay) : 0)
+      parameter.values.elements(piece.elements).withSpan { values in
+        parameter.gradient.elements(piece.elements).withSpan { gradient in
+          switch piece {
+          case .codes(_, let moments): moments.step(step, &values, gradient.span)
+          case .floats(_, let first, let second, _):
+            first.withSpan { first in
+              second.withSpan { second in
+                Self.move(step, &values, &first, &second, gradient.span)
               }
             }
           }
         }
       }
     }
+  }
+
+  private static func move(
+    _ step: pef_adamw, _ values: inout MutableSpan<Float>, _ first: inout MutableSpan<Float>,
+    _ second: inout MutableSpan<Float>, _ gradient: Span<Float>
+  ) {
+    precondition(first.count == values.count && second.count == values.count)
+    precondition(gradient.count == values.count, "a number for each")
+    var step = step
+    // Four lists of one length, of which the kernel reads and writes as many elements.
+    unsafe values.withUnsafeMutableBufferPointer { p in
+      unsafe first.withUnsafeMutableBufferPointer { m in
+        unsafe second.withUnsafeMutableBufferPointer { v in
+          unsafe gradient.withUnsafeBufferPointer { g in
+            unsafe pef_adamw_f32(
+              &step, p.baseAddress, m.baseAddress, v.baseAddress, g.baseAddress, p.count)
+          }
+        }
+      }
+    }
+  }
+}
+
+extension AdamW {
+  /// A piece of work: some numbers of a parameter, with their moments.
+  private enum Piece {
+    case floats(Int, Rows, Rows, Range<Int>)
+    case codes(Int, QuantizedMoments.Piece)
+
+    var place: Int {
+      switch self {
+      case .floats(let place, _, _, _), .codes(let place, _): place
+      }
+    }
+
+    var elements: Range<Int> {
+      switch self {
+      case .floats(_, _, _, let elements): elements
+      case .codes(_, let moments): moments.elements
+      }
+    }
+  }
+}
+
+extension Rows {
+  /// Some floats of rows without gaps, as one row.
+  fileprivate func elements(_ range: Range<Int>) -> Rows {
+    reshaped(1, count * columns).columns(range)
   }
 }

@@ -44,9 +44,11 @@ package struct AdapterDesign: Sendable {
   ) throws(PeftoolError) -> LoRA? {
     guard try targets.contains(module) else { return nil }
     if case .adaLoRA(let settings) = method {
+      try Self.check(settings.initialRank, "--init-r", module, weight)
       return adaLoRA(of: module, weight, rank: settings.initialRank)
     }
     let rank = try rankPatterns.firstValue(for: module) ?? rank
+    if method == .loraFA { try Self.check(rank, "--rank", module, weight) }
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
     let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
     let name = AdapterKey.prefix + module
@@ -66,6 +68,19 @@ package struct AdapterDesign: Sendable {
         ? TrainableParameter(name + ".lora_B.bias", Rows(1, weight.outputs), isDecayed: false)
         : nil,
       scaling: Float(scaling), dropout: dropout, all: (pair.a, pair.b))
+  }
+
+  /// Refuses more ranks than a layer has: rows of A that are independent, which AdaLoRA keeps
+  /// orthonormal and LoRA-FA inverts, there are no more.
+  ///
+  /// - Throws: `different`.
+  private static func check(
+    _ rank: Int, _ option: String, _ module: String, _ weight: FrozenWeight
+  ) throws(PeftoolError) {
+    let most = min(weight.outputs, weight.inputs)
+    guard rank > most else { return }
+    throw PeftoolError(
+      .different, "has \(most) ranks, and \(option) asks for \(rank)", tensor: module + ".weight")
   }
 
   /// B·diag(E)·A with E = 0, A and B from N(0, 0.02²): PEFT `adalora/layer.py`

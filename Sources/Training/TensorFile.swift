@@ -3,75 +3,106 @@ import Files
 import Models
 import Tensors
 
-/// Floats in memory that go to a safetensors file, or come from one.
+/// Numbers in memory that go to a safetensors file, or come from one.
 struct TensorFile {
   /// A tensor by name.
   struct Item {
     let name: String
     let shape: [Int]
-    let rows: Rows
-    /// Whether the file has the transpose.
-    var isTransposed = false
+    let values: Values
 
-    /// The rows that are written at once.
-    fileprivate var parts: [Range<Int>] {
-      isTransposed
-        ? [0..<rows.count]
-        : (0..<rows.count).cut(into: max(1, TensorFile.partCount / max(1, rows.columns)))
+    /// Floats without a transpose.
+    init(name: String, shape: [Int], rows: Rows) {
+      self.init(name: name, shape: shape, .floats(rows))
     }
+
+    init(name: String, shape: [Int], _ values: Values) {
+      self.name = name
+      self.shape = shape
+      self.values = values
+    }
+
+    /// The bytes that it takes in a file.
+    var byteCount: Int { shape.reduce(values.dtype.bitCount / 8, *) }
   }
 
-  /// The floats that are written at once, of a tensor that is not transposed.
+  /// Where numbers are in memory.
+  enum Values {
+    /// F32 in rows.
+    case floats(Rows)
+    /// F32 in rows of which the file has the transpose.
+    case transposed(Rows)
+    /// U8 that are gathered and spread.
+    case codes(get: () -> [UInt8], set: ([UInt8]) -> Void)
+    /// F32 likewise.
+    case scales(get: () -> [Float], set: ([Float]) -> Void)
+
+    fileprivate var dtype: DType { if case .codes = self { .u8 } else { .f32 } }
+  }
+
+  /// The floats that are written at once, of rows that are not transposed.
   private static let partCount = 1 << 18
 
-  /// Writes F32 tensors into a folder that is being made.
+  /// Writes tensors into a folder that is being made.
   ///
   /// - Throws: as `SafetensorsHeader.encode`, `io`.
   static func write(
     _ items: [Item], as name: String, into output: inout StagedOutput
   ) throws(PeftoolError) {
     let encoded = try SafetensorsHeader.encode(
-      items.map { .init(name: $0.name, dtype: .f32, shape: $0.shape) },
+      items.map { .init(name: $0.name, dtype: $0.values.dtype, shape: $0.shape) },
       metadata: [("format", "pt")])
     let file = try output.createFile(name, byteCount: encoded.fileByteCount)
     // Any bytes may be read as bytes, and a float is its bytes.
     try unsafe file.write(encoded.bytes.span.bytes, at: 0)
     for place in encoded.fileOrder {
-      let item = items[place]
       var start = encoded.byteRanges[place].lowerBound
-      for part in item.parts {
-        let rows = item.rows.rows(part)
-        let values = item.isTransposed ? rows.transposedValues : rows.values
-        try unsafe file.write(values.span.bytes, at: start)
-        start += 4 * values.count
+      switch items[place].values {
+      case .floats(let rows):
+        for part in (0..<rows.count).cut(into: max(1, partCount / max(1, rows.columns))) {
+          let values = rows.rows(part).values
+          try unsafe file.write(values.span.bytes, at: start)
+          start += 4 * values.count
+        }
+      case .transposed(let rows):
+        try unsafe file.write(rows.transposedValues.span.bytes, at: start)
+      case .codes(let get, _): try unsafe file.write(get().span.bytes, at: start)
+      case .scales(let get, _): try unsafe file.write(get().span.bytes, at: start)
       }
     }
   }
 
-  /// Reads a file's tensors by name, one after the other.
+  /// Takes tensors from a file, one after the other.
   ///
-  /// - Parameter take: given each item's place and its values.
-  /// - Throws: `different` where a tensor is missing or has another shape, `io`, `damaged`.
-  static func read(
-    _ path: String, _ items: [(name: String, shape: [Int])], _ take: (Int, [Float]) -> Void
-  ) throws(PeftoolError) {
+  /// - Throws: `different` where one is missing or has another shape or type, `io`, `damaged`.
+  static func read(_ items: [Item], from path: String) throws(PeftoolError) {
     let checkpoint = try Checkpoint(opening: path)
-    for (place, item) in items.enumerated() {
+    for item in items {
       guard let tensor = checkpoint[item.name] else {
         throw PeftoolError(.different, "is not there", tensor: item.name, path: path)
       }
-      guard tensor.shape == item.shape, tensor.dtype == .f32 else {
+      let dtype = item.values.dtype
+      guard tensor.shape == item.shape, tensor.dtype == dtype else {
         throw PeftoolError(
           .different,
-          "is \(tensor.dtype.rawValue) of shape \(tensor.shape.shapeText), expected F32 of "
-            + item.shape.shapeText, tensor: item.name, path: path)
+          "is \(tensor.dtype.rawValue) of shape \(tensor.shape.shapeText), expected "
+            + "\(dtype.rawValue) of \(item.shape.shapeText)", tensor: item.name, path: path)
       }
       let bytes = try checkpoint.source.bytes(of: tensor)
+      if case .codes(_, let set) = item.values {
+        set(bytes)
+        continue
+      }
       var values = [Float](repeating: 0, count: tensor.elementCount)
       var span = values.mutableSpan
       // Any bytes may be read as bytes.
       unsafe Float.widen(bytes.span.bytes, .f32, into: &span, count: tensor.elementCount)
-      take(place, values)
+      switch item.values {
+      case .floats(let rows): rows.copy(from: values)
+      case .transposed(let rows): rows.copy(fromTransposed: values)
+      case .scales(_, let set): set(values)
+      case .codes: break
+      }
     }
   }
 }
@@ -85,5 +116,11 @@ extension Rows {
       for row in 0..<count { values.append(self[row, column]) }
     }
     return values
+  }
+
+  fileprivate func copy(fromTransposed values: [Float]) {
+    for column in 0..<columns {
+      for row in 0..<count { self[row, column] = values[column * count + row] }
+    }
   }
 }

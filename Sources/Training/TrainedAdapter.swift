@@ -36,7 +36,7 @@ package struct TrainedAdapter: TrainingResult {
       return [
         TensorFile.Item(name: adapter.a.name, shape: [a.count, a.columns], rows: a),
         TensorFile.Item(
-          name: adapter.b.name, shape: [b.columns, b.count], rows: b, isTransposed: true),
+          name: adapter.b.name, shape: [b.columns, b.count], .transposed(b)),
       ]
         + [adapter.e].compactMap(\.self).map { parameter in
           let rows = e ?? parameter.values
@@ -55,7 +55,7 @@ package struct TrainedAdapter: TrainingResult {
   }
 
   /// As `TrainingResult.byteCount`.
-  package var byteCount: Int { items().reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
+  package var byteCount: Int { items().reduce(0) { $0 + $1.byteCount } }
 
   /// Writes both files into a folder that is being made.
   ///
@@ -79,17 +79,7 @@ package struct TrainedAdapter: TrainingResult {
   }
 
   package func read(from folder: String) throws(PeftoolError) {
-    let items = items()
-    try TensorFile.read(
-      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) }
-    ) { place, values in
-      let item = items[place]
-      if item.isTransposed {
-        item.rows.copy(fromTransposed: values)
-      } else {
-        item.rows.copy(from: values)
-      }
-    }
+    try TensorFile.read(items(), from: Folder.path(folder, Self.tensorsName))
     for (_, adapter) in model.adapters { adapter.refresh() }
   }
 }
@@ -121,11 +111,5 @@ extension Rows {
       rows.rows(row..<row + 1).copy(from: self.rows(place..<place + 1))
     }
     return rows
-  }
-
-  fileprivate func copy(fromTransposed values: [Float]) {
-    for column in 0..<columns {
-      for row in 0..<count { self[row, column] = values[column * count + row] }
-    }
   }
 }

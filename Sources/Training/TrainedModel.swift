@@ -19,7 +19,7 @@ package struct TrainedModel: TrainingResult {
   }
 
   /// As `TrainingResult.byteCount`.
-  package var byteCount: Int { items.reduce(0) { $0 + 4 * $1.rows.count * $1.rows.columns } }
+  package var byteCount: Int { items.reduce(0) { $0 + $1.byteCount } }
 
   /// Writes the tensors.
   ///
@@ -32,11 +32,6 @@ package struct TrainedModel: TrainingResult {
   ///
   /// - Throws: as `TensorFile.read`.
   package func read(from folder: String) throws(PeftoolError) {
-    let items = items
-    try TensorFile.read(
-      Folder.path(folder, Self.tensorsName), items.map { ($0.name, $0.shape) }
-    ) { place, values in
-      items[place].rows.copy(from: values)
-    }
+    try TensorFile.read(items, from: Folder.path(folder, Self.tensorsName))
   }
 }

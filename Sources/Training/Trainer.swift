@@ -27,10 +27,12 @@ package final class Trainer {
     package var schedule: Schedule
 
     /// A method's settings, and defaults.
-    package init(schedule: Schedule, method: MethodSettings = .lora) {
+    ///
+    /// - Parameter isEightBit: whether the optimizer keeps its moments in 8 bits.
+    package init(schedule: Schedule, method: MethodSettings = .lora, isEightBit: Bool = false) {
       self.schedule = schedule
       self.method = method
-      adamW = method.adamW
+      adamW = method.adamW(isEightBit: isEightBit)
       learningRate = method.learningRate
     }
   }
@@ -92,6 +94,14 @@ package final class Trainer {
     case .adaLoRA: "AdaLoRA"
     case .full: "Full"
     case .galore: "GaLore"
+    }
+  }
+
+  /// The ranks that AdaLoRA has left each layer; nil of other methods.
+  package var keptRanks: [Int]? {
+    guard case .adaLoRA = settings.method else { return nil }
+    return model.adapters.compactMap { _, adapter in
+      adapter.e.map { $0.values.values.count { $0 != 0 } }
     }
   }
 

@@ -6,7 +6,8 @@ import Models
 /// A run's state after a step, in a folder that is whole or absent: `checkpoint-STEP`.
 ///
 /// Beside the adapter's two files it has the moments of the optimizer, `optimizer.safetensors`
-/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed, and what the method remembers), and `trainer_state.json`. A run that goes
+/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed, or in 8 bits `NAME.state1`, `.absmax1`,
+/// `.state2` and `.absmax2`; and what the method remembers), and `trainer_state.json`. A run that goes
 /// on from it computes what it would have computed without the break, to the last bit.
 package struct TrainingCheckpoint {
   private static let prefix = "checkpoint-"
@@ -68,27 +69,16 @@ package struct TrainingCheckpoint {
   ) throws(PeftoolError) {
     let path = path(folder, step: step)
     try result.read(from: path)
-    let items = memory(of: trainer)
-    try TensorFile.read(
-      Folder.path(path, optimizerName), items.map { ($0.name, $0.shape) }
-    ) { place, values in
-      items[place].rows.copy(from: values)
-    }
+    try TensorFile.read(memory(of: trainer), from: Folder.path(path, optimizerName))
     trainer.optimizer.restore(stepCount: step)
   }
 
   /// The optimizer's moments and what the method remembers.
   private static func memory(of trainer: Trainer) -> [TensorFile.Item] {
-    let moments = zip(trainer.optimizer.parameters, trainer.optimizer.moments).flatMap {
-      parameter, moments in
-      [
-        (name: parameter.name + ".exp_avg", values: moments.first),
-        (name: parameter.name + ".exp_avg_sq", values: moments.second),
-      ]
-    }
-    return (moments + trainer.method.state).map { name, rows in
-      .init(name: name, shape: [rows.count, rows.columns], rows: rows)
-    }
+    trainer.optimizer.state
+      + trainer.method.state.map { name, rows in
+        .init(name: name, shape: [rows.count, rows.columns], rows: rows)
+      }
   }
 
   /// Removes all checkpoints but some.

@@ -24,6 +24,9 @@ package final class TrainingRun {
     package var saveEvery: Int?
     /// How many evaluations in a row may not be better before training ends; nil for any number.
     package var patience: Int?
+    /// The step before which evaluations are neither the best nor worse: what is trained has not yet
+    /// the form in which it is to be written.
+    package var firstCountedStep = 0
 
     package init() {}
   }
@@ -207,9 +210,11 @@ package final class TrainingRun {
         "the evaluation after step \(step) has the loss \(loss)"
           + (step == 0 ? "" : "; a lower --learning-rate may help"))
     }
-    let isBest = loss < best?.loss ?? .infinity
-    worseCount = isBest ? 0 : worseCount + 1
-    if isBest { best = (step, loss) }
+    if step >= settings.firstCountedStep {
+      let isBest = loss < best?.loss ?? .infinity
+      worseCount = isBest ? 0 : worseCount + 1
+      if isBest { best = (step, loss) }
+    }
     try report(.evaluation(step: step, loss: loss))
     try save(report)
   }

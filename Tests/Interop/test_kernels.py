@@ -1,8 +1,11 @@
 """The C kernels against torch's conversions, an exact oracle and scalar twins."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.functional import create_dynamic_map
 
 import kernels
 
@@ -424,3 +427,39 @@ def test_groups_of_int4(library, variants, group, dtype, rule):
     for variant in variants:
         for ours, theirs in zip(all_of(variant), expected):
             assert ours.tobytes() == theirs.tobytes()
+
+
+class AdamW(ctypes.Structure):
+    """pef_adamw of training.h."""
+
+    _fields_ = [(name, ctypes.c_float) for name in (
+        "decay", "beta2", "one_less_beta1", "one_less_beta2", "step_size", "root", "epsilon",
+        "late_decay")]
+
+
+def test_moments_of_8_bits_are_the_nearest_of_bitsandbytes_maps(variants):
+    """Of a first step: the moments are the gradient and its square, times what is known."""
+    random = np.random.default_rng(7)
+    for count in (1, 256, 257, 10_000):
+        gradient = (random.standard_normal(count) * 10.0 ** random.uniform(-6, 0, count)).astype(
+            np.float32)
+        step = AdamW(1, 0.5, 0.5, 0.5, 0.01, 1, 1e-8, 0)
+        for variant in variants:
+            p = np.ones(count, np.float32)
+            codes = [np.zeros(count, np.uint8) for _ in range(2)]
+            scales = [np.zeros(-(-count // 256), np.float32) for _ in range(2)]
+            variant.library.pef_adamw8_f32(
+                ctypes.byref(step), kernels.pointer(p), kernels.pointer(codes[0]),
+                kernels.pointer(scales[0]), kernels.pointer(codes[1]), kernels.pointer(scales[1]),
+                kernels.pointer(gradient), kernels.size(count))
+            for signed, values, own, scale in (
+                    (True, gradient * np.float32(0.5), codes[0], scales[0]),
+                    (False, gradient * np.float32(0.5) * gradient, codes[1], scales[1])):
+                levels = create_dynamic_map(signed=signed).numpy().astype(np.float64)
+                for block in range(len(scale)):
+                    part = slice(block * 256, (block + 1) * 256)
+                    most = np.abs(values[part]).max()
+                    assert scale[block] == most
+                    distance = np.abs(values[part, None].astype(np.float64) / most - levels)
+                    found = distance[np.arange(len(distance)), own[part]]
+                    assert (found <= distance.min(1) * (1 + 1e-5) + 1e-9).all()

@@ -189,6 +189,17 @@ struct pef_adamw {
 void pef_adamw_f32(const struct pef_adamw *step, float *p, float *m, float *v, const float *g,
                    size_t count);
 
+/// The numbers that share a scale of their moments.
+enum { PEF_MOMENT_BLOCK = 256 };
+
+/// The same with the moments in 8 bits, as bitsandbytes keeps them: a code, whose value is that of
+/// a map from -1 to 1 (of squares from 0 to 1), times the largest of its block. The numbers are
+/// moved by the moments before these are coded again, each as the nearest value. bitsandbytes
+/// 0.50.2 does so on GPUs; on CPUs it looks codes up by one of 65,536 places, of which none is near
+/// 0, so that a square of 0 comes back as 1.5e-5 of the largest.
+void pef_adamw8_f32(const struct pef_adamw *step, float *p, uint8_t *m, float *m_scales,
+                    uint8_t *v, float *v_scales, const float *g, size_t count);
+
 /// How important each number p with a gradient g is, averaged over the steps, and how far it strays
 /// from that average, each in PEFT's roundings (`adalora/layer.py`, update_ipt): i = |p * g|;
 /// average = beta1 * average + (1 - beta1) * i; distance likewise of |i - average| with beta2.

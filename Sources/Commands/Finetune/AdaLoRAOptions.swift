@@ -17,8 +17,8 @@ struct AdaLoRAOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The last steps, in which the ranks that are left are trained; three tenths of all if left "
-        + "out.", valueName: "n"))
+      "How many steps before the end --rank is met; three tenths of all if left out.",
+      valueName: "n"))
   var tfinal: Int?
 
   @Option(

@@ -138,7 +138,7 @@ struct AdapterDesignOptions: ParsableArguments {
     let given: [(String, Bool, String)] = [
       ("--adapter", existing != nil && !isPlain, "which begins anew"),
       ("--dora", dora && !isPlain, "as in PEFT"),
-      ("--lora-bias", loraBias && method == .adaLoRA, "as in PEFT"),
+      ("--lora-bias", loraBias && !isPlain, "as in PEFT"),
       ("--rslora", rsLoRA && method == .adaLoRA, "whose scale is alpha / init-r"),
       ("--rank-pattern", !rankPatterns.isEmpty && method == .adaLoRA, "which shares ranks out"),
       ("--alpha-pattern", !alphaPatterns.isEmpty && method == .adaLoRA, "which has one for all"),

@@ -111,6 +111,7 @@ extension TrainingOptions {
       .init("seed", .number(String(seed))),
       .init("learning_rate", .number(learningRate ?? method.learningRate)),
       .init("schedule", .string(schedule.rawValue)), .init("warmup", .number(warmup)),
+      .init("optimizer", .string(optimizer.rawValue)),
       .init("weight_decay", .number(weightDecay)),
       .init("max_grad_norm", .number(maximumGradientNorm)),
       .init("loraplus_ratio", .number(ratio)),

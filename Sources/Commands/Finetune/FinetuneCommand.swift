@@ -35,16 +35,15 @@ struct FinetuneCommand: ParsableCommand {
       an adapter that there is, with all that it trains.
 
       --method lora-fa leaves A as it is drawn and trains B alone, each step of it as near to that \
-      of the whole weight as A allows: A's gradient and moments are saved, and a sixth or so of the \
-      time of its layers. The adapter is one of LoRA. Steps are those of PEFT's LoraFAOptimizer in \
-      f32; that wants learning rates of LoRA or somewhat more.
+      of the whole weight as A allows; the memory of A's gradient and moments is saved. The adapter \
+      is one of LoRA. Steps are those of PEFT's LoraFAOptimizer in f32.
 
       --method adalora trains B*diag(E)*A with rank --init-r everywhere, and prunes the singular \
       values E of least importance, of all layers together, until --rank is left in the mean: layers \
       that need more keep more. The loss told has the term by which A and B stay orthonormal; that of \
       evaluations has not. PEFT loads the adapter, 'merge' takes it, and 'convert --to lora' makes \
-      LoRA of it. Ranks are pruned from step --tinit on, fast at first; --tfinal steps are made with \
-      those that are left.
+      LoRA of it. Ranks are pruned after step --tinit, fast at first; --tfinal steps before the end \
+      --rank is met, and only evaluations from there on count as best or for --early-stop.
 
       --method full trains all of the model, in f32, with AdamW; --method galore does so with less \
       memory: AdamW sees the gradients of the layers' matrices in the subspace of their --rank \
@@ -68,6 +67,10 @@ struct FinetuneCommand: ParsableCommand {
       (position interpolation, a factor that is there already counts), yarn or dynamic. The adapter \
       comes with a config.json that says so, which 'merge', 'evaluate' and 'generate' heed; \
       transformers takes it as config=AutoConfig.from_pretrained(OUT).
+
+      --optimizer adamw_8bit keeps AdamW's moments in 8 bits as bitsandbytes does, a scale for each \
+      256, of parameters of 4096 numbers and more: 2 bytes a trained number in the place of 8. Each \
+      is coded as the nearest value, as bitsandbytes does on GPUs; on CPUs its small ones are off.
 
       --modules-to-save trains modules whole, and --trainable-tokens rows of the embedding, in f32 \
       and beside the adapter, as PEFT does and saves them. Of a model whose two embeddings are one \

@@ -6,6 +6,7 @@ import JSON
 import LinearAlgebra
 import Models
 import Reports
+import Tensors
 import Tokenizers
 import Training
 
@@ -58,12 +59,16 @@ struct FinetuneJob {
     data = try reader.read(command.data.paths)
     evaluationData =
       command.data.evaluationPaths.isEmpty ? nil : try reader.read(command.data.evaluationPaths)
-    settings = Self.settings(command, maximumLength: reader.maximumLength)
+    var settings = Self.settings(command, maximumLength: reader.maximumLength)
     let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
     let options = command.training
     let stepCount =
       options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
     let method = try command.method(stepCount: stepCount)
+    if case .adaLoRA(let own) = method {
+      settings.firstCountedStep = own.stepCount - own.finalSteps + 1
+    }
+    self.settings = settings
     let start = try StartingAdapter(command, method, for: checkpoint)
     let weights = try start.trainedWeights(
       besides: command.weights.weights(
@@ -71,9 +76,8 @@ struct FinetuneJob {
         besides: command.longTexts.long ? LongTextOptions.modules : []))
     try start.check(configuration, weights, path: command.model)
     try MemoryRoom.check(
-      Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4),
-      for: "the model", isBesideModel: false, free: freeByteCount(),
-      wayOut: command.adapter.quantize == nil ? "--quantize nf4" : nil, path: command.model)
+      Self.modelByteCount(command, checkpoint), for: "the model", isBesideModel: false,
+      free: freeByteCount(), wayOut: Self.wayOut(command), path: command.model)
     let model = try Llama(
       checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights,
       replacing: start.own
@@ -101,7 +105,8 @@ struct FinetuneJob {
       schedule: Schedule(
         kind: options.schedule,
         warmupSteps: warmup < 1 ? Int((Double(stepCount) * warmup).rounded(.up)) : Int(warmup),
-        stepCount: stepCount), method: method)
+        stepCount: stepCount), method: method,
+      isEightBit: options.optimizer == .adamwEightBit)
     if let rate = options.learningRate { trainerSettings.learningRate = rate }
     trainerSettings.rateRatio = options.ratio
     trainerSettings.seed = options.seed
@@ -117,6 +122,27 @@ struct FinetuneJob {
         model: ModelFingerprint(checkpoint), data, evaluationData, day: reader.day, settings,
         stepCount: stepCount))
     try checkRoom()
+  }
+
+  /// The bytes of the model as it is trained: of one that is trained whole in f32, and of `full` with
+  /// a gradient and two moments for each number.
+  private static func modelByteCount(
+    _ command: FinetuneCommand, _ checkpoint: Checkpoint
+  ) -> Int {
+    guard command.adapter.method.trainsModel else {
+      return Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4)
+    }
+    let count = checkpoint.tensors.reduce(0.0) { $0 + Double($1.elementCount) }
+    return Int(min(count * (command.adapter.method == .full ? 16 : 4), 0x1p62))
+  }
+
+  /// What takes less memory.
+  private static func wayOut(_ command: FinetuneCommand) -> String? {
+    switch command.adapter.method {
+    case .full: "--method galore"
+    case .galore: nil
+    default: command.adapter.quantize == nil ? "--quantize nf4" : nil
+    }
   }
 
   /// The plan with an estimate of the time, from a short measurement.
@@ -239,13 +265,13 @@ struct FinetuneJob {
     }
     progress.finish()
     Interruption.askNoMore()
+    if case .interrupted = ending {} else { try run.restoreBest() }
     let report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
       stepCount: trainer.optimizer.stepCount,
       evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
-      tokensPerSecond: progress.tokensPerSecond)
+      tokensPerSecond: progress.tokensPerSecond, ranks: trainer.keptRanks)
     if case .interrupted = ending { return report }
-    try run.restoreBest()
     try trainer.checkIsFinite()
     try output.write(
       card: ModelCard(

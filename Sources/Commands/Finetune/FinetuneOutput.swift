@@ -89,7 +89,9 @@ struct FinetuneOutput {
     let config = dtype.map { config?.with($0) } ?? config
     try conversion.run(force: true, threads: threads, progress: { _ in }) {
       (output) throws(PeftoolError) in
-      try output.carryOtherFiles(of: checkpoint, config: config)
+      // The run has its own.
+      try output.carryOtherFiles(
+        of: checkpoint, config: config, except: [TrainingLog.name, card])
     }
   }
 }

@@ -60,7 +60,10 @@ struct FinetunePlan {
     self.longest = longest
     var row = longest
     if case .packed(let capacity) = settings.arrangement { row = max(capacity, longest) }
-    groupSize = command.longTexts.groupSize(row: row)
+    // That of the evaluation data is no matter: they have whole texts.
+    var trainedRow = data.longest
+    if case .packed = settings.arrangement { trainedRow = row }
+    groupSize = command.longTexts.groupSize(row: trainedRow)
     let rows = min(settings.rowsPerBatch, max(data.count, evaluationData?.count ?? 0))
     let tokens = rows * row
     tokensPerBatch = tokens
@@ -76,8 +79,9 @@ struct FinetunePlan {
     }
     let base = trainer.model.byteCount
     let trained = trainer.byteCount
-    // The base is in memory already.
-    let free = freeByteCount.map { $0 - trained }
+    // The base is in memory already, and so is what is trained of a model itself.
+    let resident = trainsModel ? 4 * trainer.parameterCount : 0
+    let free = freeByteCount.map { $0 - trained + resident }
     var keeping = LossPass.Keeping.everything
     switch command.training.checkpointing {
     case .on: keeping = .inputs

@@ -16,6 +16,8 @@ struct FinetuneReport {
   let best: (step: Int, loss: Double)?
   let seconds: Double
   let tokensPerSecond: Double
+  /// The ranks that AdaLoRA has left each layer.
+  let ranks: [Int]?
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -46,6 +48,10 @@ struct FinetuneReport {
   /// What was done and what came of it, for the summary, the page and the model card.
   var lines: [(label: String, value: String)] {
     var lines = [plan.methodLine] + plan.wholeLines
+    if let ranks, let least = ranks.min(), let most = ranks.max() {
+      let mean = Double(ranks.reduce(0, +)) / Double(ranks.count)
+      lines.append(("ranks", "\(least) to \(most) are left, \(mean.fixed(1)) in the mean"))
+    }
     lines.append(("data", plan.dataText))
     if let first, let last {
       lines.append(
@@ -130,6 +136,7 @@ struct FinetuneReport {
           })),
       .init("bestStep", best.map { .number($0.step) } ?? .null),
       .init("bestLoss", best.map { .number($0.loss) } ?? .null),
+      .init("ranks", ranks.map { .array($0.map { .number($0) }) } ?? .null),
       .init("tokensPerSecond", .number(tokensPerSecond)), .init("seconds", .number(seconds)),
     ])
   }

@@ -33,8 +33,12 @@ struct TrainingDataReader {
         "--max-length is \(length), the model has \(configuration.contextLength) positions",
         path: command.model)
     }
+    // Who stretches positions or cuts attention in groups has long texts.
+    let isLong = command.longTexts.long || command.longTexts.ropeScaling != nil
     maximumLength =
-      command.data.maxLength ?? min(Self.defaultLength, configuration.contextLength)
+      command.data.maxLength
+      ?? (isLong
+        ? configuration.contextLength : min(Self.defaultLength, configuration.contextLength))
     guard maximumLength > 1 else {
       throw PeftoolError(
         .different,

@@ -34,6 +34,18 @@ struct TrainingOptions: ParsableArguments {
       "The steps in which the rate rises, or their share of all if less than 1.", valueName: "n"))
   var warmup = 0.0
 
+  /// The optimizers, by the names that transformers has for them.
+  enum Optimizer: String, CaseIterable, ExpressibleByArgument {
+    case adamw
+    case adamwEightBit = "adamw_8bit"
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "What moves the numbers: adamw, or adamw_8bit, which keeps its moments in 8 bits.",
+      valueName: "name"))
+  var optimizer = Optimizer.adamw
+
   @Option(help: ArgumentHelp("AdamW's weight decay.", valueName: "x"))
   var weightDecay = 0.0
 

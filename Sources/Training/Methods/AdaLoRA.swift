@@ -23,9 +23,9 @@ package struct AdaLoRA: TrainingMethod {
     package var initialRank = 12
     /// `target_r`: the mean rank that is left.
     package var targetRank = 8
-    /// `tinit`: the steps before anything is pruned.
+    /// `tinit`: the last step, from 0, after which nothing is pruned.
     package var initialSteps = 0
-    /// `tfinal`: the steps after which the budget is met.
+    /// `tfinal`: so many steps before the end the budget is met.
     package var finalSteps = 1
     /// `deltaT`: the steps from one pruning to the next.
     package var interval = 1

@@ -9,7 +9,8 @@ import Synchronization
 /// Every `gap` steps the largest singular vectors P of a matrix' gradient G are found; R = P·G (or
 /// G·Pᵀ) is what AdamW sees, and scale times its step, turned back, is what the matrix takes. The
 /// moments stay as they are when the subspace changes. Each vector's largest entry is positive, so
-/// that it does not depend on whose SVD it is.
+/// that LAPACK's sign does not matter. Of a rank that is small beside the matrix (`Decomposition`) a
+/// range finder gives a subspace that is as good, not the same vectors.
 ///
 /// A gradient is taken as soon as the backward pass is done with its layer, and only R is kept until
 /// the step: so the norm of all gradients is that of the whole ones, and as R follows from G by a

@@ -24,9 +24,12 @@ package enum MethodSettings: Equatable, Sendable {
     }
   }
 
-  /// The optimizer's settings: those of the methods that come with one of their own are its.
-  package var adamW: AdamW.Settings {
+  /// The optimizer's settings: those of the methods that come with one of their own are its; in 8
+  /// bits it is bitsandbytes' for all.
+  package func adamW(isEightBit: Bool) -> AdamW.Settings {
     var settings = AdamW.Settings()
+    settings.isEightBit = isEightBit
+    if isEightBit { return settings }
     switch self {
     case .lora, .adaLoRA, .full: break
     case .loraFA, .galore: (settings.style, settings.epsilon) = (.transformers, 1e-6)

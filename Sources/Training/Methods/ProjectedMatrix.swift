@@ -30,7 +30,7 @@ struct ProjectedMatrix {
     right = sides.1 ? Rows(rank, n) : nil
     reduced = TrainableParameter(
       weight.name, Rows(sides.0 ? rank : m, sides.1 ? rank : n), isDecayed: false)
-    between = sides.0 && sides.1 ? Rows(max(m, n), rank) : nil
+    between = sides.0 && sides.1 ? Rows(m, rank) : nil
   }
 }
 
@@ -66,7 +66,7 @@ extension ProjectedMatrix {
     case (nil, let right?):
       product.multiply(gradient, right, transposing: .right, into: reduced.gradient)
     case (let left?, let right?):
-      guard let between = between?.rows(0..<gradient.count) else { return }
+      guard let between = between else { return }
       product.multiply(gradient, right, transposing: .right, into: between)
       product.multiply(left, between, into: reduced.gradient)
     case (nil, nil): preconditionFailure("a side is projected")
@@ -82,7 +82,7 @@ extension ProjectedMatrix {
     case (nil, let right?):
       product.multiply(reduced.values, right, into: weight.values, adding: true)
     case (let left?, let right?):
-      guard let between = between?.rows(0..<weight.values.count) else { return }
+      guard let between = between else { return }
       product.multiply(left, reduced.values, transposing: .left, into: between)
       product.multiply(between, right, into: weight.values, adding: true)
     case (nil, nil): preconditionFailure("a side is projected")
