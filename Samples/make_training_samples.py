@@ -73,7 +73,7 @@ ADALORA = dict(
     orth_reg_weight=0.5, total_step=STEPS)
 # The tokens of a group of LongLoRA's attention.
 GROUP = 8
-# Of the runs above, those of another method.
+# Runs of other methods than LoRA and DoRA, and of LongLoRA.
 RUNS |= {
     "lora-fa-llama3": ("llama3-f32", None, 0.1, dict(target_modules=ALL)),
     "long-qwen3": ("qwen3-f32", None, 0.0, dict(

@@ -4,9 +4,10 @@ package import Models
 
 /// What is trained of a model, and what makes a step of it.
 ///
-/// Peak memory: the model's, a pass's (`LossPass`), and `byteCount`: 16 bytes a trained number, which
-/// are the number, its gradient and two moments, an adapter's factors laid out for products, and what
-/// the method remembers.
+/// Peak memory: the model's, a pass's (`LossPass`), and `byteCount`: of a trained number 16 bytes,
+/// which are itself, its gradient and two moments; an adapter's factors laid out for products; and
+/// what the method remembers, of AdaLoRA 8 bytes more a number. Of GaLore's matrices the gradient
+/// and the moments are those of `GaLore`.
 package final class Trainer {
   /// How a step is made.
   package struct Settings: Equatable, Sendable {

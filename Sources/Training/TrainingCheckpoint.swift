@@ -5,10 +5,10 @@ import Models
 
 /// A run's state after a step, in a folder that is whole or absent: `checkpoint-STEP`.
 ///
-/// Beside the adapter's two files it has the moments of the optimizer, `optimizer.safetensors`
-/// (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed, or in 8 bits `NAME.state1`, `.absmax1`,
-/// `.state2` and `.absmax2`; and what the method remembers), and `trainer_state.json`. A run that goes
-/// on from it computes what it would have computed without the break, to the last bit.
+/// Beside what is trained (`TrainingResult`) it has `optimizer.safetensors`, the moments of the
+/// optimizer (`NAME.exp_avg` and `NAME.exp_avg_sq`, B's transposed, or in 8 bits `NAME.state1`,
+/// `.absmax1`, `.state2` and `.absmax2`) and what the method remembers, and `trainer_state.json`. A
+/// run that goes on from it computes what it would have without the break, to the last bit.
 package struct TrainingCheckpoint {
   private static let prefix = "checkpoint-"
   private static let stateName = "trainer_state.json"
