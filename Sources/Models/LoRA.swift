@@ -78,6 +78,15 @@ package final class LoRA: Sendable {
 
   /// The rank of what is trained.
   package var rank: Int { a.values.count }
+  /// The ranks that are not 0: of AdaLoRA by E, otherwise by the rows of A and B.
+  package var keptRanks: [Int] {
+    func isZero(_ rows: Rows, _ row: Int) -> Bool {
+      (0..<rows.columns).allSatisfy { rows[row, $0] == 0 }
+    }
+    return (0..<rank).filter { rank in
+      e.map { $0.values[rank, 0] != 0 } ?? !(isZero(a.values, rank) && isZero(b.values, rank))
+    }
+  }
   /// The rank with the frozen rows.
   var fullRank: Int { all.a.count }
   /// The bytes of all that it has in memory.

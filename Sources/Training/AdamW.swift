@@ -90,6 +90,27 @@ package final class AdamW {
     }
   }
 
+  /// Makes the moments of a matrix those of its rows' combinations, where its gradients become turn
+  /// times what they were, of which the first rows stay and the others are 0.
+  ///
+  /// The first moment is so to the last digits; the second takes gradients of rows for independent.
+  /// - Parameter turn: a square of as many rows as the matrix has.
+  func turnMoments(of parameter: TrainableParameter, by turn: Matrix<Double>, rank: Int) {
+    guard let place = parameters.firstIndex(where: { $0 === parameter }) else { return }
+    guard case .floats(let first, let second) = moments[place] else {
+      preconditionFailure("moments in 8 bits are not turned")
+    }
+    var squares = turn
+    for element in squares.elements.indices { squares.elements[element] *= turn.elements[element] }
+    for (moment, turn) in [(first, turn), (second, squares)] {
+      let values = Matrix<Double>(
+        Matrix<Float>(rows: moment.count, columns: moment.columns, elements: moment.values))
+      let turned = Matrix<Float>(product(turn.firstRows(rank), values))
+      moment.clear()
+      moment.rows(0..<rank).copy(from: turned.elements)
+    }
+  }
+
   /// Brings the count of steps to what it was when the moments were saved.
   package func restore(stepCount: Int) { self.stepCount = stepCount }
 

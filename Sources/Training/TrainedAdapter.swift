@@ -1,3 +1,4 @@
+import Adapters
 import Checkpoints
 package import Files
 package import JSON
@@ -15,21 +16,25 @@ package struct TrainedAdapter: TrainingResult {
   private let model: Llama
   /// What `adapter_config.json` says.
   private let configuration: JSON
+  /// Whether ranks that are 0 are left out in the end.
+  private let leavesRanks: Bool
 
-  package init(_ model: Llama, configuration: JSON) {
+  package init(_ model: Llama, configuration: JSON, leavesRanks: Bool = false) {
     self.model = model
     self.configuration = configuration
+    self.leavesRanks = leavesRanks
   }
 
   /// All tensors, B as (outputs, rank), both factors with their frozen rows; a table of both ends
   /// twice, as PEFT has it.
   ///
-  /// - Parameter isPruned: whether ranks that AdaLoRA has pruned are left out.
+  /// - Parameter isPruned: whether ranks that are 0 are left out.
   private func items(isPruned: Bool = false) -> [TensorFile.Item] {
     model.adapters.flatMap { _, adapter in
       var (a, b) = adapter.all
       var e = adapter.e?.values
-      if isPruned, let ranks = adapter.keptRanks {
+      if isPruned {
+        let ranks = adapter.keptRanks
         (a, b) = (a.selecting(ranks), b.selecting(ranks))
         e = e?.selecting(ranks)
       }
@@ -59,14 +64,12 @@ package struct TrainedAdapter: TrainingResult {
 
   /// Writes both files into a folder that is being made.
   ///
-  /// - Parameter isFinished: whether training is over: what AdaLoRA has pruned is left out then.
+  /// - Parameter isFinished: whether training is over: ranks that are 0 are left out then.
   /// - Throws: `io`.
   package func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError) {
-    try TensorFile.write(items(isPruned: isFinished), as: Self.tensorsName, into: &output)
+    try TensorFile.write(items(isPruned: isFinished && leavesRanks), as: Self.tensorsName, into: &output)
     var configuration = configuration
-    if isFinished, let pattern {
-      configuration = try configuration.replacing([("rank_pattern", pattern)])
-    }
+    if isFinished, leavesRanks { configuration = try configuration.replacing(patterns) }
     try output.write(
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
@@ -85,21 +88,30 @@ package struct TrainedAdapter: TrainingResult {
 }
 
 extension TrainedAdapter {
-  /// AdaLoRA's `rank_pattern`: for each layer which of its first ranks are left.
-  private var pattern: JSON? {
-    let members = model.adapters.compactMap { module, adapter -> JSON.Member? in
-      guard let kept = adapter.keptRanks.map(Set.init) else { return nil }
-      return .init(
-        module + ".lora_E", .array((0..<adapter.rank).map { .bool(kept.contains($0)) }))
+  /// The ranks that are left: AdaLoRA's `rank_pattern`, which of a layer's first ranks they are; or
+  /// how many, with the alpha by which each layer's scale stays what it was.
+  private var patterns: [(String, JSON)] {
+    if model.adapters.contains(where: { $0.adapter.e != nil }) {
+      let members = model.adapters.map { module, adapter in
+        let kept = Set(adapter.keptRanks)
+        return JSON.Member(
+          module + ".lora_E", .array((0..<adapter.rank).map { .bool(kept.contains($0)) }))
+      }
+      return [("rank_pattern", .object(members))]
     }
-    return members.isEmpty ? nil : .object(members)
-  }
-}
-
-extension LoRA {
-  /// The ranks whose singular value is not 0; nil where there are no such values.
-  fileprivate var keptRanks: [Int]? {
-    e.map { e in (0..<rank).filter { e.values[$0, 0] != 0 } }
+    let isRSLoRA = configuration["use_rslora"] == .bool(true)
+    let ranks = model.adapters.map { ($0.module, $0.adapter.keptRanks.count, $0.adapter.scaling) }
+    return [
+      ("rank_pattern", .object(ranks.map { .init($0.0, .number($0.1)) })),
+      (
+        "alpha_pattern",
+        .object(
+          ranks.map { module, rank, scaling in
+            let divisor = isRSLoRA ? Double(rank).squareRoot() : Double(rank)
+            return .init(module, PEFTConfiguration.number(Double(scaling) * divisor))
+          })
+      ),
+    ]
   }
 }
 

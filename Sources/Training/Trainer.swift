@@ -90,7 +90,8 @@ package final class Trainer {
   /// What is trained, by the name of its method.
   package var methodName: String {
     switch settings.method {
-    case .lora: model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
+    case .lora, .rankSearch, .sparse:
+      model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
     case .loraFA: "LoRA-FA"
     case .adaLoRA: "AdaLoRA"
     case .full: "Full"
@@ -98,13 +99,13 @@ package final class Trainer {
     }
   }
 
-  /// The ranks that AdaLoRA has left each layer; nil of other methods.
+  /// The ranks that the method has left each layer; nil of those that leave all.
   package var keptRanks: [Int]? {
-    guard case .adaLoRA = settings.method else { return nil }
-    return model.adapters.compactMap { _, adapter in
-      adapter.e.map { $0.values.values.count { $0 != 0 } }
-    }
+    settings.method.leavesRanks ? model.adapters.map { $0.adapter.keptRanks.count } : nil
   }
+
+  /// What each layer has got in a search for ranks; empty before it, and without one.
+  package var findings: [RankSearch.Finding] { (method as? RankSearch)?.findings ?? [] }
 
   /// The trained numbers.
   package var parameterCount: Int { parameters.reduce(0) { $0 + $1.elementCount } }
@@ -135,7 +136,7 @@ package final class Trainer {
   /// Makes a step on the mean loss over all labels of some batches.
   ///
   /// - Throws: `different` where the loss or the norm of the gradients is not finite: the parameters
-  ///   are then those before the step; as the method's `completeGradients`.
+  ///   are then those before the step; as the method's `completeGradients` and `afterUpdate`.
   package func step(_ batches: [TokenBatch], pass: LossPass) throws(PeftoolError) -> Step {
     let labelCount = batches.reduce(0) { $0 + $1.labelCount }
     precondition(labelCount > 0, "examples have labels")
@@ -162,7 +163,7 @@ package final class Trainer {
     method.beforeUpdate(team)
     let rate = settings.learningRate * settings.schedule.factor(at: number - 1)
     optimizer.step(rates: rateFactors.map { rate * $0 }, team)
-    method.afterUpdate(step: number - 1, rate: rate, team)
+    try method.afterUpdate(step: number - 1, rate: rate, optimizer, team)
     let adapters = model.adapters
     team.forEach(adapters.count) { _, place in adapters[place].adapter.refresh() }
     return Step(

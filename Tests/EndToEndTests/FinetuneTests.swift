@@ -35,6 +35,8 @@ private func writeTokens(
     ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
     ["--method", "lora-fa"], ["--method", "adalora", "--dropout", "0.1"],
     ["--long", "--group-size", "4"],
+    ["--rank", "auto", "--max-rank", "8", "--mean-rank", "5"], ["--sparsity", "0.6"],
+    ["--rank", "auto", "--max-rank", "8", "--dora", "--rslora", "--rank-by", "effective-rank"],
     ["--init", "pissa"], ["--init", "loftq", "--quantize", "nf4"],
     ["--modules-to-save", "embed_tokens, norm,lm_head", "--quantize", "nf4"],
     ["--trainable-tokens", "5,17", "--modules-to-save", "up_proj"],
@@ -146,6 +148,72 @@ private func writeTokens(
     #expect(ranks.count == 14 && ranks.reduce(0, +) == 4 * 14)
   }
 
+  /// The budget is met, no layer's scale has changed, and the report says what each has got.
+  @Test(arguments: [[], ["--rslora"]])
+  func ranksAreFoundWhileTheyAreTrained(options: [String]) throws {
+    let place = try place()
+    let run = try place.run(
+      [
+        "finetune", base, "--data", "train.safetensors", "--rank", "auto", "--mean-rank", "3.5",
+        "--max-steps", "12", "--eval-data", "eval.safetensors", "--eval-every", "1", "-o", "out",
+        "--json", "--report", "page.html",
+      ] + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect(try #require(report["bestStep"] as? Int) >= 6)
+    let ranks = try #require(report["ranks"] as? [Int])
+    let found = try #require(report["rankSearch"] as? [[String: Any]])
+    #expect(found.compactMap { $0["rank"] as? Int } == ranks)
+    let config = try #require(
+      JSONSerialization.jsonObject(with: place.bytes("out/adapter_config.json"))
+        as? [String: Any])
+    let modules = try #require(config["rank_pattern"] as? [String: Int])
+    let alphas = try #require(config["alpha_pattern"] as? [String: Double])
+    #expect(config["r"] as? Int == 8 && config["lora_alpha"] as? Int == 16)
+    let shapes = try Safetensors.shapes(place.bytes("out/adapter_model.safetensors"))
+    var (taken, whole) = (0, 0)
+    for (finding, rank) in zip(found, ranks) {
+      let module = try #require(finding["module"] as? String)
+      #expect(modules[module] == rank)
+      let scale = options.isEmpty ? Double(rank) : Double(rank).squareRoot()
+      let expected = options.isEmpty ? 2 : 16 / 8.0.squareRoot()
+      #expect(try abs(#require(alphas[module]) / scale - expected) < 1e-6)
+      for (kind, side) in [("A", 1), ("B", 0)] {
+        let shape = try #require(shapes["base_model.model.\(module).lora_\(kind).weight"])
+        #expect(shape[1 - side] == rank)
+        taken += shape[side] * rank
+        whole += shape[side]
+      }
+    }
+    #expect(Double(taken) <= 3.5 * Double(whole) && Double(taken) > 3.4 * Double(whole))
+    #expect(try place.run("verify", "out").status == 0)
+    let page = try String(decoding: place.bytes("page.html"), as: UTF8.self)
+    #expect(page.contains("effective rank"))
+  }
+
+  @Test func aSparseAdapterIsTrained() throws {
+    let place = try place()
+    let run = try finetune(
+      place, "--sparsity", "0.75", "--max-steps", "12", "-o", "out", "--quiet")
+    #expect(run.status == 0, "\(run.errors)")
+    let zeros = try place.shell(
+      """
+      python3 - out/adapter_model.safetensors <<'END'
+      import array, json, struct, sys
+      data = open(sys.argv[1], "rb").read()
+      size = struct.unpack("<Q", data[:8])[0]
+      for name, entry in json.loads(data[8:8 + size]).items():
+          if name != "__metadata__":
+              start, end = entry["data_offsets"]
+              values = array.array("f", data[8 + size + start:8 + size + end])
+              print(values.count(0) / len(values))
+      END
+      """)
+    let shares = zeros.text.split(separator: "\n").compactMap { Double($0) }
+    #expect(shares.count == 28 && shares.allSatisfy { $0 == 0.75 })
+  }
+
   @Test func aModelIsWrittenInAnotherType() throws {
     let place = try place()
     let run = try finetune(
@@ -246,6 +314,8 @@ private func writeTokens(
   @Test(arguments: [
     ["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"],
     ["--method", "adalora", "--tinit", "2"], ["--method", "lora-fa"],
+    ["--rank", "auto"], ["--rank", "auto", "--rank-by", "energy", "--dora"],
+    ["--sparsity", "0.6", "--dora"],
   ])
   func aRunOfAnotherKindGoesOn(options: [String]) throws {
     let place = try place()
@@ -455,6 +525,20 @@ private func writeTokens(
       ["--method", "adalora", "--rank-pattern", "q_proj=4"],
       "--rank-pattern goes without --method adalora"
     ),
+    (["--rank", "all"], "The value 'all' is invalid for '--rank"),
+    (["--sparsity", "1"], "--sparsity is 1.0, expected more than 0 and less than 1"),
+    (["--sparsity", "0.5", "--method", "galore"], "--sparsity is for adapters, and --method"),
+    (["--sparsity", "0.5", "--method", "adalora"], "--sparsity goes without --method adalora"),
+    (["--sparsity", "0.5", "--rank", "auto"], "--sparsity goes without --rank auto, which turns"),
+    (["--sparsity", "0.5", "--init", "olora"], "--sparsity goes without --init olora: its frozen"),
+    (["--mean-rank", "4"], "--mean-rank goes with --rank auto"),
+    (["--rank", "auto", "--energy", "0.5"], "--energy goes with --rank-by energy"),
+    (["--rank", "auto", "--budget", "9", "--mean-rank", "2"], "say the same: give one"),
+    (["--rank", "auto", "--max-rank", "0"], "--max-rank is 0, expected 1 to 65536"),
+    (["--rank", "auto", "--init", "pissa"], "--init pissa goes without --rank auto: its frozen"),
+    (["--rank", "auto", "--method", "adalora"], "--method adalora goes without --rank auto"),
+    (["--rank", "auto", "--rank-pattern", "q_proj=4"], "--rank-pattern goes without --rank auto"),
+    (["--rank", "auto", "--optimizer", "adamw_8bit"], "--optimizer adamw_8bit goes without"),
     (["--method", "full", "--rank", "4"], "--rank is for adapters, and --method full trains the"),
     (["--method", "galore", "--dora"], "--dora is for adapters, and --method galore trains the"),
     (["--method", "galore", "--quantize", "nf4"], "--quantize is for adapters, and --method"),

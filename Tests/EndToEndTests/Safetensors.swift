@@ -1,6 +1,6 @@
 import Foundation
 
-/// Writes safetensors files on its own, so that tests do not lean on what they test.
+/// Writes and reads safetensors files on its own, so that tests do not lean on what they test.
 enum Safetensors {
   /// A file of F32 tensors.
   static func file(
@@ -17,6 +17,13 @@ enum Safetensors {
     }
     let text = try JSONSerialization.data(withJSONObject: header)
     return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Data($0) } + text + data
+  }
+
+  /// The shapes of a file's tensors by name.
+  static func shapes(_ file: Data) throws -> [String: [Int]] {
+    let count = file.prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
+    let header = try JSONSerialization.jsonObject(with: file.dropFirst(8).prefix(count))
+    return (header as? [String: [String: Any]] ?? [:]).compactMapValues { $0["shape"] as? [Int] }
   }
 }
 

@@ -24,7 +24,9 @@ package enum RankChoice: Equatable, Sendable {
     case .energy(let share): return Self.count(values.map { $0 * $0 }, share)
     case .sum(let share): return Self.count(values, share)
     case .ratio(let ratio): return max(1, values.count { $0 > values[0] / ratio })
-    case .effective: return min(count, Int(Self.effectiveRank(of: values).rounded(.up)))
+    case .effective:
+      // What f32 adds to σ that are 0 must not cost a rank.
+      return min(count, max(1, Int((Self.effectiveRank(of: values) - 1e-3).rounded(.up))))
     }
   }
 

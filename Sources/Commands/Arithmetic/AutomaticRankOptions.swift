@@ -34,7 +34,7 @@ struct AutomaticRankOptions: ParsableArguments {
   }
 
   /// What `--auto energy` keeps where nothing is said.
-  private static let defaultEnergy = 0.9
+  static let defaultEnergy = 0.9
 
   func validate() throws {
     if auto != .budget, budget != nil || meanRank != nil {

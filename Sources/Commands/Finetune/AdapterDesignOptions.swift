@@ -23,8 +23,29 @@ struct AdapterDesignOptions: ParsableArguments {
       valueName: "method"))
   var method = Method.lora
 
-  @Option(help: ArgumentHelp("The rank; 8 if left out, 128 of GaLore.", valueName: "r"))
-  var rank: Int?
+  /// A rank, or the wish that it be found.
+  enum Rank: ExpressibleByArgument {
+    case fixed(Int)
+    case auto
+
+    init?(argument: String) {
+      if argument == "auto" { self = .auto; return }
+      guard let rank = Int(argument) else { return nil }
+      self = .fixed(rank)
+    }
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "The rank; 8 if left out, 128 of GaLore. auto finds each layer's while it is trained.",
+      valueName: "r"))
+  var rank: Rank?
+
+  @Option(
+    help: ArgumentHelp(
+      "The share of the entries of A and B that are 0 in the end: the smallest, more and more of "
+        + "them until half of the steps.", valueName: "share"))
+  var sparsity: Double?
 
   @Option(
     help: ArgumentHelp("Scales the update by alpha / rank; twice the rank if left out."))
@@ -87,12 +108,19 @@ struct AdapterDesignOptions: ParsableArguments {
       "Quantize the base while it is loaded: nf4, with double quantization.", valueName: "type"))
   var quantize: Quantization?
 
-  /// The rank that is used where no pattern says another.
-  var usedRank: Int { rank ?? (method == .galore ? 128 : 8) }
+  /// Whether ranks are found while they are trained.
+  var searchesRanks: Bool { if case .auto = rank { true } else { false } }
+  /// The rank that is used where no pattern says another, and none is to be found.
+  var usedRank: Int {
+    if case .fixed(let rank) = rank { rank } else { method == .galore ? 128 : 8 }
+  }
   static let rankRange = 1...65_536
 
   func validate() throws {
     try Self.check("--rank", usedRank)
+    if let sparsity, !(sparsity > 0 && sparsity < 1) {
+      throw ValidationError("--sparsity is \(sparsity), expected more than 0 and less than 1")
+    }
     if let alpha { try Self.check("--alpha", alpha) }
     if let dropout, !(dropout >= 0 && dropout <= 0.99) {
       throw ValidationError("--dropout is \(dropout), expected 0 to 0.99")
@@ -124,7 +152,7 @@ struct AdapterDesignOptions: ParsableArguments {
       ("--alpha-pattern", !alphaPatterns.isEmpty), ("--rslora", rsLoRA), ("--dora", dora),
       ("--lora-bias", loraBias), ("--adapter", existing != nil),
       ("--target-modules", targetModules != nil), ("--init", start != nil),
-      ("--quantize", quantize != nil),
+      ("--quantize", quantize != nil), ("--sparsity", sparsity != nil),
     ].filter(\.1).map(\.0)
   }
 
@@ -134,11 +162,31 @@ struct AdapterDesignOptions: ParsableArguments {
       throw ValidationError(
         "\(name) is for adapters, and --method \(method.rawValue) trains the model itself")
     }
+    if searchesRanks {
+      let given: [(String, Bool, String)] = [
+        ("--method \(method.rawValue)", method != .lora, ", which is of LoRA and DoRA"),
+        ("--rank-pattern", !rankPatterns.isEmpty, ", which finds ranks by itself"),
+        ("--alpha-pattern", !alphaPatterns.isEmpty, ", which keeps one scale"),
+        ("--adapter", existing != nil, ", which begins anew"),
+        ("--sparsity", sparsity != nil, ", which turns A and B"),
+        (
+          "--init \(start?.rawValue ?? "")", start?.takesFromWeight == true,
+          ": its frozen rows have ranks of their own"
+        ),
+      ]
+      if let (name, _, reason) = given.first(where: \.1) {
+        throw ValidationError("\(name) goes without --rank auto\(reason)")
+      }
+    }
+    if sparsity != nil, start?.takesFromWeight == true {
+      throw ValidationError("--sparsity goes without --init \(start?.rawValue ?? ""): its frozen rows are dense")
+    }
     let isPlain = method == .lora
     let given: [(String, Bool, String)] = [
       ("--adapter", existing != nil && !isPlain, "which begins anew"),
       ("--dora", dora && !isPlain, "as in PEFT"),
       ("--lora-bias", loraBias && !isPlain, "as in PEFT"),
+      ("--sparsity", sparsity != nil && !isPlain, "which has its own way with A and B"),
       ("--rslora", rsLoRA && method == .adaLoRA, "whose scale is alpha / init-r"),
       ("--rank-pattern", !rankPatterns.isEmpty && method == .adaLoRA, "which shares ranks out"),
       ("--alpha-pattern", !alphaPatterns.isEmpty && method == .adaLoRA, "which has one for all"),
@@ -216,7 +264,8 @@ struct AdapterDesignOptions: ParsableArguments {
     var design = AdapterDesign()
     design.method = method
     design.rank = usedRank
-    design.alpha = alpha ?? Double(2 * usedRank)
+    if case .rankSearch(let settings) = method { design.rank = settings.initialRank }
+    design.alpha = alpha ?? Double(2 * design.rank)
     design.dropout = dropout ?? 0
     design.usesRSLoRA = rsLoRA
     design.usesDoRA = dora

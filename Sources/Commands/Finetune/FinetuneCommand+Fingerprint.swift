@@ -15,6 +15,7 @@ extension FinetuneCommand {
   ) throws(PeftoolError) -> JSON {
     var members: [JSON.Member] = [.init("model", .string(model.text))]
     members += adapter.settings
+    members += ranks.settings
     members += adaLoRA.settings
     members += galore.settings
     members += longTexts.settings
@@ -51,8 +52,8 @@ extension AdapterDesignOptions {
     let strings: (String?) -> JSON = { $0.map { .string($0) } ?? .null }
     let numbers: (Double?) -> JSON = { $0.map { .number($0) } ?? .null }
     return [
-      .init("method", .string(method.rawValue)), .init("rank", .number(usedRank)),
-      .init("alpha", numbers(alpha)),
+      .init("method", .string(method.rawValue)), .init("rank", searchesRanks ? .string("auto") : .number(usedRank)),
+      .init("sparsity", numbers(sparsity)), .init("alpha", numbers(alpha)),
       .init("dropout", numbers(dropout)),
       .init("rank_pattern", .array(rankPatterns.map { .string($0) })),
       .init("alpha_pattern", .array(alphaPatterns.map { .string($0) })),
@@ -61,6 +62,18 @@ extension AdapterDesignOptions {
       .init("target_modules", .string(targetModules ?? TargetModules.allLinearName)),
       .init("init", .string((start ?? .uniform).rawValue)),
       .init("quantize", strings(quantize?.rawValue)),
+    ]
+  }
+}
+
+extension RankSearchOptions {
+  fileprivate var settings: [JSON.Member] {
+    [
+      .init("rank_by", rankBy.map { .string($0.rawValue) } ?? .null),
+      .init("max_rank", maxRank.map { .number($0) } ?? .null),
+      .init("mean_rank", meanRank.map { .number($0) } ?? .null),
+      .init("budget", budget.map { .number($0) } ?? .null),
+      .init("energy", energy.map { .number($0) } ?? .null),
     ]
   }
 }

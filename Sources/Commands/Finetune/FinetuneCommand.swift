@@ -20,6 +20,7 @@ struct FinetuneCommand: ParsableCommand {
         peftool finetune SmolLM2-135M --data train.jsonl -o t --trainable-tokens 17,18
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
         peftool finetune SmolLM2-135M --data train.jsonl -o a --method adalora --max-steps 50
+        peftool finetune SmolLM2-135M --data train.jsonl -o f --rank auto --mean-rank 8
         peftool finetune SmolLM2-135M --data train.jsonl -o l --long --packing
         peftool finetune SmolLM2-135M --data train.jsonl -o model --method galore --dtype f32
 
@@ -44,6 +45,20 @@ struct FinetuneCommand: ParsableCommand {
       evaluations has not. PEFT loads the adapter, 'merge' takes it, and 'convert --to lora' makes \
       LoRA of it. Ranks are pruned after step --tinit, fast at first; --tfinal steps before the end \
       --rank is met, and only evaluations from there on count as best or for --early-stop.
+
+      --rank auto finds the ranks of LoRA and DoRA: all layers begin with --max-rank, and after half \
+      of the steps each update B*A is brought to its singular values, without a change of what it \
+      computes, and cut to those that --rank-by wants: for budget the best of all layers together \
+      that --mean-rank or --budget has room for, each with its squared singular values, exactly; for \
+      energy and effective-rank those of each layer by itself. Training goes on with the moments \
+      turned alike. The adapter is one of LoRA with rank_pattern, and the report says what each layer \
+      has got: its rank, the energy kept and the effective rank that it had. Evaluations before that \
+      step do not count as best.
+
+      --sparsity makes A and B sparse while they are trained: from a tenth of the steps to half of \
+      them the share of zeros grows to it, of each factor the smallest entries (Zhu and Gupta 2017), \
+      and the others make up for them. PEFT loads it like any LoRA; 'convert -o OUT.zst' packs the \
+      zeros away, 'prune' does the same after training.
 
       --method full trains all of the model, in f32, with AdamW; --method galore does so with less \
       memory: AdamW sees the gradients of the layers' matrices in the subspace of their --rank \
@@ -99,6 +114,7 @@ struct FinetuneCommand: ParsableCommand {
 
   @OptionGroup(title: "Data") var data: TrainingDataOptions
   @OptionGroup(title: "Adapter") var adapter: AdapterDesignOptions
+  @OptionGroup(title: "Ranks that are found") var ranks: RankSearchOptions
   @OptionGroup(title: "AdaLoRA") var adaLoRA: AdaLoRAOptions
   @OptionGroup(title: "GaLore") var galore: GaLoreOptions
   @OptionGroup(title: "Long texts") var longTexts: LongTextOptions
@@ -157,6 +173,13 @@ struct FinetuneCommand: ParsableCommand {
     ] where isGiven && data.evaluationPaths.isEmpty {
       throw ValidationError("\(name) goes with --eval-data")
     }
+    if let name = ranks.given.first, !adapter.searchesRanks {
+      throw ValidationError("\(name) goes with --rank auto")
+    }
+    if adapter.searchesRanks, training.optimizer == .adamwEightBit {
+      throw ValidationError(
+        "--optimizer adamw_8bit goes without --rank auto, which turns the moments")
+    }
     if let name = adaLoRA.given.first, adapter.method != .adaLoRA {
       throw ValidationError("\(name) goes with --method adalora")
     }
@@ -186,7 +209,14 @@ struct FinetuneCommand: ParsableCommand {
   /// - Throws: as `AdaLoRAOptions.settings`.
   func method(stepCount: Int) throws(PeftoolError) -> MethodSettings {
     switch adapter.method {
-    case .lora: .lora
+    case .lora:
+      if let sparsity = adapter.sparsity {
+        .sparse(.init(sparsity: sparsity, stepCount: stepCount))
+      } else if adapter.searchesRanks {
+        .rankSearch(ranks.settings(stepCount: stepCount))
+      } else {
+        .lora
+      }
     case .loraFA: .loraFA
     case .adaLoRA:
       .adaLoRA(try adaLoRA.settings(rank: adapter.usedRank, stepCount: stepCount))

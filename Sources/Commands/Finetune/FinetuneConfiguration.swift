@@ -16,6 +16,8 @@ enum FinetuneConfiguration {
     "tfinal": .value, "delta-t": .value, "update-proj-gap": .value, "scale": .value,
     "proj-type": .value, "dtype": .value, "long": .flag,
     "group-size": .value, "rope-scaling": .value, "orth-reg-weight": .value, "rank": .value,
+    "rank-by": .value, "max-rank": .value, "mean-rank": .value, "budget": .value,
+    "energy": .value, "sparsity": .value,
     "alpha": .value,
     "dropout": .value,
     "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value,

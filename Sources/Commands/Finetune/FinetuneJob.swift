@@ -65,9 +65,7 @@ struct FinetuneJob {
     let stepCount =
       options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
     let method = try command.method(stepCount: stepCount)
-    if case .adaLoRA(let own) = method {
-      settings.firstCountedStep = own.stepCount - own.finalSteps + 1
-    }
+    settings.firstCountedStep = method.firstCountedStep
     self.settings = settings
     let start = try StartingAdapter(command, method, for: checkpoint)
     let weights = try start.trainedWeights(
@@ -95,7 +93,8 @@ struct FinetuneJob {
     output =
       try adapterConfiguration.map { (configuration) throws(PeftoolError) in
         FinetuneOutput(
-          TrainedAdapter(model, configuration: configuration),
+          TrainedAdapter(
+            model, configuration: configuration, leavesRanks: method.leavesRanks),
           config: checkpoint.isView ? try checkpoint.modelConfig : nil)
       }
       ?? FinetuneOutput(
@@ -270,7 +269,8 @@ struct FinetuneJob {
       output: command.output, ending: ending, plan: plan, first: first, last: last,
       stepCount: trainer.optimizer.stepCount,
       evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
-      tokensPerSecond: progress.tokensPerSecond, ranks: trainer.keptRanks)
+      tokensPerSecond: progress.tokensPerSecond, ranks: trainer.keptRanks,
+      findings: trainer.findings)
     if case .interrupted = ending { return report }
     try trainer.checkIsFinite()
     try output.write(

@@ -113,9 +113,17 @@ struct FinetunePlan {
     }
     let ranks = Set(model.adapters.map(\.adapter.rank)).sorted()
     guard let least = ranks.first, let most = ranks.last else { return "all weights" }
+    let change =
+      switch trainer.settings.method {
+      case .rankSearch(let settings):
+        ", which is cut to \(settings.criterion.text) after step \(settings.step)"
+      case .sparse(let settings):
+        ", of which \(settings.sparsity.percentText) are 0 after step \(settings.last)"
+      default: ""
+      }
     return "\(trainer.methodName) of rank \(least)" + (most > least ? " to \(most)" : "")
       + (command.adapter.quantize == nil ? "" : " with its base in NF4")
-      + " on \(model.adapters.count.groupedText) layers"
+      + " on \(model.adapters.count.groupedText) layers" + change
   }
 
   /// What is trained, and how, for a person.

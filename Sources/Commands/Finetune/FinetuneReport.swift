@@ -16,8 +16,10 @@ struct FinetuneReport {
   let best: (step: Int, loss: Double)?
   let seconds: Double
   let tokensPerSecond: Double
-  /// The ranks that AdaLoRA has left each layer.
+  /// The ranks that the method has left each layer.
   let ranks: [Int]?
+  /// What each layer has got in a search for ranks.
+  let findings: [RankSearch.Finding]
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -52,6 +54,7 @@ struct FinetuneReport {
       let mean = Double(ranks.reduce(0, +)) / Double(ranks.count)
       lines.append(("ranks", "\(least) to \(most) are left, \(mean.fixed(1)) in the mean"))
     }
+    lines += rankLines
     lines.append(("data", plan.dataText))
     if let first, let last {
       lines.append(
@@ -71,6 +74,29 @@ struct FinetuneReport {
     }
     lines.append(("speed", "\(tokensPerSecond.fixed(0)) tokens/s"))
     return lines
+  }
+
+  /// What layers of a kind have got in the mean, where ranks were searched for.
+  private var rankLines: [(label: String, value: String)] {
+    var kinds: [String] = []
+    var own: [String: [RankSearch.Finding]] = [:]
+    for finding in findings {
+      let kind = String(finding.module.split(separator: ".").last ?? "")
+      if own[kind] == nil { kinds.append(kind) }
+      own[kind, default: []].append(finding)
+    }
+    return kinds.map { kind in
+      let found = own[kind] ?? []
+      func mean(_ value: (RankSearch.Finding) -> Double) -> Double {
+        found.reduce(0) { $0 + value($1) } / Double(found.count)
+      }
+      return (
+        "rank of \(kind.printable)",
+        "\(mean { Double($0.rank) }.fixed(1)) in the mean, which keep "
+          + "\(mean(\.energy).percentText) of the energy; the effective rank was "
+          + "\(mean(\.effectiveRank).fixed(1)), the norm \(mean(\.norm).measureText)"
+      )
+    }
   }
 
   private var isWritten: Bool {
@@ -114,6 +140,16 @@ struct FinetuneReport {
         "Samples", columns: ["prompt", "example", "before training", "after"],
         rows: samples.map { $0.map(\.inOneLine) })
     }
+    if !findings.isEmpty {
+      page.append(
+        "Ranks", columns: ["layer", "rank", "energy kept", "effective rank", "norm"],
+        rows: findings.map {
+          [
+            $0.module, String($0.rank), $0.energy.percentText, $0.effectiveRank.fixed(1),
+            $0.norm.measureText,
+          ]
+        })
+    }
     let settings = try plan.fingerprint.object(named: "settings")
     page.append(
       "Settings", columns: ["option", "value"],
@@ -137,7 +173,18 @@ struct FinetuneReport {
       .init("bestStep", best.map { .number($0.step) } ?? .null),
       .init("bestLoss", best.map { .number($0.loss) } ?? .null),
       .init("ranks", ranks.map { .array($0.map { .number($0) }) } ?? .null),
+      .init("rankSearch", findings.isEmpty ? .null : .array(findings.map(\.json))),
       .init("tokensPerSecond", .number(tokensPerSecond)), .init("seconds", .number(seconds)),
+    ])
+  }
+}
+
+extension RankSearch.Finding {
+  fileprivate var json: JSON {
+    .object([
+      .init("module", .string(module)), .init("rank", .number(rank)),
+      .init("energy", .number(energy)), .init("effectiveRank", .number(effectiveRank)),
+      .init("norm", .number(norm)),
     ])
   }
 }

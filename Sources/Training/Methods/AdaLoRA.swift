@@ -122,7 +122,7 @@ package struct AdaLoRA: TrainingMethod {
     return norms.values.reduce(0) { $0 + weight * Double($1) }
   }
 
-  func afterUpdate(step: Int, rate: Double, _ team: ThreadTeam) {
+  func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {
     let end = settings.stepCount - settings.finalSteps
     if step < end { remember(team) }
     let (budget, isPruning) = settings.budget(layers: layers.count, after: step)

@@ -103,7 +103,7 @@ package final class GaLore: TrainingMethod {
     return (norm * norm + squares.withLock { $0.reduce(0, +) }).squareRoot()
   }
 
-  func afterUpdate(step: Int, rate: Double, _ team: ThreadTeam) {
+  func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {
     for item in items {
       item.reduced.values.scale(by: Float(settings.scale))
       item.moveWeight(by: product)

@@ -10,6 +10,10 @@ package enum MethodSettings: Equatable, Sendable {
   case loraFA
   /// LoRA in the form of singular values, which are pruned to a budget.
   case adaLoRA(AdaLoRA.Settings)
+  /// LoRA and DoRA whose ranks are found while they are trained.
+  case rankSearch(RankSearch.Settings)
+  /// LoRA and DoRA whose factors become sparse.
+  case sparse(SparseFactors.Settings)
   /// All weights, without adapters.
   case full
   /// The same, of whose gradients the optimizer sees projections.
@@ -18,7 +22,7 @@ package enum MethodSettings: Equatable, Sendable {
   /// The learning rate where nobody says another.
   package var learningRate: Double {
     switch self {
-    case .lora, .loraFA, .adaLoRA: 2e-4
+    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse: 2e-4
     case .galore: 1e-4
     case .full: 2e-5
     }
@@ -31,7 +35,7 @@ package enum MethodSettings: Equatable, Sendable {
     settings.isEightBit = isEightBit
     if isEightBit { return settings }
     switch self {
-    case .lora, .adaLoRA, .full: break
+    case .lora, .adaLoRA, .rankSearch, .sparse, .full: break
     case .loraFA, .galore: (settings.style, settings.epsilon) = (.transformers, 1e-6)
     }
     return settings
@@ -40,20 +44,40 @@ package enum MethodSettings: Equatable, Sendable {
   /// Whether there are no adapters: all of the model is trained.
   package var trainsModel: Bool {
     switch self {
-    case .lora, .loraFA, .adaLoRA: false
+    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse: false
     case .full, .galore: true
+    }
+  }
+
+  /// Whether layers end with fewer ranks than they begin with.
+  package var leavesRanks: Bool {
+    switch self {
+    case .adaLoRA, .rankSearch: true
+    case .lora, .loraFA, .sparse, .full, .galore: false
+    }
+  }
+
+  /// The step before which what is trained has not yet the form in which it is to be written.
+  package var firstCountedStep: Int {
+    switch self {
+    case .adaLoRA(let settings): settings.stepCount - settings.finalSteps + 1
+    case .rankSearch(let settings): settings.step
+    case .sparse(let settings): settings.last
+    case .lora, .loraFA, .full, .galore: 0
     }
   }
 
   /// What it does in the steps of a model.
   ///
-  /// - Throws: as `LoRAFA`.
+  /// - Throws: as `LoRAFA` and `RankSearch`.
   func make(for model: Llama, team: ThreadTeam) throws(PeftoolError) -> any TrainingMethod {
     let adapters = model.adapters.map(\.adapter)
     return switch self {
     case .lora, .full: PlainMethod()
     case .loraFA: try LoRAFA(adapters)
     case .adaLoRA(let settings): AdaLoRA(adapters, settings)
+    case .rankSearch(let settings): try RankSearch(model.adapters, settings)
+    case .sparse(let settings): SparseFactors(adapters, settings)
     case .galore(let settings): GaLore(model.trainedMatrices, settings, team: team)
     }
   }

@@ -27,7 +27,11 @@ protocol TrainingMethod: Sendable {
   func beforeUpdate(_ team: ThreadTeam)
 
   /// Called when the optimizer has moved the parameters, at a learning rate.
-  func afterUpdate(step: Int, rate: Double, _ team: ThreadTeam)
+  ///
+  /// - Throws: what the method says.
+  func afterUpdate(
+    step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam
+  ) throws(PeftoolError)
 
   /// What it remembers from step to step, by the names under which checkpoints save it.
   var state: [(name: String, values: Rows)] { get }
@@ -44,7 +48,7 @@ extension TrainingMethod {
     GradientNorm.norm(of: parameters, team)
   }
   func beforeUpdate(_ team: ThreadTeam) {}
-  func afterUpdate(step: Int, rate: Double, _ team: ThreadTeam) {}
+  func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {}
   var state: [(name: String, values: Rows)] { [] }
   var byteCount: Int { state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns } }
 }

@@ -1,0 +1,191 @@
+package import Adapters
+import Files
+import LinearAlgebra
+import Models
+
+/// LoRA whose layers begin with one rank and are cut, half of the way, to those that they need.
+///
+/// After the step `Settings.step` each layer's B·A is brought to the form of singular values without
+/// a change of what it computes: A becomes c·Vᵀ and B becomes U·Σ/c, with the c that keeps ‖A‖, so
+/// that training goes on as it went. Of the values those stay that a criterion wants, the others are
+/// 0 on both sides and get no gradient any more: of all matrices of that rank B·A is then the
+/// nearest (Eckart, Young 1936). The optimizer's moments are turned alike. What is saved is a plain
+/// LoRA adapter with `rank_pattern`, each layer's scale as it was in `alpha_pattern`.
+///
+/// Memory: the scores of its layers; and for a moment a layer's factors in f64, twice.
+package struct RankSearch: TrainingMethod {
+  /// What ranks are found by.
+  package enum Criterion: Equatable, Sendable {
+    /// Each layer's by its own singular values.
+    case each(RankChoice)
+    /// The best of all layers together.
+    case all(RankBudget)
+  }
+
+  /// What the search has to be told.
+  package struct Settings: Equatable, Sendable {
+    /// The rank with which layers begin.
+    package let initialRank: Int
+    /// What ranks are found by.
+    package let criterion: Criterion
+    /// The number of the step, from 1, after which they are found.
+    package let step: Int
+
+    /// A search after half of a run's steps.
+    package init(initialRank: Int, criterion: Criterion, stepCount: Int) {
+      self.initialRank = initialRank
+      self.criterion = criterion
+      step = max(1, stepCount / 2)
+    }
+  }
+
+  /// What a layer has got.
+  package struct Finding: Equatable, Sendable {
+    /// The layer's path.
+    package let module: String
+    /// Its rank.
+    package let rank: Int
+    /// The share of Σσ² that this has kept.
+    package let energy: Double
+    /// The effective rank that B·A had.
+    package let effectiveRank: Double
+    /// ‖s·B·A‖ before the cut.
+    package let norm: Double
+  }
+
+  private let settings: Settings
+  private let layers: [(module: String, adapter: LoRA)]
+  /// For each layer the rank, the energy kept, the effective rank and the norm; a rank of 0 before.
+  private let found: Rows
+
+  /// - Throws: `different` where a layer has fewer ranks than it begins with, or a budget is less than
+  ///   rank 1 takes.
+  init(
+    _ layers: [(module: String, adapter: LoRA)], _ settings: Settings
+  ) throws(PeftoolError) {
+    self.layers = layers
+    self.settings = settings
+    found = Rows(layers.count, 4)
+    _ = try ranks([[Double]](repeating: [], count: layers.count))
+  }
+
+  /// The ranks for each layer's energies.
+  private func ranks(_ energies: [[Double]]) throws(PeftoolError) -> [Int] {
+    switch settings.criterion {
+    case .each(let choice):
+      return energies.map { max(1, choice.rank(of: $0.map { $0.squareRoot() })) }
+    case .all(let budget):
+      return try budget.ranks(
+        of: zip(layers, energies).map { layer, energies in
+          RankBudget.Spectrum(
+            energies: energies, fullRank: layer.adapter.rank,
+            cost: layer.adapter.a.values.columns + layer.adapter.b.values.columns)
+        })
+    }
+  }
+
+  func afterUpdate(
+    step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam
+  ) throws(PeftoolError) {
+    guard step + 1 == settings.step else { return }
+    var forms: [SingularForm] = []
+    for (module, adapter) in layers {
+      do throws(PeftoolError) {
+        forms.append(try SingularForm(of: adapter))
+      } catch {
+        throw error.at(tensor: module)
+      }
+    }
+    let energies = forms.map { form in form.values.map { $0 * $0 } }
+    let ranks = try ranks(energies)
+    for (place, form) in forms.enumerated() {
+      form.take(ranks[place], optimizer)
+      let (all, kept) = (
+        energies[place].reduce(0, +), energies[place].prefix(ranks[place]).reduce(0, +)
+      )
+      for (column, value) in [
+        Double(ranks[place]), all > 0 ? kept / all : 1,
+        RankChoice.effectiveRank(of: form.values), all.squareRoot(),
+      ].enumerated() {
+        found[place, column] = Float(value)
+      }
+    }
+  }
+
+  /// What each layer has got; empty before ranks are found.
+  package var findings: [Finding] {
+    layers.enumerated().compactMap { place, layer in
+      guard found[place, 0] > 0 else { return nil }
+      return Finding(
+        module: layer.module, rank: Int(found[place, 0]), energy: Double(found[place, 1]),
+        effectiveRank: Double(found[place, 2]), norm: Double(found[place, 3]))
+    }
+  }
+
+  var state: [(name: String, values: Rows)] { [("rank_search", found)] }
+}
+
+/// An adapter's B·A as U·Σ·Vᵀ, and how its factors get there.
+private struct SingularForm {
+  /// The singular values of s·B·A, in descending order.
+  let values: [Double]
+  private let adapter: LoRA
+  /// The factors in this form: c·Vᵀ, and Σ·Uᵀ/c.
+  private let a, b: Matrix<Double>
+  /// By what the gradients of A's and B's rows are multiplied when the rows are turned.
+  private let turns: (a: Matrix<Double>, b: Matrix<Double>)
+
+  /// With A = Rᵀ·Q and B = Nᵀ·P of orthonormal rows Q and P: N·Rᵀ = U·Σ·Vᵀ.
+  ///
+  /// - Throws: as `SVD`.
+  init(of adapter: LoRA) throws(PeftoolError) {
+    self.adapter = adapter
+    let a = Matrix(adapter.a.values)
+    let (qa, qb) = (QR(a.transposed()), QR(Matrix(adapter.b.values).transposed()))
+    let svd = try SVD(product(qb.r, qa.r, transposing: .right))
+    let scale = Double(adapter.scaling)
+    values = svd.singularValues.map { $0 * abs(scale) }
+    let rank = adapter.rank
+    let length = (a.elements.reduce(0) { $0 + $1 * $1 } / Double(rank)).squareRoot()
+    self.a = product(svd.vt, qa.q, transposing: .right).scalingRows { _ in length }
+    b = product(svd.u.transposed(), qb.q, transposing: .right)
+      .scalingRows { svd.singularValues[$0] / length }
+    // A' = T·A with T = c·Vᵀ·R⁻ᵀ: A's gradient is multiplied by T⁻ᵀ, and B's by T.
+    let r = try SVD(qa.r)
+    let least = (r.singularValues.first ?? 0) * Double(rank) * Double.ulpOfOne
+    let inverse = product(
+      r.u, r.vt.scalingRows { r.singularValues[$0] > least ? 1 / r.singularValues[$0] : 0 })
+    turns = (
+      product(svd.vt, qa.r).scalingRows { _ in 1 / length },
+      product(svd.vt, inverse).scalingRows { _ in length }
+    )
+  }
+
+  /// Gives the adapter its first ranks, and turns the optimizer's moments.
+  func take(_ rank: Int, _ optimizer: AdamW) {
+    for (parameter, values, turn) in [(adapter.a, a, turns.a), (adapter.b, b, turns.b)] {
+      optimizer.turnMoments(of: parameter, by: turn, rank: rank)
+      parameter.values.clear()
+      parameter.values.rows(0..<rank).copy(
+        from: Matrix<Float>(values.firstRows(rank)).elements)
+    }
+  }
+}
+
+extension Matrix<Double> {
+  /// The floats of rows, in f64.
+  fileprivate init(_ rows: Rows) {
+    self.init(
+      Matrix<Float>(rows: rows.count, columns: rows.columns, elements: rows.values))
+  }
+
+  /// Each row times a factor.
+  fileprivate func scalingRows(_ factor: (Int) -> Double) -> Matrix {
+    var scaled = self
+    for row in 0..<rows {
+      let factor = factor(row)
+      for column in 0..<columns { scaled[row, column] *= factor }
+    }
+    return scaled
+  }
+}
