@@ -17,7 +17,7 @@ import tempfile
 import torch
 from galore_torch import GaLoreAdamW
 from galore_torch.galore_projector import GaLoreProjector
-from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, ShiraConfig, get_peft_model
 from peft.optimizers import lorafa
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -79,6 +79,7 @@ RUNS |= {
     "long-qwen3": ("qwen3-f32", None, 0.0, dict(
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
         modules_to_save=["embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"])),
+    "shira-llama3": ("llama3-f32", None, 0.0, dict(target_modules=ALL)),
     "adalora-llama3": ("llama3-f32", None, 0.0, dict(
         target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], **ADALORA)),
 }
@@ -157,7 +158,7 @@ def make_logits(folder):
 def randomize(model):
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            if "lora_B" in key or "lora_E" in key:
+            if "lora_B" in key or "lora_E" in key or "shira" in key:
                 weight.copy_(0.05 * torch.randn_like(weight))
             if "magnitude" in key:
                 weight.mul_(1 + 0.1 * torch.randn_like(weight))
@@ -182,7 +183,7 @@ def texts():
     return ids, mask
 
 
-def train(folder, model, parameters, optimizer, after_step=None):
+def train(folder, model, parameters, optimizer, after_step=None, most=1.0):
     """All steps; saves their texts and the gradients of the first, gives losses and norms."""
     ids, mask = texts()
     losses, norms = [], []
@@ -193,7 +194,7 @@ def train(folder, model, parameters, optimizer, after_step=None):
         if step == 0:
             save(folder / "gradients_step0.safetensors",
                  {key: value.grad for key, value in parameters.items()})
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), most)))
         losses.append(float(loss.detach()))
         optimizer.step()
         if after_step:
@@ -201,6 +202,24 @@ def train(folder, model, parameters, optimizer, after_step=None):
         optimizer.zero_grad()
     save(folder / "batches.safetensors", {"input_ids": ids, "label_mask": mask})
     return dict(losses=losses, grad_norms=norms)
+
+
+def largest_entries(layer, r, **_):
+    """The paper's SHiRA-WM; PEFT has a random mask alone."""
+    mask = torch.zeros(layer.weight.numel(), dtype=torch.bool)
+    mask[layer.weight.abs().flatten().topk(r * sum(layer.weight.shape)).indices] = True
+    return mask.view(layer.weight.shape)
+
+
+def adapter_config(name, options):
+    common = dict(task_type="CAUSAL_LM", **options)
+    if name.startswith("shira"):
+        config = ShiraConfig(r=4, **common)
+        config.mask_fn = largest_entries
+        return config
+    if "init_r" in options:
+        return AdaLoraConfig(lora_dropout=0.0, lora_alpha=8, **common)
+    return LoraConfig(r=4, lora_dropout=0.0, lora_alpha=8, **common)
 
 
 def make_run(folder, name):
@@ -213,10 +232,7 @@ def make_run(folder, name):
     frozen = load(folder, base, "shifted_groups" if is_long else "eager", **quantization)
     frozen.config.use_cache = False
     is_adalora = "init_r" in options
-    kind = AdaLoraConfig if is_adalora else LoraConfig
-    rank = {} if is_adalora else dict(r=4)
-    model = get_peft_model(frozen, kind(
-        task_type="CAUSAL_LM", lora_dropout=0.0, lora_alpha=8, **rank, **options))
+    model = get_peft_model(frozen, adapter_config(name, options))
     randomize(model)
     save_adapter(model, folder / name / "start", base)
     model.train()
@@ -236,11 +252,14 @@ def make_run(folder, name):
         ranks.append({key: int((value != 0).sum()) for key, value in parameters.items()
                       if "lora_E" in key})
 
-    found = train(folder / name, model, parameters, optimizer, allocate if is_adalora else None)
+    # Importance is of gradients that have been clipped.
+    most = 0.03 if is_adalora else 1.0
+    found = train(
+        folder / name, model, parameters, optimizer, allocate if is_adalora else None, most)
     save_adapter(model, folder / name / "end", base)
     write(folder / name / "expected.json", dict(
         base=base, quant=code, lr=ADAMW["lr"], weight_decay=weight_decay,
-        betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=1.0, **found,
+        betas=list(ADAMW["betas"]), eps=ADAMW["eps"], max_grad_norm=most, **found,
         **(dict(ranks=ranks) if is_adalora else {})))
 
 

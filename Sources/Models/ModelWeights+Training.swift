@@ -26,7 +26,8 @@ extension ModelWeights {
       throw PeftoolError(
         .unsupported,
         "is quantized, and codes cannot be trained whole "
-          + (training.isWholeModel ? "(--method)" : "(--modules-to-save)"),
+          + (training.isWholeModel || training.sharesGradients
+            ? "(--method)" : "(--modules-to-save)"),
         tensor: module + ".weight", path: checkpoint.path)
     }
     let name = training.name(of: module + ".weight")

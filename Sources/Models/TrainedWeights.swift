@@ -22,8 +22,14 @@ package struct TrainedWeights: Equatable, Sendable {
     TrainedWeights(isWholeModel: true, sharesGradients: sharingGradients)
   }
 
-  private init(isWholeModel: Bool, sharesGradients: Bool) {
-    (modules, tokens) = ([], [])
+  /// The weights of some linear layers, by their paths, for a method that takes each layer's gradients
+  /// as soon as they are there.
+  package static func layers(_ paths: [String]) -> TrainedWeights {
+    TrainedWeights(modules: paths, isWholeModel: false, sharesGradients: true)
+  }
+
+  private init(modules: [String] = [], isWholeModel: Bool, sharesGradients: Bool) {
+    (self.modules, tokens) = (modules, [])
     self.isWholeModel = isWholeModel
     self.sharesGradients = sharesGradients
   }

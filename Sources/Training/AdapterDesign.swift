@@ -134,6 +134,12 @@ package struct AdapterDesign: Sendable {
   ///   - base: the base's name or path.
   ///   - others: values of further keys.
   package func json(modules: [String], base: String, others: [String: JSON] = [:]) -> JSON {
+    if case .shira(let settings) = method {
+      return SparseConfiguration.json([
+        "r": .number(settings.rank), "target_modules": targets.json(of: modules),
+        "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
+      ])
+    }
     let isDoubled = start.takesFromWeight
     let (rankFactor, alphaFactor) =
       isDoubled ? (2, usesRSLoRA ? 2.0.squareRoot() : 2) : (1, 1)

@@ -36,8 +36,16 @@ struct TensorFile {
     case codes(get: () -> [UInt8], set: ([UInt8]) -> Void)
     /// F32 likewise.
     case scales(get: () -> [Float], set: ([Float]) -> Void)
+    /// I32 likewise, which may not be what was written.
+    case integers(get: () -> [Int32], set: ([Int32]) throws(PeftoolError) -> Void)
 
-    fileprivate var dtype: DType { if case .codes = self { .u8 } else { .f32 } }
+    fileprivate var dtype: DType {
+      switch self {
+      case .codes: .u8
+      case .integers: .i32
+      case .floats, .transposed, .scales: .f32
+      }
+    }
   }
 
   /// The floats that are written at once, of rows that are not transposed.
@@ -68,6 +76,7 @@ struct TensorFile {
         try unsafe file.write(rows.transposedValues.span.bytes, at: start)
       case .codes(let get, _): try unsafe file.write(get().span.bytes, at: start)
       case .scales(let get, _): try unsafe file.write(get().span.bytes, at: start)
+      case .integers(let get, _): try unsafe file.write(get().span.bytes, at: start)
       }
     }
   }
@@ -93,6 +102,14 @@ struct TensorFile {
         set(bytes)
         continue
       }
+      if case .integers(_, let set) = item.values {
+        do throws(PeftoolError) {
+          try set(bytes.integers)
+        } catch {
+          throw error.at(tensor: item.name, path: path)
+        }
+        continue
+      }
       var values = [Float](repeating: 0, count: tensor.elementCount)
       var span = values.mutableSpan
       // Any bytes may be read as bytes.
@@ -101,8 +118,19 @@ struct TensorFile {
       case .floats(let rows): rows.copy(from: values)
       case .transposed(let rows): rows.copy(fromTransposed: values)
       case .scales(_, let set): set(values)
-      case .codes: break
+      case .codes, .integers: break
       }
+    }
+  }
+}
+
+extension [UInt8] {
+  /// Little-endian numbers of 32 bits.
+  fileprivate var integers: [Int32] {
+    stride(from: 0, to: count, by: 4).map { start in
+      var bits: UInt32 = 0
+      for place in 0..<4 { bits |= UInt32(self[start + place]) << UInt32(8 * place) }
+      return Int32(bitPattern: bits)
     }
   }
 }

@@ -7,7 +7,7 @@ import Tensors
 
 /// What is trained of a model as PEFT saves it, adapters and whole weights: `adapter_config.json` and
 /// `adapter_model.safetensors`.
-package struct TrainedAdapter: TrainingResult {
+package struct TrainedAdapter: TrainedFiles {
   /// The file of the tensors.
   package static let tensorsName = "adapter_model.safetensors"
   /// The file of the configuration.

@@ -94,6 +94,7 @@ package final class Trainer {
       model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
     case .loraFA: "LoRA-FA"
     case .adaLoRA: "AdaLoRA"
+    case .shira: "SHiRA"
     case .full: "Full"
     case .galore: "GaLore"
     }
@@ -108,7 +109,16 @@ package final class Trainer {
   package var findings: [RankSearch.Finding] { (method as? RankSearch)?.findings ?? [] }
 
   /// The trained numbers.
-  package var parameterCount: Int { parameters.reduce(0) { $0 + $1.elementCount } }
+  package var parameterCount: Int {
+    // GaLore moves projections of what it trains.
+    (settings.method.trainsModel ? parameters : optimizer.parameters)
+      .reduce(0) { $0 + $1.elementCount }
+  }
+
+  /// The bytes of what is trained that have been in memory since the model was read.
+  package var residentByteCount: Int {
+    4 * model.trainedWeights.reduce(0) { $0 + $1.parameter.elementCount }
+  }
 
   /// The bytes of what a checkpoint has besides what is trained.
   package var stateByteCount: Int {

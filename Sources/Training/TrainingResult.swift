@@ -15,3 +15,12 @@ package protocol TrainingResult {
   /// - Throws: as `TensorFile.read`.
   func read(from folder: String) throws(PeftoolError)
 }
+
+/// What a run trains that PEFT loads: files that are there in the end as they are.
+package protocol TrainedFiles: TrainingResult {
+  /// Writes them into a folder that is being made.
+  ///
+  /// - Parameter isFinished: whether training is over: ranks that are 0 are left out then.
+  /// - Throws: `io`.
+  func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError)
+}

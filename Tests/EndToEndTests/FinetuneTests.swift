@@ -214,6 +214,42 @@ private func writeTokens(
     #expect(shares.count == 28 && shares.allSatisfy { $0 == 0.75 })
   }
 
+  /// What it has come to is what the model with the adapter merged computes.
+  @Test(arguments: [[], ["--mask", "magnitude"]]) func aSparseChangeIsTrained(
+    options: [String]
+  ) throws {
+    let place = try place()
+    let run = try place.run(
+      [
+        "finetune", base, "--data", "train.safetensors", "--method", "shira", "--rank", "3",
+        "--learning-rate", "0.01", "--max-steps", "30", "--eval-data", "eval.safetensors", "-o",
+        "out", "--json",
+      ] + options)
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    let loss = try #require(report["bestLoss"] as? Double)
+    let first = try #require(report["firstLoss"] as? Double)
+    #expect(loss < 0.8 * first)
+    #expect(try place.run("verify", "out").status == 0)
+    #expect(try place.run("merge", base, "out", "-o", "merged", "--quiet").status == 0)
+    let evaluation = try place.run(
+      "finetune", "merged", "--data", "train.safetensors", "--eval-data", "eval.safetensors",
+      "--max-steps", "1", "-o", "again", "--json")
+    #expect(evaluation.status == 0, "\(evaluation.errors)")
+    let again = try #require(
+      JSONSerialization.jsonObject(with: evaluation.output) as? [String: Any])
+    let evaluations = try #require(again["evaluations"] as? [[String: Any]])
+    let merged = try #require(evaluations.first?["loss"] as? Double)
+    #expect(abs(merged - loss) < 1e-5)
+  }
+
+  @Test func aSparseChangeThatIsTooLargeIsTold() throws {
+    let place = try place()
+    let run = try finetune(place, "--method", "shira", "--rank", "500", "-o", "out")
+    #expect(run.status == 2 && run.errors.contains("entries, and --rank 500 asks for 500·"))
+  }
+
   @Test func aModelIsWrittenInAnotherType() throws {
     let place = try place()
     let run = try finetune(
@@ -314,6 +350,8 @@ private func writeTokens(
   @Test(arguments: [
     ["--modules-to-save", "embed_tokens,norm"], ["--trainable-tokens", "5,17"],
     ["--method", "adalora", "--tinit", "2"], ["--method", "lora-fa"],
+    ["--method", "shira", "--rank", "2", "--gradient-accumulation", "2"],
+    ["--method", "shira", "--rank", "4", "--mask", "magnitude"],
     ["--rank", "auto"], ["--rank", "auto", "--rank-by", "energy", "--dora"],
     ["--sparsity", "0.6", "--dora"],
   ])
@@ -531,6 +569,14 @@ private func writeTokens(
     (["--sparsity", "0.5", "--method", "adalora"], "--sparsity goes without --method adalora"),
     (["--sparsity", "0.5", "--rank", "auto"], "--sparsity goes without --rank auto, which turns"),
     (["--sparsity", "0.5", "--init", "olora"], "--sparsity goes without --init olora: its frozen"),
+    (["--mask", "random"], "--mask goes with --method shira"),
+    (["--method", "shira", "--dora"], "--dora goes without --method shira, which has no A and B"),
+    (["--method", "shira", "--alpha", "4"], "--alpha goes without --method shira, which has no"),
+    (["--method", "shira", "--quantize", "nf4"], "--quantize goes without --method shira"),
+    (["--method", "shira", "--rank", "auto"], "--method shira goes without --rank auto"),
+    (["--method", "shira", "--long"], "--long goes without --method shira, which trains linear"),
+    (["--method", "shira", "--dtype", "f16"], "--dtype goes without --method shira, which trains"),
+    (["--method", "shira", "--modules-to-save", "norm"], "--modules-to-save goes beside an"),
     (["--mean-rank", "4"], "--mean-rank goes with --rank auto"),
     (["--rank", "auto", "--energy", "0.5"], "--energy goes with --rank-by energy"),
     (["--rank", "auto", "--budget", "9", "--mean-rank", "2"], "say the same: give one"),

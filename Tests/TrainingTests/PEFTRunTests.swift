@@ -16,7 +16,7 @@ private struct PEFTRun {
   let peer: PeerRun
   let configuration: JSON
   let trainer: Trainer
-  let adapter: TrainedAdapter
+  let adapter: any TrainedFiles
   var folder: String { peer.folder }
 
   init(_ name: String, ratio: Double = 1) throws {
@@ -29,8 +29,13 @@ private struct PEFTRun {
     if known["peft_type"] == .string("ADALORA") {
       design.method = .adaLoRA(try AdaLoRA.Settings(known))
     }
+    let isSparse = known["peft_type"] == .string("SHIRA")
     design.rank = try known.int(at: "r")
-    design.alpha = try known.double(at: "lora_alpha")
+    if isSparse {
+      design.method = .shira(.init(rank: design.rank, mask: .magnitude, seed: 0))
+    } else {
+      design.alpha = try known.double(at: "lora_alpha")
+    }
     design.usesDoRA = known["use_dora"] == .bool(true)
     design.usesRSLoRA = known["use_rslora"] == .bool(true)
     design.targets = .names(
@@ -42,27 +47,41 @@ private struct PEFTRun {
     if let value = known["trainable_token_indices"], value != .null {
       tokens = try value.array(named: "").map { try $0.int(named: "") }
     }
-    let weights = TrainedWeights(modules: modules, tokens: tokens)
+    var weights = TrainedWeights(modules: modules, tokens: tokens)
+    if isSparse {
+      let layers = try LlamaConfiguration(of: peer.base).linearLayers
+      weights = .layers(layers.filter { !$0.hasSuffix(TrainedWeights.head) })
+    }
     let base = try expected.string(at: "base")
     let model = try Llama(
       peer.base,
       quantizing: expected["quant"] != .null, training: weights
     ) { [design] (module, weight, original) throws(PeftoolError) in
-      try design.adapter(of: module, weight, original: original)
+      isSparse ? nil : try design.adapter(of: module, weight, original: original)
     }
-    adapter = TrainedAdapter(
-      model,
-      configuration: design.json(
-        modules: model.adapters.map(\.module), base: base,
-        others: weights.json(isTied: model.configuration.isTied)))
-    try adapter.read(from: folder + "/start")
+    let json = design.json(
+      modules: model.adapters.map(\.module), base: base,
+      others: weights.json(isTied: model.configuration.isTied))
+    // LoRA-FA looks at what it begins with.
+    let start = TrainedAdapter(model, configuration: json)
+    if !isSparse { try start.read(from: folder + "/start") }
     var settings = Trainer.Settings(
       schedule: Schedule(kind: .constant, warmupSteps: 0, stepCount: 12), method: design.method)
     settings.rateRatio = ratio
+    settings.maximumGradientNorm = try expected.double(at: "max_grad_norm")
     settings.learningRate = try expected.double(at: "lr")
     settings.adamW.weightDecay = try expected.double(at: "weight_decay")
     trainer = try Trainer(model, settings, team: ThreadTeam(count: 2))
+    guard isSparse else {
+      adapter = start
+      return
+    }
+    adapter = TrainedSparseAdapter(trainer, configuration: json)
+    try adapter.read(from: folder + "/start")
   }
+
+  /// What the optimizer moves.
+  var moved: [TrainableParameter] { trainer.optimizer.parameters }
 
   /// The singular values that AdaLoRA has left after a step are PEFT's.
   func checkRanks(after step: Int) throws {
@@ -126,6 +145,7 @@ private let runs = [
   "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
   "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
   "tokens-llama3", "tokens-qwen3", "lora-fa-llama3", "adalora-llama3", "long-qwen3",
+  "shira-llama3",
 ]
 
 @Suite struct PEFTRunTests {
@@ -133,9 +153,9 @@ private let runs = [
     let run = try PEFTRun(name)
     let pass = run.makePass(team: ThreadTeam(count: 2))
     try run.peer.makeSteps(run.trainer, pass) { try run.checkRanks(after: $0) }
-    let found = run.trainer.parameters.map(\.values.values)
+    let found = run.moved.map(\.values.values)
     try run.readEnd()
-    for (parameter, values) in zip(run.trainer.parameters, found) {
+    for (parameter, values) in zip(run.moved, found) {
       let (worst, largest) = distance(values, parameter.values.values)
       #expect(
         Double(worst) <= PeerRun.endTolerance * Double(largest), "\(parameter.name)")
@@ -147,11 +167,13 @@ private let runs = [
     let team = ThreadTeam(count: 2)
     let pass = run.makePass(team: team)
     let batch = try run.peer.batch(0)
-    _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount))
+    _ = pass.addGradients(batch, scale: 1 / Float(batch.labelCount)) {
+      run.trainer.method.take($0, step: 0, team)
+    }
     _ = try run.trainer.method.completeGradients(step: 0, team)
     let known = try run.peer.gradients
-    #expect(known.tensors.count == run.trainer.parameters.count)
-    for parameter in run.trainer.parameters {
+    #expect(known.tensors.count == run.moved.count)
+    for parameter in run.moved {
       let name = known[parameter.name] == nil ? parameter.name + ".weight" : parameter.name
       let expected = try known.floats(name)
       let isTransposed = parameter.name.contains("lora_B") && !parameter.name.hasSuffix("bias")

@@ -26,7 +26,7 @@ extension Array where Element: BinaryFloatingPoint & Sendable {
   }
 
   /// The places of the `count` largest entries by magnitude in ascending order; of equal ones the first.
-  func placesOfLargest(count kept: Int) -> [Int] {
+  package func placesOfLargest(count kept: Int) -> [Int] {
     guard kept < count else { return Array<Int>(indices) }
     guard kept > 0 else { return [] }
     let (limit, equalCount) = leastOfLargest(count: kept)

@@ -37,21 +37,15 @@ struct SparseAdapter: Sendable {
       metadata: [("format", "pt")], configuration: configuration, indent: 2)
   }
 
-  /// Every key that PEFT 0.21.2 saves for SHiRA.
   private var configuration: JSON {
     let paths: ([String]) -> JSON = { paths in
       .array(paths.sorted { $0.precedesByBytes($1) }.map(JSON.string))
     }
     let whole = Set(saved.map { ExactName($0.path) }).map(\.string)
-    return .object([
-      .init("auto_mapping", .null), .init("base_model_name_or_path", .text(baseName)),
-      .init("fan_in_fan_out", .bool(false)), .init("inference_mode", .bool(true)),
-      .init("init_weights", .bool(true)), .init("mask_type", .string("random")),
-      .init("modules_to_save", whole.isEmpty ? .null : paths(whole)),
-      .init("peft_type", .string(Method.shira.rawValue)),
-      .init("peft_version", .string(PEFTConfiguration.version)), .init("r", .number(rank)),
-      .init("random_seed", .null), .init("revision", .null),
-      .init("target_modules", paths(updates.map(\.path))), .init("task_type", .text(task)),
+    return SparseConfiguration.json([
+      "base_model_name_or_path": .text(baseName),
+      "modules_to_save": whole.isEmpty ? .null : paths(whole), "r": .number(rank),
+      "target_modules": paths(updates.map(\.path)), "task_type": .text(task),
     ])
   }
 }

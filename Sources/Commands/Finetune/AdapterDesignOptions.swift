@@ -10,16 +10,19 @@ struct AdapterDesignOptions: ParsableArguments {
     case lora
     case loraFA = "lora-fa"
     case adaLoRA = "adalora"
-    case galore, full
+    case shira, galore, full
 
     /// Whether the model itself is trained, and not an adapter.
     var trainsModel: Bool { self == .galore || self == .full }
+    /// Whether weights themselves are trained, in f32.
+    var takesWeights: Bool { trainsModel || self == .shira }
   }
 
   @Option(
     help: ArgumentHelp(
-      "How it is trained: lora, lora-fa (A frozen), adalora (ranks shared out over the layers); or "
-        + "all of the model: full, or galore (with projected gradients).",
+      "How it is trained: lora, lora-fa (A frozen), adalora (ranks shared out over the layers), "
+        + "shira (a few entries of the weights); or all of the model: full, or galore (with "
+        + "projected gradients).",
       valueName: "method"))
   var method = Method.lora
 
@@ -68,6 +71,12 @@ struct AdapterDesignOptions: ParsableArguments {
     name: .customLong("alpha-pattern"),
     help: ArgumentHelp("The same of alpha.", valueName: "layers=alpha"))
   var alphaPatterns: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Which entries --method shira trains: random, or magnitude, the largest; random if left out.",
+      valueName: "entries"))
+  var mask: SparseWeights.Mask?
 
   @Flag(name: .customLong("rslora"), help: "Scale by alpha / sqrt(rank).")
   var rsLoRA = false
@@ -158,6 +167,12 @@ struct AdapterDesignOptions: ParsableArguments {
 
   /// Refuses what a method has no use for.
   private func checkMethod() throws {
+    if mask != nil, method != .shira {
+      throw ValidationError("--mask goes with --method shira")
+    }
+    if method == .shira, let name = given.first(where: { $0 != "--target-modules" }) {
+      throw ValidationError("\(name) goes without --method shira, which has no A and B")
+    }
     if method.trainsModel, let name = given.first {
       throw ValidationError(
         "\(name) is for adapters, and --method \(method.rawValue) trains the model itself")
@@ -282,3 +297,4 @@ struct AdapterDesignOptions: ParsableArguments {
 }
 
 extension AdapterStart: ExpressibleByArgument {}
+extension SparseWeights.Mask: ExpressibleByArgument {}

@@ -61,7 +61,7 @@ extension AdapterDesignOptions {
       .init("lora_bias", .bool(loraBias)), .init("adapter", strings(existing)),
       .init("target_modules", .string(targetModules ?? TargetModules.allLinearName)),
       .init("init", .string((start ?? .uniform).rawValue)),
-      .init("quantize", strings(quantize?.rawValue)),
+      .init("quantize", strings(quantize?.rawValue)), .init("mask", strings(mask?.rawValue)),
     ]
   }
 }

@@ -21,6 +21,7 @@ struct FinetuneCommand: ParsableCommand {
         peftool finetune SmolLM2-135M --data more.jsonl -o better --adapter tuned
         peftool finetune SmolLM2-135M --data train.jsonl -o a --method adalora --max-steps 50
         peftool finetune SmolLM2-135M --data train.jsonl -o f --rank auto --mean-rank 8
+        peftool finetune SmolLM2-135M --data train.jsonl -o s --method shira --rank 4
         peftool finetune SmolLM2-135M --data train.jsonl -o l --long --packing
         peftool finetune SmolLM2-135M --data train.jsonl -o model --method galore --dtype f32
 
@@ -59,6 +60,11 @@ struct FinetuneCommand: ParsableCommand {
       them the share of zeros grows to it, of each factor the smallest entries (Zhu and Gupta 2017), \
       and the others make up for them. PEFT loads it like any LoRA; 'convert -o OUT.zst' packs the \
       zeros away, 'prune' does the same after training.
+
+      --method shira trains as many entries of each layer's weight as a LoRA of --rank has numbers, \
+      at random or with --mask magnitude the largest, and writes their change, as PEFT's SHiRA does: \
+      a sparse adapter of high rank, for 'merge'. The layers' weights are in f32 in memory; their \
+      gradients are there one layer at a time. PEFT draws other random entries of the same seed.
 
       --method full trains all of the model, in f32, with AdamW; --method galore does so with less \
       memory: AdamW sees the gradients of the layers' matrices in the subspace of their --rank \
@@ -190,9 +196,14 @@ struct FinetuneCommand: ParsableCommand {
       throw ValidationError(
         "--loraplus-ratio goes without --method lora-fa, which has its own way with B")
     }
-    guard adapter.method.trainsModel else {
+    guard adapter.method.takesWeights else {
       if dtype != nil { throw ValidationError("--dtype is for a model: of adapters all is F32") }
       return
+    }
+    if adapter.method == .shira, dtype != nil || longTexts.long {
+      throw ValidationError(
+        "\(dtype != nil ? "--dtype" : "--long") goes without --method shira, which trains linear "
+          + "layers and saves F32")
     }
     for (name, isGiven) in [
       ("--modules-to-save", weights.modulesToSave != nil),
@@ -200,7 +211,8 @@ struct FinetuneCommand: ParsableCommand {
       ("--loraplus-ratio", training.ratio != 1),
     ] where isGiven {
       throw ValidationError(
-        "\(name) goes beside an adapter, and --method \(adapter.method.rawValue) trains all")
+        "\(name) goes beside an adapter of A and B, and --method \(adapter.method.rawValue) trains "
+          + "weights themselves")
     }
   }
 
@@ -220,6 +232,9 @@ struct FinetuneCommand: ParsableCommand {
     case .loraFA: .loraFA
     case .adaLoRA:
       .adaLoRA(try adaLoRA.settings(rank: adapter.usedRank, stepCount: stepCount))
+    case .shira:
+      .shira(
+        .init(rank: adapter.usedRank, mask: adapter.mask ?? .random, seed: training.seed))
     case .full: .full
     case .galore:
       .galore(galore.settings(rank: adapter.usedRank, weightDecay: training.weightDecay))

@@ -17,7 +17,7 @@ enum FinetuneConfiguration {
     "proj-type": .value, "dtype": .value, "long": .flag,
     "group-size": .value, "rope-scaling": .value, "orth-reg-weight": .value, "rank": .value,
     "rank-by": .value, "max-rank": .value, "mean-rank": .value, "budget": .value,
-    "energy": .value, "sparsity": .value,
+    "energy": .value, "sparsity": .value, "mask": .value,
     "alpha": .value,
     "dropout": .value,
     "rank-pattern": .list, "alpha-pattern": .list, "lora-bias": .flag, "adapter": .value,

@@ -71,7 +71,7 @@ struct FinetuneJob {
     let weights = try start.trainedWeights(
       besides: command.weights.weights(
         ofModel: command.model,
-        besides: command.longTexts.long ? LongTextOptions.modules : []))
+        besides: command.longTexts.long ? LongTextOptions.modules : []), of: configuration)
     try start.check(configuration, weights, path: command.model)
     try MemoryRoom.check(
       Self.modelByteCount(command, checkpoint), for: "the model", isBesideModel: false,
@@ -88,17 +88,6 @@ struct FinetuneJob {
     }
     try checkpoint.source.verifyUnchanged()
     try start.check(model, weights, path: command.model)
-    let adapterConfiguration = try start.json(
-      of: model, base: command.model, others: weights.json(isTied: model.configuration.isTied))
-    output =
-      try adapterConfiguration.map { (configuration) throws(PeftoolError) in
-        FinetuneOutput(
-          TrainedAdapter(
-            model, configuration: configuration, leavesRanks: method.leavesRanks),
-          config: checkpoint.isView ? try checkpoint.modelConfig : nil)
-      }
-      ?? FinetuneOutput(
-        model, of: stored, config: try checkpoint.modelConfig, dtype: command.dtype?.dtype)
     let warmup = options.warmup
     var trainerSettings = Trainer.Settings(
       schedule: Schedule(
@@ -113,6 +102,19 @@ struct FinetuneJob {
     trainerSettings.maximumGradientNorm =
       options.maximumGradientNorm > 0 ? options.maximumGradientNorm : nil
     trainer = try Trainer(model, trainerSettings, team: team)
+    let adapterConfiguration = try start.json(
+      of: model, base: command.model, others: weights.json(isTied: model.configuration.isTied))
+    if let adapterConfiguration {
+      output = FinetuneOutput(
+        command.adapter.method == .shira
+          ? TrainedSparseAdapter(trainer, configuration: adapterConfiguration)
+          : TrainedAdapter(
+            model, configuration: adapterConfiguration, leavesRanks: method.leavesRanks),
+        config: checkpoint.isView ? try checkpoint.modelConfig : nil)
+    } else {
+      output = FinetuneOutput(
+        model, of: stored, config: try checkpoint.modelConfig, dtype: command.dtype?.dtype)
+    }
     plan = try FinetunePlan(
       command, trainer: trainer, data: data, evaluationData: evaluationData, settings: settings,
       stepsPerEpoch: stepsPerEpoch, stepCount: stepCount, threads: team.count,
@@ -128,7 +130,7 @@ struct FinetuneJob {
   private static func modelByteCount(
     _ command: FinetuneCommand, _ checkpoint: Checkpoint
   ) -> Int {
-    guard command.adapter.method.trainsModel else {
+    guard command.adapter.method.takesWeights else {
       return Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4)
     }
     let count = checkpoint.tensors.reduce(0.0) { $0 + Double($1.elementCount) }
@@ -139,7 +141,7 @@ struct FinetuneJob {
   private static func wayOut(_ command: FinetuneCommand) -> String? {
     switch command.adapter.method {
     case .full: "--method galore"
-    case .galore: nil
+    case .shira, .galore: nil
     default: command.adapter.quantize == nil ? "--quantize nf4" : nil
     }
   }

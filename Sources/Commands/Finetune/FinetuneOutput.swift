@@ -11,7 +11,7 @@ import Training
 struct FinetuneOutput {
   private enum Kind {
     /// An adapter, with the configuration of a model whose positions it was trained to be stretched.
-    case adapter(TrainedAdapter, config: JSON?)
+    case adapter(any TrainedFiles, config: JSON?)
     /// A model of the checkpoint's tensors and that configuration, in a dtype if one is wished.
     case model(TrainedModel, Llama, Checkpoint, config: JSON?, DType?)
   }
@@ -22,7 +22,7 @@ struct FinetuneOutput {
   /// An adapter.
   ///
   /// - Parameter config: the model's configuration, where it is another than the file's.
-  init(_ adapter: TrainedAdapter, config: JSON?) { kind = .adapter(adapter, config: config) }
+  init(_ adapter: any TrainedFiles, config: JSON?) { kind = .adapter(adapter, config: config) }
 
   /// A model that has been trained whole, in the layout of the checkpoint that it comes from.
   init(_ model: Llama, of checkpoint: Checkpoint, config: JSON?, dtype: DType?) {

@@ -51,7 +51,8 @@ struct FinetunePlan {
     trainsModel = command.adapter.method.trainsModel
     method = Self.methodText(command, trainer)
     trainedWeightCount = trainer.model.trainedWeights.count
-    wholeLines = trainsModel ? [] : Self.wholeLines(trainer.model)
+    let takesWeights = trainsModel || command.adapter.method == .shira
+    wholeLines = takesWeights ? [] : Self.wholeLines(trainer.model)
     examples = data
     evaluationExampleCount = evaluationData?.count
     self.stepsPerEpoch = stepsPerEpoch
@@ -80,7 +81,7 @@ struct FinetunePlan {
     let base = trainer.model.byteCount
     let trained = trainer.byteCount
     // The base is in memory already, and so is what is trained of a model itself.
-    let resident = trainsModel ? 4 * trainer.parameterCount : 0
+    let resident = trainer.residentByteCount
     let free = freeByteCount.map { $0 - trained + resident }
     var keeping = LossPass.Keeping.everything
     switch command.training.checkpointing {
@@ -110,6 +111,10 @@ struct FinetunePlan {
     let model = trainer.model
     if case .galore(let settings) = trainer.settings.method {
       return "GaLore of rank \(settings.rank) on \(model.trainedMatrices.count) matrices"
+    }
+    if case .shira(let settings) = trainer.settings.method {
+      return "SHiRA of rank \(settings.rank) on \(model.trainedWeights.count.groupedText) layers, "
+        + (settings.mask == .random ? "entries at random" : "the largest entries")
     }
     let ranks = Set(model.adapters.map(\.adapter.rank)).sorted()
     guard let least = ranks.first, let most = ranks.last else { return "all weights" }

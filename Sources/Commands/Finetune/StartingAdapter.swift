@@ -10,6 +10,8 @@ enum StartingAdapter {
   /// The model is trained itself.
   case none(sharesGradients: Bool)
   case new(AdapterDesign)
+  /// A sparse change of the layers' weights.
+  case sparse(AdapterDesign)
   case existing(ModelAdapters, configuration: JSON, modulesToSave: [String], path: String)
 
   /// Opens the adapter that the options name, or takes their design.
@@ -25,11 +27,10 @@ enum StartingAdapter {
       return
     }
     guard let path = command.adapter.existing else {
-      self = .new(
-        try command.adapter.design(
-          method, seed: command.training.seed,
-          targets: command.longTexts.long
-            ? LongTextOptions.targets : TargetModules.allLinearName))
+      let design = try command.adapter.design(
+        method, seed: command.training.seed,
+        targets: command.longTexts.long ? LongTextOptions.targets : TargetModules.allLinearName)
+      self = command.adapter.method == .shira ? .sparse(design) : .new(design)
       return
     }
     let adapter = try Adapter(opening: path)
@@ -69,7 +70,16 @@ enum StartingAdapter {
   ///
   /// - Throws: `unsupported` where the adapter has tensors of its own that would be left as they are
   ///   and out of what is saved.
-  func trainedWeights(besides weights: TrainedWeights) throws(PeftoolError) -> TrainedWeights {
+  func trainedWeights(
+    besides weights: TrainedWeights, of configuration: LlamaConfiguration
+  ) throws(PeftoolError) -> TrainedWeights {
+    if case .sparse(let design) = self {
+      var chosen: [String] = []
+      for module in configuration.linearLayers where try design.targets.contains(module) {
+        chosen.append(module)
+      }
+      return .layers(chosen)
+    }
     if case .none(let sharesGradients) = self {
       return .wholeModel(sharingGradients: sharesGradients)
     }
@@ -95,7 +105,7 @@ enum StartingAdapter {
     of module: String, _ weight: FrozenWeight, original: FrozenWeight
   ) throws(PeftoolError) -> LoRA? {
     switch self {
-    case .none: nil
+    case .none, .sparse: nil
     case .new(let design): try design.adapter(of: module, weight, original: original)
     case .existing(let pairs, _, _, _): pairs.pair(of: module)
     }
@@ -109,7 +119,11 @@ enum StartingAdapter {
   func check(
     _ configuration: LlamaConfiguration, _ weights: TrainedWeights, path: String
   ) throws(PeftoolError) {
-    guard case .new(let design) = self else { return }
+    let design: AdapterDesign
+    switch self {
+    case .none, .existing: return
+    case .new(let own), .sparse(let own): design = own
+    }
     let modules = configuration.linearLayers
     if let name = design.targets.unmatched(in: modules).first {
       throw PeftoolError(
@@ -153,6 +167,7 @@ enum StartingAdapter {
     }
     switch self {
     case .none: break
+    case .sparse(let design): try checkSparse(design, model, path: path)
     case .new(let design):
       for projection in model.projections
       where projection.adapter == nil && !weights.contains(projection.name) {
@@ -191,6 +206,8 @@ enum StartingAdapter {
   ) throws(PeftoolError) -> JSON? {
     switch self {
     case .none: nil
+    case .sparse(let design):
+      design.json(modules: model.trainedWeights.map(\.modulePath), base: base)
     case .new(let design):
       design.json(modules: model.adapters.map(\.module), base: base, others: others)
     case .existing(_, let configuration, _, _):
@@ -201,5 +218,35 @@ enum StartingAdapter {
   /// The path of an adapter that there is.
   private var existingPath: String? {
     if case .existing(_, _, _, let path) = self { path } else { nil }
+  }
+
+  /// Refuses the output embedding, and layers that have fewer entries than are to be trained.
+  ///
+  /// - Throws: `unsupported`, `different`.
+  private func checkSparse(
+    _ design: AdapterDesign, _ model: Llama, path: String
+  ) throws(PeftoolError) {
+    for weight in model.trainedWeights {
+      let name = weight.modulePath + ".weight"
+      guard weight.modulePath != TrainedWeights.head else {
+        throw PeftoolError(
+          .unsupported, "gets no sparse change: leave it out of --target-modules", tensor: name,
+          path: path)
+      }
+      let (outputs, inputs) = (weight.shape[0], weight.shape[1])
+      let most = outputs * inputs / (outputs + inputs)
+      guard design.rank > most else { continue }
+      throw PeftoolError(
+        .different,
+        "has \(outputs * inputs) entries, and --rank \(design.rank) asks for "
+          + "\(design.rank)·\(outputs + inputs) of them: \(most) at most", tensor: name, path: path)
+    }
+  }
+}
+
+extension TrainedWeight {
+  /// The path of the module that has it.
+  fileprivate var modulePath: String {
+    String(parameter.name.dropFirst(AdapterKey.prefix.count).dropLast(".weight".count))
   }
 }

@@ -14,6 +14,8 @@ package enum MethodSettings: Equatable, Sendable {
   case rankSearch(RankSearch.Settings)
   /// LoRA and DoRA whose factors become sparse.
   case sparse(SparseFactors.Settings)
+  /// A few entries of each layer's weight.
+  case shira(SparseWeights.Settings)
   /// All weights, without adapters.
   case full
   /// The same, of whose gradients the optimizer sees projections.
@@ -22,7 +24,7 @@ package enum MethodSettings: Equatable, Sendable {
   /// The learning rate where nobody says another.
   package var learningRate: Double {
     switch self {
-    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse: 2e-4
+    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse, .shira: 2e-4
     case .galore: 1e-4
     case .full: 2e-5
     }
@@ -35,7 +37,7 @@ package enum MethodSettings: Equatable, Sendable {
     settings.isEightBit = isEightBit
     if isEightBit { return settings }
     switch self {
-    case .lora, .adaLoRA, .rankSearch, .sparse, .full: break
+    case .lora, .adaLoRA, .rankSearch, .sparse, .shira, .full: break
     case .loraFA, .galore: (settings.style, settings.epsilon) = (.transformers, 1e-6)
     }
     return settings
@@ -44,7 +46,7 @@ package enum MethodSettings: Equatable, Sendable {
   /// Whether there are no adapters: all of the model is trained.
   package var trainsModel: Bool {
     switch self {
-    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse: false
+    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse, .shira: false
     case .full, .galore: true
     }
   }
@@ -53,7 +55,7 @@ package enum MethodSettings: Equatable, Sendable {
   package var leavesRanks: Bool {
     switch self {
     case .adaLoRA, .rankSearch: true
-    case .lora, .loraFA, .sparse, .full, .galore: false
+    case .lora, .loraFA, .sparse, .shira, .full, .galore: false
     }
   }
 
@@ -63,7 +65,7 @@ package enum MethodSettings: Equatable, Sendable {
     case .adaLoRA(let settings): settings.stepCount - settings.finalSteps + 1
     case .rankSearch(let settings): settings.step
     case .sparse(let settings): settings.last
-    case .lora, .loraFA, .full, .galore: 0
+    case .lora, .loraFA, .shira, .full, .galore: 0
     }
   }
 
@@ -78,6 +80,7 @@ package enum MethodSettings: Equatable, Sendable {
     case .adaLoRA(let settings): AdaLoRA(adapters, settings)
     case .rankSearch(let settings): try RankSearch(model.adapters, settings)
     case .sparse(let settings): SparseFactors(adapters, settings)
+    case .shira(let settings): SparseWeights(model.trainedMatrices, settings)
     case .galore(let settings): GaLore(model.trainedMatrices, settings, team: team)
     }
   }

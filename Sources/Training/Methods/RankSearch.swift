@@ -135,30 +135,23 @@ private struct SingularForm {
   /// By what the gradients of A's and B's rows are multiplied when the rows are turned.
   private let turns: (a: Matrix<Double>, b: Matrix<Double>)
 
-  /// With A = Rᵀ·Q and B = Nᵀ·P of orthonormal rows Q and P: N·Rᵀ = U·Σ·Vᵀ.
-  ///
   /// - Throws: as `SVD`.
   init(of adapter: LoRA) throws(PeftoolError) {
     self.adapter = adapter
-    let a = Matrix(adapter.a.values)
-    let (qa, qb) = (QR(a.transposed()), QR(Matrix(adapter.b.values).transposed()))
-    let svd = try SVD(product(qb.r, qa.r, transposing: .right))
-    let scale = Double(adapter.scaling)
-    values = svd.singularValues.map { $0 * abs(scale) }
-    let rank = adapter.rank
-    let length = (a.elements.reduce(0) { $0 + $1 * $1 } / Double(rank)).squareRoot()
-    self.a = product(svd.vt, qa.q, transposing: .right).scalingRows { _ in length }
-    b = product(svd.u.transposed(), qb.q, transposing: .right)
-      .scalingRows { svd.singularValues[$0] / length }
-    // A' = T·A with T = c·Vᵀ·R⁻ᵀ: A's gradient is multiplied by T⁻ᵀ, and B's by T.
-    let r = try SVD(qa.r)
-    let least = (r.singularValues.first ?? 0) * Double(rank) * Double.ulpOfOne
-    let inverse = product(
-      r.u, r.vt.scalingRows { r.singularValues[$0] > least ? 1 / r.singularValues[$0] : 0 })
-    turns = (
-      product(svd.vt, qa.r).scalingRows { _ in 1 / length },
-      product(svd.vt, inverse).scalingRows { _ in length }
-    )
+    let old = Matrix(adapter.a.values)
+    let svd = try LowRankSVD.of(Matrix(adapter.b.values).transposed(), old)
+    values = svd.singularValues.map { $0 * abs(Double(adapter.scaling)) }
+    let length = (old.elements.reduce(0) { $0 + $1 * $1 } / Double(adapter.rank)).squareRoot()
+    a = svd.vt.scalingRows { _ in length }
+    b = svd.u.transposed().scalingRows { svd.singularValues[$0] / length }
+    // A' = T·A and B' = T⁻ᵀ·B with T⁻ᵀ = Vᵀ·Aᵀ/c: as B goes so does A's gradient, and B's as A.
+    let turn = product(svd.vt, old, transposing: .right).scalingRows { _ in 1 / length }
+    let parts = try SVD(turn)
+    let least = (parts.singularValues.first ?? 0) * Double(adapter.rank) * Double.ulpOfOne
+    let other = product(
+      parts.u,
+      parts.vt.scalingRows { parts.singularValues[$0] > least ? 1 / parts.singularValues[$0] : 0 })
+    turns = (turn, other)
   }
 
   /// Gives the adapter its first ranks, and turns the optimizer's moments.
