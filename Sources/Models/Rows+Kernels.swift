@@ -174,6 +174,11 @@ extension Rows {
     withSpan { Float.scale(&$0, at: 0, by: factor, count: $0.count) }
   }
 
+  /// self += factor · self, where 1 + factor would be rounded; rows without gaps.
+  package func addSelf(times factor: Float) {
+    withSpan { for place in 0..<$0.count { $0[place] += factor * $0[place] } }
+  }
+
   /// The sum of the products with other floats, in f64; both are rows without gaps.
   package func sumOfProducts(_ other: Rows) -> Double {
     precondition(count * columns == other.count * other.columns, "as many floats")

@@ -181,6 +181,15 @@ package final class TrainingRun {
     return .done
   }
 
+  /// Writes a checkpoint of the last step, where there is none.
+  ///
+  /// - Throws: `io`.
+  package func saveLast() throws(PeftoolError) {
+    // After the last evaluation one was written, and the model may have the best one's values by now.
+    guard evaluationData == nil, savedStep != trainer.optimizer.stepCount else { return }
+    try save { _ in }
+  }
+
   /// Gives the model the values of the best evaluation.
   ///
   /// - Throws: as `TrainingResult.read`.

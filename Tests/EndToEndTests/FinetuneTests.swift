@@ -250,6 +250,30 @@ private func writeTokens(
     #expect(run.status == 2 && run.errors.contains("entries, and --rank 500 asks for 500·"))
   }
 
+  /// What could not be written in one type is not lost, and is written in another.
+  @Test func whatCannotBeWrittenIsSaved() throws {
+    let place = try place()
+    #expect(try place.shell("cp -r '\(base)' big").status == 0)
+    try place.write(
+      "edit.py",
+      Data(
+        SafetensorsEdit.program(
+          "t['model.norm.weight'][:4] = struct.pack('<f', 1e6)").utf8))
+    #expect(try place.shell("python3 edit.py big").status == 0)
+    let all = [
+      "finetune", "big", "--data", "train.safetensors", "-o", "out", "--method", "full",
+      "--max-steps", "2", "--quiet",
+    ]
+    let run = try place.run(all + ["--dtype", "f16"])
+    #expect(run.status == 2 && run.errors.contains("the last step is saved, and --resume writes"))
+    let names = try FileManager.default.contentsOfDirectory(atPath: place.path("out")).sorted()
+    #expect(names == ["checkpoint-2", "log.jsonl"])
+    let other = try place.run(all + ["--resume", "--dtype", "f32"])
+    #expect(other.status == 0, "\(other.errors)")
+    #expect(try place.run(all.map { $0 == "out" ? "whole" : $0 } + ["--dtype", "f32"]).status == 0)
+    #expect(try place.bytes("out/model.safetensors") == place.bytes("whole/model.safetensors"))
+  }
+
   @Test func aModelIsWrittenInAnotherType() throws {
     let place = try place()
     let run = try finetune(

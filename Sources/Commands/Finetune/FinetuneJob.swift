@@ -265,7 +265,7 @@ struct FinetuneJob {
       }
     }
     progress.finish()
-    Interruption.askNoMore()
+    defer { Interruption.askNoMore() }
     if case .interrupted = ending {} else { try run.restoreBest() }
     let report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
@@ -275,11 +275,7 @@ struct FinetuneJob {
       findings: trainer.findings)
     if case .interrupted = ending { return report }
     try trainer.checkIsFinite()
-    try output.write(
-      card: ModelCard(
-        base: command.model, method: trainer.methodName,
-        isModel: command.adapter.method.trainsModel, facts: report.lines
-      ).text, to: folder, threads: team.count)
+    try write(report, to: folder, of: run)
     try reportFile?.write(
       report.page(
         log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount),
@@ -289,6 +285,25 @@ struct FinetuneJob {
           }
         } ?? []))
     return report
+  }
+
+  /// Writes what has been trained; where that fails, a checkpoint, so that it is not lost.
+  ///
+  /// - Throws: as `FinetuneOutput.write`.
+  private func write(
+    _ report: FinetuneReport, to folder: String, of run: TrainingRun
+  ) throws(PeftoolError) {
+    let card = ModelCard(
+      base: command.model, method: trainer.methodName,
+      isModel: command.adapter.method.trainsModel, facts: report.lines)
+    do throws(PeftoolError) {
+      try output.write(card: card.text, to: folder, threads: team.count)
+    } catch {
+      guard (try? run.saveLast()) != nil else { throw error }
+      throw PeftoolError(
+        error.kind, error.reason + "; the last step is saved, and --resume writes it again",
+        tensor: error.tensor, path: error.path)
+    }
   }
 
   /// What a report shows of the model's texts; nil without a report, and for data that are tokens.

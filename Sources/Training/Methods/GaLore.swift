@@ -110,8 +110,8 @@ package final class GaLore: TrainingMethod {
       item.reduced.values.clear()
     }
     guard settings.weightDecay > 0 else { return }
-    let factor = Float(1 - rate * settings.weightDecay)
-    team.forEach(items.count) { _, place in items[place].weight.values.scale(by: factor) }
+    let factor = Float(-rate * settings.weightDecay)
+    team.forEach(items.count) { _, place in items[place].weight.values.addSelf(times: factor) }
   }
 
   var state: [(name: String, values: Rows)] {
