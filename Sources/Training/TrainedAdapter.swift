@@ -67,7 +67,8 @@ package struct TrainedAdapter: TrainedFiles {
   /// - Parameter isFinished: whether training is over: ranks that are 0 are left out then.
   /// - Throws: `io`.
   package func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError) {
-    try TensorFile.write(items(isPruned: isFinished && leavesRanks), as: Self.tensorsName, into: &output)
+    try TensorFile.write(
+      items(isPruned: isFinished && leavesRanks), as: Self.tensorsName, into: &output)
     var configuration = configuration
     if isFinished, leavesRanks { configuration = try configuration.replacing(patterns) }
     try output.write(

@@ -18,9 +18,7 @@ figures.json and curves.html. Wants the environment of Tests/Interop.
 import argparse
 import json
 import os
-import random
 import shutil
-import string
 import subprocess
 import sys
 import time
@@ -36,23 +34,11 @@ from safetensors.torch import load_file, save_file
 from curves import page
 from measure import PEFTOOL, ROOT
 
-ROWS, LETTERS, RANK, RATE, WARM_UP, SEED = 8, 4, 8, 1e-3, 10, 1
+sys.path.append(str(ROOT / "Samples"))
+from task import LETTERS, SEED, examples, write_lines  # noqa: E402
+
+ROWS, RANK, RATE, WARM_UP = 8, 8, 1e-3, 10
 METHODS = {"LoRA": [], "DoRA": ["--dora"]}
-
-
-def examples(count):
-    """Distinct rows of the task."""
-    rng, words = random.Random(SEED), {}
-    letters = string.ascii_lowercase
-    cipher = str.maketrans(letters, "".join(rng.sample(letters, len(letters))))
-    while len(words) < count:
-        words[" ".join(rng.sample(letters, LETTERS))] = None
-    return [{"prompt": f"Zorp {word} :", "completion": f" {word[::-1].translate(cipher)}"}
-            for word in words]
-
-
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def uniform(seed, index):

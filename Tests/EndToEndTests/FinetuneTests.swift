@@ -258,7 +258,8 @@ private func writeTokens(
       "edit.py",
       Data(
         SafetensorsEdit.program(
-          "t['model.norm.weight'][:4] = struct.pack('<f', 1e6)").utf8))
+          "t['model.norm.weight'][:4] = struct.pack('<f', 1e6)"
+        ).utf8))
     #expect(try place.shell("python3 edit.py big").status == 0)
     let all = [
       "finetune", "big", "--data", "train.safetensors", "-o", "out", "--method", "full",

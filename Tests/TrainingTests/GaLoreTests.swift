@@ -36,7 +36,8 @@ import Testing
   /// Vectors that a range finder has found (rank 16 of 320) and those of LAPACK (rank 64) are
   /// orthonormal, and hold as much of the gradient as the best of that rank.
   @Test(
-    arguments: [(320, 520), (520, 320)], [(16, GaLore.Projection.standard), (64, .standard)]
+    arguments: [(320, 520), (520, 320)],
+    [(16, GaLore.Projection.standard), (64, .standard)]
       + [(16, .reverse), (16, .full), (64, .full)])
   func subspacesAreOrthonormalAndTheLargest(
     shape: (rows: Int, columns: Int), choice: (rank: Int, projection: GaLore.Projection)

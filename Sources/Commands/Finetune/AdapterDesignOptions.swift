@@ -194,7 +194,8 @@ struct AdapterDesignOptions: ParsableArguments {
       }
     }
     if sparsity != nil, start?.takesFromWeight == true {
-      throw ValidationError("--sparsity goes without --init \(start?.rawValue ?? ""): its frozen rows are dense")
+      throw ValidationError(
+        "--sparsity goes without --init \(start?.rawValue ?? ""): its frozen rows are dense")
     }
     let isPlain = method == .lora
     let given: [(String, Bool, String)] = [

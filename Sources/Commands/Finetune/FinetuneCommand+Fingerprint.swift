@@ -52,7 +52,8 @@ extension AdapterDesignOptions {
     let strings: (String?) -> JSON = { $0.map { .string($0) } ?? .null }
     let numbers: (Double?) -> JSON = { $0.map { .number($0) } ?? .null }
     return [
-      .init("method", .string(method.rawValue)), .init("rank", searchesRanks ? .string("auto") : .number(usedRank)),
+      .init("method", .string(method.rawValue)),
+      .init("rank", searchesRanks ? .string("auto") : .number(usedRank)),
       .init("sparsity", numbers(sparsity)), .init("alpha", numbers(alpha)),
       .init("dropout", numbers(dropout)),
       .init("rank_pattern", .array(rankPatterns.map { .string($0) })),
