@@ -19,11 +19,15 @@ from galore_torch import GaLoreAdamW
 from galore_torch.galore_projector import GaLoreProjector
 from peft import AdaLoraConfig, LoraConfig, ShiraConfig, get_peft_model
 from peft.optimizers import lorafa
+from peft.tuners.lora import layer as lora_layer
+from peft.tuners.lora.variants import QALoraLinearVariant
 from safetensors.torch import load_file, save_file
 from transformers import (
     AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, MistralConfig,
     Qwen2Config, Qwen3Config)
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, repeat_kv
+
+import make_int4_samples as int4
 
 TRAINING = pathlib.Path(__file__).resolve().parent / "training"
 TOLERANCE = 1e-5
@@ -73,8 +77,12 @@ ADALORA = dict(
     orth_reg_weight=0.5, total_step=STEPS)
 # The tokens of a group of LongLoRA's attention.
 GROUP = 8
+# The inputs of a group of QA-LoRA and of its base.
+POOL = 8
 # Runs of other methods than LoRA and DoRA, and of LongLoRA.
 RUNS |= {
+    "qa-lora-llama3": ("llama3-int4", "int4", 0.0, dict(
+        target_modules=ALL, use_qalora=True, qalora_group_size=POOL)),
     "lora-fa-llama3": ("llama3-f32", None, 0.1, dict(target_modules=ALL)),
     "long-qwen3": ("qwen3-f32", None, 0.0, dict(
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
@@ -141,6 +149,48 @@ def make_bases(folder):
         model.config.dtype = torch.float32
         model.save_pretrained(folder / "bases" / name)
         (folder / "bases" / name / "generation_config.json").unlink(missing_ok=True)
+
+
+def make_int4_base(folder):
+    """The linear layers of llama3-f32 in INT4 by groups, as MLX has them, with F32 offsets."""
+    source, target = folder / "bases" / "llama3-f32", folder / "bases" / "llama3-int4"
+    tensors = load_file(source / "model.safetensors")
+    for name in [name for name in tensors if name.split(".")[-2] in ALL]:
+        module = name.removesuffix(".weight")
+        codes, scale, zero = int4.quantize(tensors[name], POOL)
+        tensors[name] = torch.from_numpy(int4.pack(codes))
+        tensors[module + ".scales"] = torch.from_numpy(scale)
+        tensors[module + ".biases"] = torch.from_numpy(-scale * zero.astype("float32"))
+    save(target / "model.safetensors", tensors)
+    config = json.loads((source / "config.json").read_text())
+    settings = dict(bits=4, group_size=POOL, mode="affine")
+    config.update(quantization=settings, quantization_config=settings)
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load_int4(folder, base):
+    """A model that computes with what the codes of such a base stand for."""
+    tensors = load_file(folder / "bases" / base / "model.safetensors")
+    model = load(folder, "llama3-f32")
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if name + ".biases" not in tensors:
+                continue
+            words = tensors[name + ".weight"].to(torch.int64)
+            codes = (words[..., None] >> 4 * torch.arange(8) & 15).view(len(words), -1, POOL)
+            module.weight.copy_((codes * tensors[name + ".scales"][..., None]
+                                 + tensors[name + ".biases"][..., None]).flatten(1))
+    return model
+
+
+def qalora_variant(self, *, config, **options):
+    """What PEFT has for GPTQ's layers alone, whose kernels want a GPU."""
+    return QALoraLinearVariant() if config.use_qalora else resolve_lora_variant(
+        self, config=config, **options)
+
+
+resolve_lora_variant = lora_layer.Linear.resolve_lora_variant
+lora_layer.Linear.resolve_lora_variant = qalora_variant
 
 
 def make_logits(folder):
@@ -224,12 +274,14 @@ def adapter_config(name, options):
 
 def make_run(folder, name):
     base, code, weight_decay, options = RUNS[name]
-    quantization = {} if code is None else dict(quantization_config=BitsAndBytesConfig(
+    quantization = {} if code != "nf4" else dict(quantization_config=BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=code, bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32))
     torch.manual_seed(11)
     is_long = name.startswith("long")
-    frozen = load(folder, base, "shifted_groups" if is_long else "eager", **quantization)
+    frozen = (
+        load_int4(folder, base) if code == "int4"
+        else load(folder, base, "shifted_groups" if is_long else "eager", **quantization))
     frozen.config.use_cache = False
     is_adalora = "init_r" in options
     model = get_peft_model(frozen, adapter_config(name, options))
@@ -409,6 +461,7 @@ def make_rotary(folder):
 
 def make(folder):
     make_bases(folder)
+    make_int4_base(folder)
     make_logits(folder)
     for name in RUNS:
         make_run(folder, name)

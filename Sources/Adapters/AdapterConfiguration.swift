@@ -25,6 +25,8 @@ package struct AdapterConfiguration: Sendable {
   package let alphaPatterns: [ModulePattern<Double>]
   /// AdaLoRA's `rank_pattern`: how many ranks each module has kept.
   private let keptRanks: [ExactName: Int]
+  /// `qalora_group_size` where `use_qalora` is set: the inputs whose mean a column of A sees.
+  package let pooledGroupSize: Int?
   /// `fan_in_fan_out`: a hint, and often wrong (PEFT writes the last module's).
   package let isFanInFanOut: Bool
   /// `lora_bias`.
@@ -96,6 +98,7 @@ package struct AdapterConfiguration: Sendable {
       try value.double(named: place)
     }
     keptRanks = isAdaLoRA ? try Self.keptRanks(fields) : [:]
+    pooledGroupSize = method == .lora ? try Self.pooledGroupSize(fields) : nil
     isFanInFanOut = try fields.bool("fan_in_fan_out")
     hasLoRABias = try fields.bool("lora_bias")
     bias = try fields["bias"]?.string(named: "bias") ?? "none"
@@ -137,6 +140,12 @@ package struct AdapterConfiguration: Sendable {
     return alpha / (usesRSLoRA ? rank.squareRoot() : rank)
   }
 
+  /// The factor on B·A of QA-LoRA, where A has a column for each group of inputs: s times the number of
+  /// groups, which PEFT multiplies means by, over the inputs of one.
+  package static func pooledScaling(_ scaling: Double, columns: Int, groupSize: Int) -> Double {
+    scaling * Double(columns) / Double(groupSize)
+  }
+
   /// AdaLoRA's factor, with the rank that training began with.
   package static func adaLoRAScaling(alpha: Double, rank: Int) -> Double {
     alpha / (Double(rank) + 1e-5)
@@ -150,7 +159,6 @@ extension AdapterConfiguration {
     ("kasa_config", "KaSA, whose base was truncated"), ("use_bdlora", "block-diagonal LoRA"),
     ("alora_invocation_tokens", "activated LoRA, which depends on the tokens"),
     ("arrow_config", "Arrow, which depends on the tokens"),
-    ("use_qalora", "QA-LoRA, which fits a group-quantized base only"),
   ]
 
   private static func refuseVariants(_ fields: Fields) throws(PeftoolError) {
@@ -158,6 +166,21 @@ extension AdapterConfiguration {
       guard let value = fields[key], value != .bool(false) else { continue }
       throw PeftoolError(.unsupported, "\(key) is set: \(what), which cannot be merged")
     }
+  }
+
+  private static func pooledGroupSize(_ fields: Fields) throws(PeftoolError) -> Int? {
+    guard try fields.bool("use_qalora") else { return nil }
+    let size = try fields.int("qalora_group_size", default: 16)
+    guard size > 0 else {
+      throw PeftoolError(.damaged, "qalora_group_size is \(size), expected more than 0")
+    }
+    for key in ["use_dora", "lora_bias"] where try fields.bool(key) {
+      throw PeftoolError(.unsupported, "\(key) is set beside use_qalora, which has no such part")
+    }
+    guard try fields.strings("target_parameters").isEmpty else {
+      throw PeftoolError(.unsupported, "target_parameters stand beside use_qalora")
+    }
+    return size
   }
 
   private static func rank(_ value: JSON, _ place: String) throws(PeftoolError) -> Int {

@@ -83,7 +83,9 @@ package struct ChangeResolver: Sendable {
     if let a = take(.loraA) {
       let b = try required(take(.loraB), "lora_B", beside: a)
       let parameters = targetParameters(of: module.path)
-      if parameters.isEmpty {
+      if let groupSize = configuration.pooledGroupSize {
+        try resolvePooled(module, a, b, groupSize: groupSize, into: &result)
+      } else if parameters.isEmpty {
         try resolveLoRA(
           module, a, b, e: take(.loraE), magnitude: take(.magnitude), bias: take(.loraBias),
           into: &result)

@@ -18,6 +18,8 @@ package struct LowRank: Sendable {
   package let scaling: Double
   /// How the factors lie to the tensor.
   package let layout: Layout
+  /// The columns of the tensor that a column of A stands for: QA-LoRA's groups, of layout `plain`.
+  package var columnRepeat = 1
   /// Whether PEFT rounds d to the base's dtype before the sum in its default merge, too: so for
   /// embeddings and `target_parameters`.
   package var isRoundedByPEFT = false
@@ -37,18 +39,26 @@ package struct LowRank: Sendable {
     case expert(Int, of: Int, rows: Range<Int>)
   }
 
-  /// Reads the factors and lays them out for the kernel.
+  /// A as it is multiplied by B, with a column for each of the tensor's: diag(E)·A of AdaLoRA.
   ///
-  /// - Throws: `io`, and `damaged` where a value is NaN or infinite.
-  package func factors<R: Real>(_ type: R.Type) throws(PeftoolError) -> Factors<R> {
+  /// - Throws: as `factors`.
+  package func inputRows<R: Real>(_ type: R.Type) throws(PeftoolError) -> [R] {
     var a = try a.values(R.self)
-    let b = try b.values(R.self)
     if let e = try e?.values(R.self) {
       let columns = rank > 0 ? a.count / rank : 0
       for row in 0..<rank {
         for column in 0..<columns { a[row * columns + column] *= e[row] }
       }
     }
+    return columnRepeat == 1 ? a : a.flatMap { repeatElement($0, count: columnRepeat) }
+  }
+
+  /// Reads the factors and lays them out for the kernel.
+  ///
+  /// - Throws: `io`, and `damaged` where a value is NaN or infinite.
+  package func factors<R: Real>(_ type: R.Type) throws(PeftoolError) -> Factors<R> {
+    let a = try inputRows(R.self)
+    let b = try b.values(R.self)
     let expertCount =
       switch layout {
       case .plain, .transposed: 1

@@ -125,6 +125,30 @@ package struct FrozenWeight: Sendable {
     if case .numbers = codes { false } else { true }
   }
 
+  /// Whether its groups have integer zero points, to which no change of a group can be added.
+  package var hasZeroPoints: Bool {
+    if case .groups(let groups) = codes { groups.shift == .zeros } else { false }
+  }
+
+  /// The inputs that share a scale, where the weight is in group-wise INT4.
+  ///
+  /// - Throws: `unsupported` where the groups are not of one size, or not of inputs that follow each
+  ///   other: their means are none that a column of QA-LoRA's A could stand for.
+  package var groupSize: Int? {
+    get throws(PeftoolError) {
+      guard case .groups(let groups) = codes else { return nil }
+      guard groups.groupOfInput == nil else {
+        throw PeftoolError(
+          .unsupported, "has its inputs in groups of another order (desc_act), which have no mean")
+      }
+      guard inputs % groups.groupSize == 0 else {
+        throw PeftoolError(
+          .unsupported, "has \(inputs) inputs, which groups of \(groups.groupSize) do not divide")
+      }
+      return groups.groupSize
+    }
+  }
+
   /// Some columns of some rows, in f32, as rows without gaps: BF16, F16 and codes exactly as they
   /// decode.
   func widen(rows: Range<Int>, columns: Range<Int>, into tile: Rows) {

@@ -6,9 +6,10 @@ import Tensors
 /// constant in the backward pass (PEFT `lora/dora.py`; the paper's section 4.3), or
 /// W + s·B·diag(E)·A (PEFT `adalora/layer.py`; Zhang et al. 2023, section 3.1). The factors may
 /// have frozen rows after the trained ones: −B₀ and A₀ of a start that takes its product from the
-/// weight (PiSSA, OLoRA), so that W' is W as training begins.
+/// weight (PiSSA, OLoRA), so that W' is W as training begins. A column of A may be shared by a group
+/// of inputs, whose sum it then sees: QA-LoRA's mean, with 1/group in s (Xu et al. 2023, section 3.3).
 package final class LoRA: Sendable {
-  /// A, (rank, inputs); it may be frozen.
+  /// A, (rank, inputs / group size); it may be frozen.
   package let a: TrainableParameter
   /// B transposed, (rank, outputs): so that both factors are read alike.
   package let b: TrainableParameter
@@ -18,6 +19,8 @@ package final class LoRA: Sendable {
   package let magnitude: TrainableParameter?
   /// What B adds besides, before the scaling, (1, outputs): PEFT's `lora_bias`.
   package let bias: TrainableParameter?
+  /// The inputs that share a column of A: 1 but for QA-LoRA.
+  package let groupSize: Int
   /// The factor s.
   package let scaling: Float
   /// The share of the inputs of A that a training pass leaves out.
@@ -25,8 +28,11 @@ package final class LoRA: Sendable {
 
   /// A and B transposed with the frozen rows.
   package let all: (a: Rows, b: Rows)
-  /// A as it is multiplied by B, (rank, inputs): E∘A of AdaLoRA, in step since the last `refresh`.
+  /// A as it is multiplied by B, (rank, inputs): E∘A of AdaLoRA, and A with each column once for
+  /// each input of its group, in step since the last `refresh`.
   let appliedA: Rows
+  /// The gradient of that, which backward passes add to; for groups of one in A's place.
+  let appliedGradient: Rows
   /// s times that with the frozen rows, likewise.
   let scaledA: Rows
   /// s·bias, (1, outputs), likewise.
@@ -42,13 +48,15 @@ package final class LoRA: Sendable {
   /// - Parameter all: the factors with frozen rows, of which `a` and `b` are the first.
   package init(
     a: TrainableParameter, b: TrainableParameter, e: TrainableParameter? = nil,
-    magnitude: TrainableParameter? = nil, bias: TrainableParameter? = nil, scaling: Float,
-    dropout: Double = 0,
-    all: (a: Rows, b: Rows)? = nil
+    magnitude: TrainableParameter? = nil, bias: TrainableParameter? = nil, groupSize: Int = 1,
+    scaling: Float, dropout: Double = 0, all: (a: Rows, b: Rows)? = nil
   ) {
     precondition(a.values.count == b.values.count, "one rank")
     precondition(magnitude == nil || bias == nil, "DoRA has no bias of its own")
     precondition(e == nil || (magnitude == nil && bias == nil && all == nil), "E is of plain LoRA")
+    precondition(
+      groupSize == 1 || (groupSize > 1 && e == nil && magnitude == nil && all == nil),
+      "groups are of plain LoRA")
     precondition((e?.values.count ?? a.values.count) == a.values.count, "one rank")
     precondition(dropout >= 0 && dropout < 1, "a share that leaves something")
     self.a = a
@@ -56,6 +64,7 @@ package final class LoRA: Sendable {
     self.e = e
     self.magnitude = magnitude
     self.bias = bias
+    self.groupSize = groupSize
     self.scaling = scaling
     self.dropout = dropout
     self.all = all ?? (a.values, b.values)
@@ -64,13 +73,15 @@ package final class LoRA: Sendable {
       self.all.a.storage === a.values.storage && self.all.b.storage === b.values.storage,
       "the trained rows are the first of all")
     let rank = a.values.count
-    appliedA = e == nil ? a.values : Rows(rank, a.values.columns)
-    scaledA = Rows(self.all.a.count, a.values.columns)
+    let inputs = a.values.columns * groupSize
+    appliedA = e == nil && groupSize == 1 ? a.values : Rows(rank, inputs)
+    appliedGradient = groupSize == 1 ? a.gradient : Rows(a.isFrozen ? 0 : rank, inputs)
+    scaledA = Rows(self.all.a.count, inputs)
     scaledBias = bias.map { Rows(1, $0.values.columns) }
     norms = Rows(1, magnitude == nil ? 0 : b.values.columns)
     gains = Rows(1, magnitude == nil ? 0 : b.values.columns)
     memory = (
-      Rows(1, Panels.floatCount(depth: a.values.columns, columns: rank)),
+      Rows(1, Panels.floatCount(depth: inputs, columns: rank)),
       Rows(1, Panels.floatCount(depth: b.values.columns, columns: rank))
     )
     refresh()
@@ -94,7 +105,7 @@ package final class LoRA: Sendable {
     let values =
       [
         all.a, all.b, scaledA, memory.a, memory.b, norms, gains, scaledBias,
-        e.map { _ in appliedA },
+        e == nil && groupSize == 1 ? nil : appliedA, groupSize == 1 ? nil : appliedGradient,
       ]
       .compactMap(\.self) + [e, magnitude, bias].compactMap(\.?.values)
     return 4
@@ -111,16 +122,21 @@ package final class LoRA: Sendable {
       appliedA.copy(from: a.values)
       for row in 0..<rank { appliedA.rows(row..<row + 1).scale(by: e.values[row, 0]) }
     }
-    scaledA.copy(from: e == nil ? all.a : appliedA)
+    if groupSize > 1 { appliedA.copy(from: a.values, repeating: groupSize) }
+    scaledA.copy(from: e == nil && groupSize == 1 ? all.a : appliedA)
     scaledA.scale(by: scaling)
     guard let bias, let scaledBias else { return }
     scaledBias.copy(from: bias.values)
     scaledBias.scale(by: scaling)
   }
 
-  /// Turns the gradient of E∘A, which backward passes have left in A's place, into those of A and E:
-  /// called once a step, before anything looks at them.
+  /// Turns the gradient of what is applied into those of what is trained, A and E: called once a step,
+  /// before anything looks at them.
   package func completeGradients() {
+    if groupSize > 1, !a.isFrozen {
+      a.gradient.addSums(of: appliedGradient, groupSize: groupSize)
+      appliedGradient.clear()
+    }
     guard let e else { return }
     for row in 0..<rank {
       let gradient = a.gradient.rows(row..<row + 1)

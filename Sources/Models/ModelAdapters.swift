@@ -113,11 +113,10 @@ package struct ModelAdapters: Sendable {
     var (a, b): ([Float], [Float]) = ([], [])
     for part in parts {
       let low = part.low
-      var rows = try low.a.values(Float.self)
-      if let e = try low.e?.values(Float.self) {
-        let columns = rows.count / low.rank
-        for place in rows.indices { rows[place] *= e[place / columns] }
-      }
+      // Alone a pair of QA-LoRA stays one, and can be trained on.
+      var rows =
+        try isAlone && low.columnRepeat > 1
+        ? low.a.values(Float.self) : low.inputRows(Float.self)
       if !isAlone { for place in rows.indices { rows[place] *= Float(part.scaling) } }
       a += rows
       let columns = try low.b.values(Float.self)
@@ -146,7 +145,8 @@ package struct ModelAdapters: Sendable {
       magnitude: try parts[0].magnitude.map { (magnitude) throws(PeftoolError) in
         let values = try magnitude.values(Float.self)
         return TrainableParameter(magnitude.info.name, Rows(values, columns: values.count))
-      }, bias: bias, scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
+      }, bias: bias, groupSize: isAlone ? low.columnRepeat : 1,
+      scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
   }
 }
 

@@ -60,9 +60,10 @@ extension ProjectionGroup {
             into: dx.columns(columns), adding: place > 0, scratch)
         }
       case .a(let place, let columns):
-        guard let a = projections[place].adapter?.a, let du = derivatives[place] else { return }
+        guard let adapter = projections[place].adapter, let du = derivatives[place] else { return }
+        let gradient = adapter.appliedGradient.columns(columns)
         inputs[place].forEach(columns, scratch) { tokens, x in
-          a.gradient.columns(columns).multiply(transposed: du.rows(tokens), x, adding: true)
+          gradient.multiply(transposed: du.rows(tokens), x, adding: true)
         }
       case .b(let place, let columns):
         projections[place].addOutputGradients(dys[place], inputs[place], rows: columns, scratch)

@@ -91,7 +91,7 @@ struct ProjectionGroup: Sendable {
         }
       case .a(let place, let columns):
         guard let adapter = projections[place].adapter else { return }
-        adapter.a.gradient.columns(columns).multiply(
+        adapter.appliedGradient.columns(columns).multiply(
           transposed: products[place].du, x.columns(columns), adding: true)
       case .b(let place, let columns):
         guard let adapter = projections[place].adapter else { return }

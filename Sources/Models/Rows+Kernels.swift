@@ -169,6 +169,20 @@ extension Rows {
     unsafe pef_add_f32(pointer, other.pointer, count * columns)
   }
 
+  /// Each float of rows of fewer columns so many times; rows without gaps.
+  func copy(from other: Rows, repeating groupSize: Int) {
+    precondition(isDense && other.isDense && count == other.count, "rows without gaps")
+    precondition(columns == other.columns * groupSize, "a column for each of a group")
+    unsafe pef_repeat_columns_f32(pointer, other.pointer, count * other.columns, groupSize)
+  }
+
+  /// self += the sums of so many columns of other rows, each in f64; rows without gaps.
+  func addSums(of other: Rows, groupSize: Int) {
+    precondition(isDense && other.isDense && count == other.count, "rows without gaps")
+    precondition(other.columns == columns * groupSize, "a column for each group")
+    unsafe pef_sum_columns_f32(pointer, other.pointer, count * columns, groupSize)
+  }
+
   /// self times a factor; rows without gaps.
   package func scale(by factor: Float) {
     withSpan { Float.scale(&$0, at: 0, by: factor, count: $0.count) }

@@ -52,6 +52,9 @@ package struct AdapterDesign: Sendable {
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
     let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
     let name = AdapterKey.prefix + module
+    if method == .qaLoRA {
+      return try qaLoRA(of: module, weight, rank: rank, scaling: scaling)
+    }
     let pair: AdapterStart.Pair
     do throws(PeftoolError) {
       pair = try start.pair(
@@ -104,6 +107,39 @@ package struct AdapterDesign: Sendable {
       dropout: dropout)
   }
 
+  /// B·A on the means of the groups in which the weight is quantized, each times their number.
+  ///
+  /// That factor is PEFT's (`lora/variants.py`, `QALoraLinearVariant`), where the authors' program has
+  /// 1 and their paper the group's size. A begins as that of a layer with as many inputs as groups.
+  ///
+  /// - Throws: `unsupported` where the weight is in no such groups.
+  private func qaLoRA(
+    of module: String, _ weight: FrozenWeight, rank: Int, scaling: Double
+  ) throws(PeftoolError) -> LoRA {
+    let name = AdapterKey.prefix + module
+    let groupSize: Int
+    do throws(PeftoolError) {
+      guard let size = try weight.groupSize else {
+        throw PeftoolError(
+          .unsupported,
+          "is not in INT4 by groups, whose means --method qa-lora trains on: 'peftool quantize --type "
+            + "int4' makes such a base")
+      }
+      groupSize = size
+    } catch {
+      throw error.at(tensor: module + ".weight")
+    }
+    let a = Rows(rank, weight.inputs / groupSize)
+    start.draw(a, module: module, seed: seed)
+    return LoRA(
+      a: TrainableParameter(name + ".lora_A.weight", a),
+      b: TrainableParameter(name + ".lora_B.weight", Rows(rank, weight.outputs)),
+      groupSize: groupSize,
+      scaling: Float(
+        AdapterConfiguration.pooledScaling(scaling, columns: a.columns, groupSize: groupSize)),
+      dropout: dropout)
+  }
+
   private func magnitude(
     of module: String, _ weight: FrozenWeight, _ pair: AdapterStart.Pair, scaling: Double
   ) throws(PeftoolError) -> TrainableParameter {
@@ -132,8 +168,11 @@ package struct AdapterDesign: Sendable {
   /// - Parameters:
   ///   - modules: the layers that have adapters.
   ///   - base: the base's name or path.
+  ///   - groupSize: the inputs of a group of QA-LoRA.
   ///   - others: values of further keys.
-  package func json(modules: [String], base: String, others: [String: JSON] = [:]) -> JSON {
+  package func json(
+    modules: [String], base: String, groupSize: Int? = nil, others: [String: JSON] = [:]
+  ) -> JSON {
     if case .shira(let settings) = method {
       return SparseConfiguration.json([
         "r": .number(settings.rank), "target_modules": targets.json(of: modules),
@@ -146,7 +185,7 @@ package struct AdapterDesign: Sendable {
     func pattern<Value>(_ patterns: [ModulePattern<Value>], _ json: (Value) -> JSON) -> JSON {
       .object(patterns.map { .init($0.key, json($0.value)) })
     }
-    let own: [String: JSON] = [
+    var own: [String: JSON] = [
       "r": .number(rankFactor * rank), "lora_alpha": PEFTConfiguration.number(alphaFactor * alpha),
       "lora_dropout": .number(dropout), "lora_bias": .bool(hasBias),
       "use_rslora": .bool(usesRSLoRA), "use_dora": .bool(usesDoRA),
@@ -156,6 +195,9 @@ package struct AdapterDesign: Sendable {
       "init_lora_weights": start == .gaussian ? .string(start.rawValue) : .bool(true),
       "base_model_name_or_path": .string(base), "task_type": .string("CAUSAL_LM"),
     ]
+    if let groupSize {
+      (own["use_qalora"], own["qalora_group_size"]) = (.bool(true), .number(groupSize))
+    }
     guard case .adaLoRA(let settings) = method else {
       return PEFTConfiguration.json(own.merging(others) { $1 })
     }

@@ -73,7 +73,8 @@ package enum AdapterStart: String, CaseIterable, Sendable {
     return pair
   }
 
-  private func draw(_ a: Rows, module: String, seed: UInt64) {
+  /// Draws A, whatever its columns stand for.
+  func draw(_ a: Rows, module: String, seed: UInt64) {
     // Each module draws from a stream of its own, whichever others there are.
     let random = RandomNumbers(seed: seed, stream: RandomNumbers.stream(named: module))
     let bound = 1 / Double(a.columns).squareRoot()

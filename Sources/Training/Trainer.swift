@@ -91,7 +91,12 @@ package final class Trainer {
   package var methodName: String {
     switch settings.method {
     case .lora, .rankSearch, .sparse:
-      model.adapters.contains { $0.adapter.magnitude != nil } ? "DoRA" : "LoRA"
+      if model.adapters.contains(where: { $0.adapter.magnitude != nil }) {
+        "DoRA"
+      } else {
+        model.adapters.contains { $0.adapter.groupSize > 1 } ? "QA-LoRA" : "LoRA"
+      }
+    case .qaLoRA: "QA-LoRA"
     case .loraFA: "LoRA-FA"
     case .adaLoRA: "AdaLoRA"
     case .shira: "SHiRA"

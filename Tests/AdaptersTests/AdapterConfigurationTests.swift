@@ -54,8 +54,33 @@ func configuration(_ text: String) throws -> AdapterConfiguration {
     #expect(try configuration.scaling(of: "model.layers.0.q_proj", keptRank: 2) == 8 / 6.00001)
   }
 
+  @Test func qaLoRATellsItsGroups() throws {
+    let set = try configuration(
+      #"{"peft_type": "LORA", "use_qalora": true, "qalora_group_size": 32}"#)
+    #expect(set.pooledGroupSize == 32)
+    // PEFT's default, and what other adapters carry along.
+    #expect(
+      try configuration(#"{"peft_type": "LORA", "use_qalora": true}"#).pooledGroupSize == 16)
+    #expect(
+      try configuration(#"{"peft_type": "LORA", "qalora_group_size": 16}"#).pooledGroupSize == nil)
+    // 3 · 6 groups, of 4 inputs each.
+    #expect(AdapterConfiguration.pooledScaling(3, columns: 6, groupSize: 4) == 4.5)
+  }
+
   @Test(
     arguments: [
+      (
+        #"{"peft_type": "LORA", "use_qalora": true, "qalora_group_size": 0}"#,
+        "qalora_group_size is 0, expected more than 0"
+      ),
+      (
+        #"{"peft_type": "LORA", "use_qalora": true, "use_dora": true}"#,
+        "use_dora is set beside use_qalora, which has no such part"
+      ),
+      (
+        #"{"peft_type": "LORA", "use_qalora": true, "target_parameters": ["w"]}"#,
+        "target_parameters stand beside use_qalora"
+      ),
       (#"[]"#, "the configuration is an array of 0, expected an object"),
       (#"{"r": 4}"#, "peft_type is missing, expected a string"),
       (

@@ -3,6 +3,11 @@ import Testing
 
 private let base = Repository.sample("bases/llama-f32")
 
+/// The model that some options are for.
+private func model(for options: [String]) -> String {
+  options.contains("qa-lora") ? Repository.sample("training/bases/llama3-int4") : base
+}
+
 /// Rows of tokens that repeat themselves, which is soon learnt.
 private func writeTokens(
   _ place: borrowing Workplace, _ name: String, rows: Int, shift: Int
@@ -34,6 +39,7 @@ private func writeTokens(
     [], ["--dora"], ["--rslora", "--quantize", "nf4"], ["--init", "gaussian"],
     ["--dropout", "0.1"], ["--dora", "--dropout", "0.1"], ["--init", "olora", "--rslora"],
     ["--method", "lora-fa"], ["--method", "adalora", "--dropout", "0.1"],
+    ["--method", "qa-lora", "--dropout", "0.1"], ["--method", "qa-lora", "--init", "gaussian"],
     ["--long", "--group-size", "4"],
     ["--rank", "auto", "--max-rank", "8", "--mean-rank", "5"], ["--sparsity", "0.6"],
     ["--rank", "auto", "--max-rank", "8", "--dora", "--rslora", "--rank-by", "effective-rank"],
@@ -44,8 +50,8 @@ private func writeTokens(
   func anAdapterIsTrained(options: [String]) throws {
     let place = try place()
     let run = try place.run(
-      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--learning-rate", "0.01"]
-        + ["--epochs", "20", "--json"] + options)
+      ["finetune", model(for: options), "--data", "train.safetensors", "-o", "out"]
+        + ["--learning-rate", "0.01", "--epochs", "20", "--json"] + options)
     #expect(run.status == 0, "\(run.errors)")
     let report = try #require(
       JSONSerialization.jsonObject(with: run.output) as? [String: Any])
@@ -70,7 +76,7 @@ private func writeTokens(
     let isRoot = options.contains("--rslora")
     #expect(abs(scaling - 16 * (isDoubled ? isRoot ? 2.0.squareRoot() : 2 : 1)) < 1e-9)
     // What was trained can be merged.
-    let merge = try place.run("merge", base, "out", "-o", "merged")
+    let merge = try place.run("merge", model(for: options), "out", "-o", "merged")
     #expect(merge.status == 0, "\(merge.errors)")
   }
 
@@ -358,13 +364,16 @@ private func writeTokens(
       run.status == 2 && run.errors.contains("is quantized, and codes cannot be trained whole"))
   }
 
-  @Test(arguments: ["q_proj", "embed_tokens,lm_head,norm,up_proj"])
-  func theBytesDoNotDependOnThreads(modules: String) throws {
+  @Test(arguments: [
+    ["--dora", "--modules-to-save", "q_proj"],
+    ["--dora", "--modules-to-save", "embed_tokens,lm_head,norm,up_proj"], ["--method", "qa-lora"],
+  ])
+  func theBytesDoNotDependOnThreads(options: [String]) throws {
     let place = try place()
     for threads in ["1", "3"] {
-      let run = try finetune(
-        place, "-o", threads, "--threads", threads, "--dora", "--dropout", "0.2", "--quiet",
-        "--modules-to-save", modules)
+      let run = try place.run(
+        ["finetune", model(for: options), "--data", "train.safetensors", "-o", threads]
+          + ["--threads", threads, "--dropout", "0.2", "--quiet"] + options)
       #expect(run.status == 0 && run.errors.isEmpty)
     }
     let adapter = "adapter_model.safetensors"
@@ -379,12 +388,13 @@ private func writeTokens(
     ["--method", "shira", "--rank", "4", "--mask", "magnitude"],
     ["--rank", "auto"], ["--rank", "auto", "--rank-by", "energy", "--dora"],
     ["--sparsity", "0.6", "--dora"],
+    ["--method", "qa-lora", "--dropout", "0.1"],
   ])
   func aRunOfAnotherKindGoesOn(options: [String]) throws {
     let place = try place()
     let all =
-      ["finetune", base, "--data", "train.safetensors", "--save-every", "5", "--max-steps", "9"]
-      + options
+      ["finetune", model(for: options), "--data", "train.safetensors", "--save-every", "5"]
+      + ["--max-steps", "9"] + options
     #expect(try place.run(all + ["-o", "whole"]).status == 0)
     // What a run leaves that is cut off after step 5.
     #expect(try place.shell("cp -r whole out && rm out/adapter_*").status == 0)
@@ -399,8 +409,8 @@ private func writeTokens(
     #expect(try place.shell("rm out/adapter_*").status == 0)
     let changed = try place.run(
       [
-        "finetune", base, "--data", "train.safetensors", "-o", "out", "--resume", "--max-steps",
-        "9",
+        "finetune", model(for: options), "--data", "train.safetensors", "-o", "out", "--resume",
+        "--max-steps", "9",
       ]
     )
     #expect(changed.status == 2 && changed.errors.contains("was made with"))
@@ -624,6 +634,11 @@ private func writeTokens(
     (["--group-size", "4"], "--group-size goes with --long"),
     (["--long", "--group-size", "1"], "--group-size is 1, expected 2 to 16777216"),
     (["--dtype", "f16"], "--dtype is for a model: of adapters all is F32"),
+    (["--method", "qa-lora", "--dora"], "--dora goes without --method qa-lora, as in PEFT"),
+    (["--method", "qa-lora", "--lora-bias"], "--lora-bias goes without --method qa-lora, as in"),
+    (["--method", "qa-lora", "--init", "pissa"], "--init goes without --method qa-lora, whose A"),
+    (["--method", "qa-lora", "--quantize", "nf4"], "--quantize goes without --method qa-lora"),
+    (["--method", "qa-lora", "--adapter", "a"], "--adapter goes without --method qa-lora, which"),
     (["--method", "lora-fa", "--lora-bias"], "--lora-bias goes without --method lora-fa, as in"),
     (["--method", "lora-fa", "--dora"], "--dora goes without --method lora-fa, as in PEFT"),
     (["--method", "lora-fa", "--adapter", "a"], "--adapter goes without --method lora-fa, which"),

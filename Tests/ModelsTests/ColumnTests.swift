@@ -41,6 +41,26 @@ import Testing
     #expect(sums.values == expected)
   }
 
+  /// Sums of groups go on from what is there, and lose nothing on their way.
+  @Test(arguments: [1, 8, 33]) func columnsAreRepeatedAndSummed(group: Int) {
+    let x = randomRows(3, 5, seed: 1)
+    let repeated = Rows(3, 5 * group)
+    repeated.copy(from: x, repeating: group)
+    for row in 0..<3 {
+      for column in 0..<5 * group { #expect(repeated[row, column] == x[row, column / group]) }
+    }
+    let y = randomRows(3, 5 * group, seed: 2)
+    let sums = randomRows(3, 5, seed: 3)
+    let before = sums.values
+    sums.addSums(of: y, groupSize: group)
+    for row in 0..<3 {
+      for column in 0..<5 {
+        let sum = (0..<group).reduce(0.0) { $0 + Double(y[row, column * group + $1]) }
+        #expect(sums[row, column] == before[row * 5 + column] + Float(sum))
+      }
+    }
+  }
+
   @Test func withoutASecondFactorColumnsAreSummed() {
     let x = randoms(5 * 20, seed: 1)
     var sums = randoms(18, seed: 2)

@@ -25,7 +25,7 @@ private func forward(_ twin: LayerTwin, _ x: [Double], mask: [Double], bias: [Do
       let (own, left) = (Array(x[range]), Array(dropped[range]))
       var update = bias.isEmpty ? 0 : twin.scaling * bias[row]
       for k in 0..<twin.rank {
-        let a = Array(twin.a[k * twin.inputs..<(k + 1) * twin.inputs])
+        let a = Array(twin.appliedA[k * twin.inputs..<(k + 1) * twin.inputs])
         update += twin.scaling * twin.b[k * twin.outputs + row] * dot(a, left)
       }
       let y = twin.bias[row] + dot(w, own)
@@ -41,8 +41,11 @@ private struct DroppingLayer: Sendable, CustomTestStringConvertible {
   var inputs = 30
   var isDoRA = false
   var hasBias = false
+  var groupSize = 1
 
-  var testDescription: String { "\(outputs)x\(inputs) \(isDoRA ? "DoRA" : "LoRA") \(hasBias)" }
+  var testDescription: String {
+    "\(outputs)x\(inputs)/\(groupSize) \(isDoRA ? "DoRA" : "LoRA") \(hasBias)"
+  }
 
   func make(dropout: Double) throws -> Projection {
     let (rank, seed) = (3, 5)
@@ -52,17 +55,17 @@ private struct DroppingLayer: Sendable, CustomTestStringConvertible {
     return Projection(
       "layer", weight, bias: randomRows(1, outputs, seed: seed + 4),
       adapter: LoRA(
-        a: TrainableParameter("a", randomRows(rank, inputs, seed: seed + 1)),
+        a: TrainableParameter("a", randomRows(rank, inputs / groupSize, seed: seed + 1)),
         b: TrainableParameter("b", randomRows(rank, outputs, seed: seed + 2)),
         magnitude: isDoRA ? TrainableParameter("m", magnitude) : nil,
         bias: hasBias
           ? TrainableParameter("bias", randomRows(1, outputs, seed: seed + 6)) : nil,
-        scaling: 1.5, dropout: dropout))
+        groupSize: groupSize, scaling: 1.5, dropout: dropout))
   }
 }
 
 private let layers: [DroppingLayer] = [
-  .init(), .init(isDoRA: true), .init(hasBias: true),
+  .init(), .init(isDoRA: true), .init(hasBias: true), .init(groupSize: 6),
   // More than a tile.
   .init(outputs: 210, inputs: 300), .init(outputs: 300, inputs: 270, isDoRA: true),
 ]
@@ -146,6 +149,7 @@ private let layers: [DroppingLayer] = [
     group.forward(x, into: [y], work)
     let given = dy.doubles
     group.backward(x, [dy], ys: [nil], into: dx, work)
+    adapter.completeGradients()
     let own = mask(
       dropout, tokens: 2, inputs: layer.inputs, module: "layer", probability: 0.4
     ).doubles

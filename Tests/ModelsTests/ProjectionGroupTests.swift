@@ -10,6 +10,7 @@ struct LayerCase: Sendable {
   var rank = 0
   var isDoRA = false
   var hasBias = false
+  var groupSize = 1
 
   func make(_ name: String, inputs: Int, seed: Int) throws -> Projection {
     let weight = try frozenWeight(
@@ -19,9 +20,10 @@ struct LayerCase: Sendable {
       let magnitude = Rows(
         randoms(outputs, seed: seed + 3).map { 3 + $0 }, columns: outputs)
       adapter = LoRA(
-        a: TrainableParameter("a", randomRows(rank, inputs, seed: seed + 1)),
+        a: TrainableParameter("a", randomRows(rank, inputs / groupSize, seed: seed + 1)),
         b: TrainableParameter("b", randomRows(rank, outputs, seed: seed + 2)),
-        magnitude: isDoRA ? TrainableParameter("m", magnitude) : nil, scaling: 1.5)
+        magnitude: isDoRA ? TrainableParameter("m", magnitude) : nil,
+        groupSize: groupSize, scaling: 1.5)
     }
     return Projection(
       name, weight, bias: hasBias ? randomRows(1, outputs, seed: seed + 4) : nil,
@@ -39,7 +41,9 @@ private let groups: [(inputs: Int, layers: [LayerCase])] = [
       .init(outputs: 7, rank: 1, hasBias: true), .init(outputs: 20, rank: 2, isDoRA: true),
     ]
   ),
-  (16, [.init(outputs: 410, rank: 17)]), (5, [.init(outputs: 1, rank: 1, isDoRA: true)]),
+  (16, [.init(outputs: 410, rank: 17)]),
+  (288, [.init(outputs: 70, rank: 3, groupSize: 32), .init(outputs: 9, rank: 2, groupSize: 96)]),
+  (5, [.init(outputs: 1, rank: 1, isDoRA: true)]),
 ]
 
 /// What a group gives forward and backward.
@@ -64,6 +68,7 @@ private struct Results {
       return copy
     }
     group.backward(x, own, ys: ys, into: dx, work)
+    for projection in group.projections { projection.adapter?.completeGradients() }
     gradients = group.projections.map { projection in
       (projection.adapter?.parameters ?? []).map { parameter in
         let copy = Rows(parameter.gradient.count, parameter.gradient.columns)

@@ -26,6 +26,7 @@ private struct PEFTRun {
     configuration = known
     var design = AdapterDesign()
     if name.hasPrefix("lora-fa") { design.method = .loraFA }
+    if known["use_qalora"] == .bool(true) { design.method = .qaLoRA }
     if known["peft_type"] == .string("ADALORA") {
       design.method = .adaLoRA(try AdaLoRA.Settings(known))
     }
@@ -35,6 +36,7 @@ private struct PEFTRun {
       design.method = .shira(.init(rank: design.rank, mask: .magnitude, seed: 0))
     } else {
       design.alpha = try known.double(at: "lora_alpha")
+      design.alphaPatterns = try AdapterConfiguration(known).alphaPatterns
     }
     design.usesDoRA = known["use_dora"] == .bool(true)
     design.usesRSLoRA = known["use_rslora"] == .bool(true)
@@ -55,12 +57,13 @@ private struct PEFTRun {
     let base = try expected.string(at: "base")
     let model = try Llama(
       peer.base,
-      quantizing: expected["quant"] != .null, training: weights
+      quantizing: expected["quant"] == .string("nf4"), training: weights
     ) { [design] (module, weight, original) throws(PeftoolError) in
       isSparse ? nil : try design.adapter(of: module, weight, original: original)
     }
     let json = design.json(
       modules: model.adapters.map(\.module), base: base,
+      groupSize: design.method == .qaLoRA ? model.adapters.first?.adapter.groupSize : nil,
       others: weights.json(isTied: model.configuration.isTied))
     // LoRA-FA looks at what it begins with.
     let start = TrainedAdapter(model, configuration: json)
@@ -145,7 +148,7 @@ private let runs = [
   "lora-llama3", "dora-llama3", "lora-qwen2", "dora-qwen2", "lora-qwen3", "lora-mistral",
   "qlora-llama3", "qdora-llama3", "ends-qwen3", "tied-llama3", "norms-qwen3", "linear-qwen2",
   "tokens-llama3", "tokens-qwen3", "lora-fa-llama3", "adalora-llama3", "long-qwen3",
-  "shira-llama3",
+  "shira-llama3", "qa-lora-llama3",
 ]
 
 @Suite struct PEFTRunTests {

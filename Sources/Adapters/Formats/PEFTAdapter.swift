@@ -85,6 +85,10 @@ enum PEFTAdapter {
     guard configuration.method == .lora || isAdaLoRA else {
       throw refuse("is of \(configuration.method.name)")
     }
+    if configuration.pooledGroupSize != nil {
+      throw PeftoolError(
+        .unsupported, "is of QA-LoRA, whose A sees means of groups of inputs; \(wayOut)")
+    }
     if let start = configuration.baseMutation {
       throw PeftoolError(
         .unsupported,

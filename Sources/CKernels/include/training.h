@@ -142,6 +142,12 @@ void pef_add_products_f32(float *y, size_t y_row, const float *x, size_t x_row,
 void pef_scale_rows_minus_f32(float *y, const float *factors, const float *x, size_t rows,
                               size_t columns);
 
+/// y: each of `count` floats of x `group` times.
+void pef_repeat_columns_f32(float *y, const float *x, size_t count, size_t group);
+
+/// y += the sums of `count` groups of x, each in f64 in its order and rounded once.
+void pef_sum_columns_f32(float *y, const float *x, size_t count, size_t group);
+
 /// Masks of dropout (rows, columns) for the tokens from `first` on: `factor` where one of 65536
 /// numbers is below `kept`, 0 elsewhere. Number (row, column) is half-word column % 8 of
 /// Philox4x32-10's block row * ceil(columns / 8) + column / 8, under the seed: a counter of that

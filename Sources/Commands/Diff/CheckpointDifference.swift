@@ -146,6 +146,7 @@ struct CheckpointDifference: Sendable {
     "peft_type", "r", "init_r", "lora_alpha", "alpha", "use_rslora", "use_dora", "rank_pattern",
     "alpha_pattern", "lora_bias", "target_parameters", "trainable_token_indices", "token_indices",
     "layer_replication", "feedforward_modules", "kasa_config", "use_bdlora", "use_qalora",
+    "qalora_group_size",
   ]
 
   private static func differentSettings(

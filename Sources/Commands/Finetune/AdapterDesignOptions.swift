@@ -9,6 +9,7 @@ struct AdapterDesignOptions: ParsableArguments {
   enum Method: String, CaseIterable, ExpressibleByArgument {
     case lora
     case loraFA = "lora-fa"
+    case qaLoRA = "qa-lora"
     case adaLoRA = "adalora"
     case shira, galore, full
 
@@ -20,9 +21,9 @@ struct AdapterDesignOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "How it is trained: lora, lora-fa (A frozen), adalora (ranks shared out over the layers), "
-        + "shira (a few entries of the weights); or all of the model: full, or galore (with "
-        + "projected gradients).",
+      "How it is trained: lora, lora-fa (A frozen), qa-lora (on an int4 base, to merge into it), "
+        + "adalora (ranks shared out over the layers), shira (a few entries of the weights); or all "
+        + "of the model: full, or galore (with projected gradients).",
       valueName: "method"))
   var method = Method.lora
 
@@ -198,6 +199,7 @@ struct AdapterDesignOptions: ParsableArguments {
         "--sparsity goes without --init \(start?.rawValue ?? ""): its frozen rows are dense")
     }
     let isPlain = method == .lora
+    let isPooled = method == .qaLoRA
     let given: [(String, Bool, String)] = [
       ("--adapter", existing != nil && !isPlain, "which begins anew"),
       ("--dora", dora && !isPlain, "as in PEFT"),
@@ -207,6 +209,11 @@ struct AdapterDesignOptions: ParsableArguments {
       ("--rank-pattern", !rankPatterns.isEmpty && method == .adaLoRA, "which shares ranks out"),
       ("--alpha-pattern", !alphaPatterns.isEmpty && method == .adaLoRA, "which has one for all"),
       ("--init", start != nil && method == .adaLoRA, "which has its own start"),
+      (
+        "--init", isPooled && ![nil, .uniform, .gaussian].contains(start),
+        "whose A has a column for each group of inputs"
+      ),
+      ("--quantize", isPooled && quantize != nil, "whose base is in int4"),
     ]
     guard let (name, _, reason) = given.first(where: \.1) else { return }
     throw ValidationError("\(name) goes without --method \(method.rawValue), \(reason)")

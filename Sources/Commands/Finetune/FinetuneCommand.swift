@@ -40,6 +40,20 @@ struct FinetuneCommand: ParsableCommand {
       of the whole weight as A allows; the memory of A's gradient and moments is saved. The adapter \
       is one of LoRA. Steps are those of PEFT's LoraFAOptimizer in f32.
 
+      --method qa-lora is for a MODEL in INT4 by groups (quantize --type int4): A sees the mean of \
+      each group of inputs, so that what is trained is one number for each group of a row, which \
+      'merge' adds to the offsets of MLX's files without a loss, where no sum with a LoRA fits. Of \
+      GPTQ and AWQ, whose zero points are integers, the adapter is used beside MODEL; merged into \
+      such codes it would be lost. PEFT's use_qalora with qalora_group_size is what is written, \
+      and its scale what is used: means times the number of groups, in / group size. The authors' \
+      program has 1 there and their paper the group size: --alpha-pattern makes that of them, with an \
+      alpha that is in / group size times less for the one, and in / group size^2 for the other. \
+      Groups are those of MODEL, of one size in \
+      all layers with adapters.
+
+        peftool quantize Llama-3.2-3B -o codes --type int4
+        peftool finetune codes --data train.jsonl -o pooled --method qa-lora
+
       --method adalora trains B*diag(E)*A with rank --init-r everywhere, and prunes the singular \
       values E of least importance, of all layers together, until --rank is left in the mean: layers \
       that need more keep more. The loss told has the term by which A and B stay orthonormal; that of \
@@ -230,6 +244,7 @@ struct FinetuneCommand: ParsableCommand {
         .lora
       }
     case .loraFA: .loraFA
+    case .qaLoRA: .qaLoRA
     case .adaLoRA:
       .adaLoRA(try adaLoRA.settings(rank: adapter.usedRank, stepCount: stepCount))
     case .shira:

@@ -129,6 +129,16 @@ struct FinetunePlan {
     return "\(trainer.methodName) of rank \(least)" + (most > least ? " to \(most)" : "")
       + (command.adapter.quantize == nil ? "" : " with its base in NF4")
       + " on \(model.adapters.count.groupedText) layers" + change
+      + (isPooledOnZeroPoints(model) ? " of integer zero points, into which no merge fits" : "")
+  }
+
+  private static func isPooledOnZeroPoints(_ model: Llama) -> Bool {
+    model.projections.contains { projection in
+      guard let adapter = projection.adapter, adapter.groupSize > 1,
+        case .frozen(let weight) = projection.weight
+      else { return false }
+      return weight.hasZeroPoints
+    }
   }
 
   /// What is trained, and how, for a person.

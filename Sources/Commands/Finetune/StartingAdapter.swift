@@ -169,6 +169,7 @@ enum StartingAdapter {
     case .none: break
     case .sparse(let design): try checkSparse(design, model, path: path)
     case .new(let design):
+      try Self.checkGroups(model, path: path)
       for projection in model.projections
       where projection.adapter == nil && !weights.contains(projection.name) {
         guard try design.targets.contains(projection.name) else { continue }
@@ -198,6 +199,19 @@ enum StartingAdapter {
     }
   }
 
+  /// Refuses a base whose layers are in groups of several sizes, for which `adapter_config.json` has
+  /// one number.
+  private static func checkGroups(_ model: Llama, path: String) throws(PeftoolError) {
+    guard let (first, adapter) = model.adapters.first,
+      let other = model.adapters.first(where: { $0.adapter.groupSize != adapter.groupSize })
+    else { return }
+    throw PeftoolError(
+      .unsupported,
+      "is in groups of \(other.adapter.groupSize) inputs, '\(first)' in groups of "
+        + "\(adapter.groupSize), and QA-LoRA has one size for all: leave some out of "
+        + "--target-modules", tensor: other.module + ".weight", path: path)
+  }
+
   /// The `adapter_config.json` of what is saved; nil where there is no adapter.
   ///
   /// - Parameter others: values of further keys.
@@ -209,7 +223,10 @@ enum StartingAdapter {
     case .sparse(let design):
       design.json(modules: model.trainedWeights.map(\.modulePath), base: base)
     case .new(let design):
-      design.json(modules: model.adapters.map(\.module), base: base, others: others)
+      design.json(
+        modules: model.adapters.map(\.module), base: base,
+        groupSize: design.method == .qaLoRA ? model.adapters.first?.adapter.groupSize : nil,
+        others: others)
     case .existing(_, let configuration, _, _):
       try configuration.replacing(others.sorted { $0.key < $1.key })
     }

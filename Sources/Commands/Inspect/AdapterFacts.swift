@@ -29,6 +29,8 @@ struct AdapterFacts {
     var entryCount: Int?
     /// The factor on its change; nil where there is none or the configuration is refused.
     var scaling: Double?
+    /// The columns of A.
+    var columnCount: Int?
   }
 
   init(_ json: JSON, tensors: [TensorInfo]) {
@@ -59,7 +61,9 @@ struct AdapterFacts {
         modules.append(Module(path: key.module))
       }
       switch key.part {
-      case .loraA, .embeddingA: modules[place].rank = tensor.shape.first
+      case .loraA, .embeddingA:
+        modules[place].rank = tensor.shape.first
+        modules[place].columnCount = tensor.shape.last
       case .shiraWeight: modules[place].entryCount = tensor.elementCount
       default: break
       }
@@ -70,6 +74,9 @@ struct AdapterFacts {
         // A pattern that takes too many steps is told by `verify` and `merge`.
         modules[place].scaling = try? configuration.scaling(
           of: modules[place].path, keptRank: rank)
+        if configuration.pooledGroupSize != nil, let groups = modules[place].columnCount {
+          modules[place].scaling? *= Double(groups)
+        }
         // A parameter with experts holds the ranks of all of them.
         if !configuration.targetParameters.isEmpty, rank % configuration.rank == 0 {
           modules[place].rank = configuration.rank
@@ -93,7 +100,10 @@ struct AdapterFacts {
   /// The method as its paper spells it: `LoRA`, `DoRA`, `(IA)³`.
   var method: String {
     guard let type = json["peft_type"]?.asString else { return "unknown" }
-    if type == "LORA" { return json["use_dora"] == .bool(true) ? "DoRA" : "LoRA" }
+    if type == "LORA" {
+      if json["use_qalora"] == .bool(true) { return "QA-LoRA" }
+      return json["use_dora"] == .bool(true) ? "DoRA" : "LoRA"
+    }
     return Self.names[type] ?? type.printable
   }
 
@@ -115,6 +125,7 @@ struct AdapterFacts {
     facts.append("rank", modules.compactMap(\.rank).countsText { "\($0)" })
     facts.append(
       "entries", modules.compactMap(\.entryCount).countsText { "\($0.groupedText) a module" })
+    facts.append("groups", configuration?.pooledGroupSize.map { "of \($0.text(of: "input"))" })
     facts.append("alpha", alphaText)
     facts.append("scaling", scalingText)
     for key in ["rank_pattern", "alpha_pattern"] { facts.append(key, patternText(key)) }
@@ -147,7 +158,8 @@ struct AdapterFacts {
   private var scalingText: String? {
     guard let configuration else { return nil }
     return modules.compactMap(\.scaling).countsText(\.measureText).map {
-      $0 + (configuration.usesRSLoRA ? " (alpha / √rank)" : " (alpha / rank)")
+      $0 + (configuration.usesRSLoRA ? " (alpha / √rank" : " (alpha / rank")
+        + (configuration.pooledGroupSize == nil ? ")" : " · groups)")
     }
   }
 

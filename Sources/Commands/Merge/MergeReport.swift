@@ -97,6 +97,7 @@ struct MergeReport {
   private func method(of adapter: Adapter) -> String {
     let configuration = adapter.configuration
     if configuration.usesDoRA { return "DoRA" }
+    if configuration.pooledGroupSize != nil { return "QA-LoRA" }
     return configuration.usesRSLoRA ? "rsLoRA" : configuration.method.name
   }
 }

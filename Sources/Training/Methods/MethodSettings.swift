@@ -8,6 +8,8 @@ package enum MethodSettings: Equatable, Sendable {
   case lora
   /// LoRA with its A frozen.
   case loraFA
+  /// LoRA on the means of groups of inputs, which merges into a base in group-wise INT4.
+  case qaLoRA
   /// LoRA in the form of singular values, which are pruned to a budget.
   case adaLoRA(AdaLoRA.Settings)
   /// LoRA and DoRA whose ranks are found while they are trained.
@@ -24,7 +26,7 @@ package enum MethodSettings: Equatable, Sendable {
   /// The learning rate where nobody says another.
   package var learningRate: Double {
     switch self {
-    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse, .shira: 2e-4
+    case .lora, .loraFA, .qaLoRA, .adaLoRA, .rankSearch, .sparse, .shira: 2e-4
     case .galore: 1e-4
     case .full: 2e-5
     }
@@ -37,7 +39,7 @@ package enum MethodSettings: Equatable, Sendable {
     settings.isEightBit = isEightBit
     if isEightBit { return settings }
     switch self {
-    case .lora, .adaLoRA, .rankSearch, .sparse, .shira, .full: break
+    case .lora, .qaLoRA, .adaLoRA, .rankSearch, .sparse, .shira, .full: break
     case .loraFA, .galore: (settings.style, settings.epsilon) = (.transformers, 1e-6)
     }
     return settings
@@ -46,7 +48,7 @@ package enum MethodSettings: Equatable, Sendable {
   /// Whether there are no adapters: all of the model is trained.
   package var trainsModel: Bool {
     switch self {
-    case .lora, .loraFA, .adaLoRA, .rankSearch, .sparse, .shira: false
+    case .lora, .loraFA, .qaLoRA, .adaLoRA, .rankSearch, .sparse, .shira: false
     case .full, .galore: true
     }
   }
@@ -55,7 +57,7 @@ package enum MethodSettings: Equatable, Sendable {
   package var leavesRanks: Bool {
     switch self {
     case .adaLoRA, .rankSearch: true
-    case .lora, .loraFA, .sparse, .shira, .full, .galore: false
+    case .lora, .loraFA, .qaLoRA, .sparse, .shira, .full, .galore: false
     }
   }
 
@@ -65,7 +67,7 @@ package enum MethodSettings: Equatable, Sendable {
     case .adaLoRA(let settings): settings.stepCount - settings.finalSteps + 1
     case .rankSearch(let settings): settings.step
     case .sparse(let settings): settings.last
-    case .lora, .loraFA, .shira, .full, .galore: 0
+    case .lora, .loraFA, .qaLoRA, .shira, .full, .galore: 0
     }
   }
 
@@ -75,7 +77,7 @@ package enum MethodSettings: Equatable, Sendable {
   func make(for model: Llama, team: ThreadTeam) throws(PeftoolError) -> any TrainingMethod {
     let adapters = model.adapters.map(\.adapter)
     return switch self {
-    case .lora, .full: PlainMethod()
+    case .lora, .qaLoRA, .full: PlainMethod(adapters: adapters)
     case .loraFA: try LoRAFA(adapters)
     case .adaLoRA(let settings): AdaLoRA(adapters, settings)
     case .rankSearch(let settings): try RankSearch(model.adapters, settings)

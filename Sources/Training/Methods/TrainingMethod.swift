@@ -53,5 +53,12 @@ extension TrainingMethod {
   var byteCount: Int { state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns } }
 }
 
-/// LoRA, DoRA and whole weights: the optimizer's update is all.
-struct PlainMethod: TrainingMethod {}
+/// LoRA, DoRA, QA-LoRA and whole weights: the optimizer's update is all.
+struct PlainMethod: TrainingMethod {
+  let adapters: [LoRA]
+
+  func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
+    team.forEach(adapters.count) { _, place in adapters[place].completeGradients() }
+    return 0
+  }
+}

@@ -105,6 +105,7 @@ extension GGUFWriting {
     }
     for (isSet, what) in [
       (configuration.usesDoRA, "use_dora is true: DoRA has magnitudes besides B·A"),
+      (configuration.pooledGroupSize != nil, "use_qalora is true: A sees means of inputs"),
       (configuration.hasLoRABias, "lora_bias is true: B has a bias"),
       (!configuration.targetParameters.isEmpty, "target_parameters is set"),
       (!configuration.layerReplication.isEmpty, "layer_replication is set"),

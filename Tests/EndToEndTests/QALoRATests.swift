@@ -1,0 +1,134 @@
+import Foundation
+import Testing
+
+private let base = Repository.sample("training/bases/llama3-int4")
+private let adapter = Repository.sample("training/qa-lora-llama3/end")
+private let pairs = Repository.sample("generation/pairs.jsonl")
+
+/// QA-LoRA from its training to its use; the numbers are those of PEFT (`PEFTRunTests`).
+@Suite struct QALoRATests {
+  /// A model in INT4 with its tokenizer, `codes`, and an adapter that has been trained on it.
+  private func place(layout: String = "mlx") throws -> Workplace {
+    let place = try Workplace()
+    let quantization = try place.run(
+      "quantize", Repository.sample("int4/llama"), "-o", "codes", "--type", "int4",
+      "--group-size", "32", "--layout", layout)
+    #expect(quantization.status == 0, "\(quantization.errors)")
+    let training = try place.run(
+      "finetune", "codes", "--data", pairs, "-o", "adapter", "--method", "qa-lora", "--epochs", "4",
+      "--learning-rate", "0.003", "--quiet")
+    #expect(training.status == 0, "\(training.errors)")
+    return place
+  }
+
+  /// The loss that `evaluate` finds.
+  private func loss(_ place: borrowing Workplace, _ arguments: String...) throws -> Double {
+    let run = try place.run(
+      ["evaluate"] + arguments + ["--data", Repository.sample("generation/story.txt"), "--json"])
+    #expect(run.status == 0, "\(run.errors)")
+    let report = try #require(JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    return try #require(report["loss"] as? Double)
+  }
+
+  @Test(arguments: ["mlx", "gptq_v2"]) func anAdapterIsUsedBesideItsBase(layout: String) throws {
+    let place = try place(layout: layout)
+    let before = try loss(place, "codes")
+    let after = try loss(place, "codes", "--adapter", "adapter")
+    #expect(abs(after - before) > 1e-3)
+    // In 16 or 32 bits the merge is that of a LoRA whose A has each column for all of its group.
+    let merge = try place.run("merge", "codes", "adapter", "-o", "dense", "--dtype", "F32")
+    #expect(merge.status == 0, "\(merge.errors)")
+    #expect(try abs(loss(place, "dense") - after) < 1e-5 * after)
+    // Several are one sum.
+    let twice = try loss(
+      place, "codes", "--adapter", "adapter", "--adapter", "adapter", "--weights", "0.25,0.75")
+    #expect(abs(twice - after) < 1e-5 * after)
+    let text = try place.run(
+      "generate", "codes", "Two wee", "--adapter", "adapter", "--max-tokens", "8")
+    let same = try place.run("generate", "dense", "Two wee", "--max-tokens", "8")
+    #expect(text.status == 0 && text.text == same.text)
+  }
+
+  @Test func itsFactsAreTold() throws {
+    let place = try Workplace()
+    let text = try place.run("inspect", adapter).text
+    #expect(text.contains("QA-LoRA") && text.contains("of 8 inputs"))
+    // alpha / rank is 2, and of 32 inputs there are 4 groups, of 72 there are 9.
+    #expect(text.contains("8 (12 modules), 18 (2 modules) (alpha / rank · groups)"))
+    #expect(try place.run("verify", adapter).status == 0)
+    #expect(try place.run("verify", adapter, "--base", base).status == 0)
+    let other = try place.run(
+      "verify", adapter, "--base", Repository.sample("training/bases/qwen3-f32"))
+    #expect(other.status == 1 && other.text.contains("expected one for groups of 8 inputs"))
+  }
+
+  /// What is trained goes on from what there is, and is saved as it came.
+  @Test func trainingGoesOnFromAnAdapter() throws {
+    let place = try place()
+    let run = try place.run(
+      "finetune", "codes", "--data", pairs, "-o", "out", "--adapter", "adapter", "--max-steps", "3",
+      "--learning-rate", "0.001")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.text.contains("QA-LoRA of rank 8 on 7 layers"))
+    let config = try place.shell("grep -h qalora out/adapter_config.json").text
+    #expect(config.contains("\"use_qalora\": true") && config.contains("group_size\": 32"))
+    #expect(try place.run("verify", "out", "--base", "codes").status == 0)
+    let (old, new) = try (
+      loss(place, "codes", "--adapter", "adapter"), loss(place, "codes", "--adapter", "out")
+    )
+    #expect(old != new)
+  }
+
+  @Test(arguments: ["awq", "gptq"]) func zeroPointsAreToldOf(layout: String) throws {
+    let run = try place(layout: layout).run(
+      "finetune", "codes", "--data", pairs, "-o", "out", "--method", "qa-lora", "--dry-run")
+    #expect(run.unfoldedText.contains("of integer zero points, into which no merge fits"), "\(run.errors)")
+  }
+
+  @Test func whatHasNoGroupsIsRefused() throws {
+    let place = try Workplace()
+    try place.write(
+      "text.safetensors",
+      Safetensors.file([
+        ("input_ids", "I32", [4, 24], (0..<96).map { Float(bitPattern: UInt32($0 * 37 % 150)) })
+      ]))
+    func refusal(_ model: String) throws -> String {
+      let run = try place.run(
+        "finetune", model, "--data", "text.safetensors", "-o", "out", "--method", "qa-lora")
+      #expect(run.status == 2 && !FileManager.default.fileExists(atPath: place.path("out")))
+      return run.errors
+    }
+    #expect(
+      try refusal(Repository.sample("training/bases/llama3-f32")).contains(
+        "'model.layers.0.self_attn.q_proj.weight': is not in INT4 by groups, whose means"))
+    // One layer in groups of 16, the first scale and offset of each two.
+    let edit = """
+      name = "model.layers.1.mlp.up_proj"
+      c["quantization"][name] = dict(bits=4, group_size=16)
+      for part in [".scales", ".biases"]:
+          old = t[name + part]
+          entry = facts[id(old)]
+          t[name + part] = bytearray(b"".join(old[k:k + 4] for k in range(0, len(old), 8)))
+          facts[id(t[name + part])] = {**entry, "shape": [72, 2]}
+      """
+    try place.write(
+      "edit.py", SafetensorsEdit.program(edit))
+    #expect(try place.shell("cp -r '\(base)' mixed && python3 edit.py mixed").status == 0)
+    #expect(
+      try refusal("mixed").contains(
+        "'model.layers.1.mlp.up_proj.weight': is in groups of 16 inputs"))
+  }
+
+  /// Verbs that rewrite factors have no form for it.
+  @Test(arguments: [
+    ["scale", adapter, "--by", "2", "-o", "out"], ["convert", adapter, "-o", "out", "--to", "mlx"],
+    ["combine", adapter, adapter, "-o", "out"], ["resize", adapter, "-o", "out", "--rank", "2"],
+    ["convert", adapter, "-o", "out.gguf", "--base", base],
+  ])
+  func whatHasNoFormForItRefuses(arguments: [String]) throws {
+    let run = try Workplace().run(arguments)
+    #expect(run.status == 2, "\(run.errors)")
+    #expect(
+      run.errors.contains("QA-LoRA") || run.errors.contains("use_qalora is true"), "\(run.errors)")
+  }
+}
