@@ -41,9 +41,7 @@ extension Checkpoint {
       weights.append(
         .init(weight, dtype: weight.dtype(else: otherDType), isTransposed: isTransposed))
     }
-    if case .object(let members) = config {
-      config = .object(members.filter { !BaseModel.quantizationKeys.contains($0.key) })
-    }
+    config = config?.splitQuantization().rest
     return viewed(through: DequantizedSource(source, weights: weights), config: config)
   }
 

@@ -49,6 +49,99 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
     #expect(text.status == 0 && text.text == same.text)
   }
 
+  /// What a merge says of itself.
+  private func merge(
+    _ place: borrowing Workplace, _ arguments: String...
+  ) throws -> [String: Any] {
+    let run = try place.run(["merge", "codes", "adapter", "--json"] + arguments)
+    #expect(run.status == 0, "\(run.errors)")
+    return try #require(JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+  }
+
+  /// The codes stay, and offsets in F32 lose nothing: what the model gives is what the adapter gave.
+  @Test func aMergeIntoOffsetsIsExact() throws {
+    let place = try place()
+    let report = try merge(place, "-o", "merged")
+    #expect(report["quantization"] as? String == "offsets")
+    #expect(try #require(report["roundingLoss"] as? Double) < 1e-5)
+    #expect(report["requantizationLoss"] is NSNull)
+    #expect(try place.shell("cmp merged/config.json codes/config.json").status == 0)
+    #expect(try place.run("verify", "merged").status == 0)
+    let difference = try place.run("diff", "merged", "codes", "--json").text
+    #expect(!difference.contains("proj.weight"))
+    let after = try loss(place, "codes", "--adapter", "adapter")
+    #expect(try abs(loss(place, "merged") - after) < 1e-5 * after)
+    // With a weight, by --quantize, and with other threads; a weight of 0 is the base.
+    let same = try place.run(
+      "merge", "codes", "adapter", "-o", "same", "--quantize", "int4", "--threads", "3")
+    #expect(same.status == 0 && same.unfoldedText.contains("added to the offsets of int4, in F32"))
+    #expect(try place.shell("cmp merged/model.safetensors same/model.safetensors").status == 0)
+    _ = try merge(place, "-o", "none", "--weights", "0")
+    #expect(try loss(place, "none") == loss(place, "codes"))
+    let half = try place.run(
+      "merge", "codes", "adapter", "adapter", "--weights", "0.25,0.75", "-o", "sum")
+    #expect(half.status == 0, "\(half.errors)")
+    #expect(try abs(loss(place, "sum") - after) < 1e-5 * after)
+  }
+
+  /// Offsets in F16 keep what their last place holds, and say what that is.
+  @Test func narrowOffsetsSayWhatTheyLose() throws {
+    let place = try place()
+    let report = try merge(place, "-o", "merged", "--offset-dtype", "F16")
+    let lost = try #require(report["roundingLoss"] as? Double)
+    #expect(lost > 1e-5 && lost < 0.2)
+    let size = try place.shell("stat -c %s codes/model.safetensors merged/model.safetensors").text
+    let sizes = size.split(separator: "\n").compactMap { Int($0) }
+    #expect(abs(sizes[0] - sizes[1]) < 100)
+    let wider = try place.run("merge", "codes", "adapter", "-o", "x", "--offset-dtype", "BF16")
+    #expect(wider.status == 2 && wider.errors.contains("is F16, which BF16 does not hold"))
+  }
+
+  /// Integer zero points would lose all of it, which is told; and a way there is with a loss.
+  @Test(arguments: ["gptq", "awq"]) func zeroPointsRefuseAMerge(layout: String) throws {
+    let place = try place(layout: layout)
+    let refused = try place.run("merge", "codes", "adapter", "-o", "merged")
+    let share = try #require(
+      refused.errors.firstMatch(of: #/would lose ([0-9.]+) % of the adapter/#)
+    ).1
+    #expect(refused.status == 2 && Double(share) ?? 0 > 50)
+    #expect(!FileManager.default.fileExists(atPath: place.path("merged")))
+    let report = try merge(place, "-o", "merged", "--requantize")
+    #expect(report["quantization"] as? String == "requantized")
+    let lost = try #require(report["requantizationLoss"] as? Double)
+    #expect(lost > 0.1 && lost < 100)
+    #expect(try place.run("verify", "merged").status == 0)
+  }
+
+  /// So an ordinary LoRA is merged, too.
+  @Test func requantizingTellsItsLoss() throws {
+    let place = try Workplace()
+    let model = Repository.sample("int4/llama-mlx")
+    let lora = Repository.sample("int4/lora")
+    let run = try place.run("merge", model, lora, "-o", "merged", "--requantize")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.unfoldedText.contains(#/lost +[0-9.e-]+ % of the change, by quantizing it again/#))
+    let same = try place.run("merge", model, lora, "-o", "same", "--quantize", "int4")
+    #expect(same.status == 0)
+    #expect(try place.shell("cmp merged/model.safetensors same/model.safetensors").status == 0)
+  }
+
+  @Test(arguments: [
+    (["int4/llama-mlx", "int4/lora", "--offset-dtype", "F16"], "is for adapters of QA-LoRA"),
+    (["int4/llama", "int4/lora", "--offset-dtype", "F16"], "is not quantized, and --offset"),
+    (["int4/llama", "int4/lora", "--requantize"], "is not quantized, and --requantize is for"),
+    (
+      ["training/bases/llama3-int4", "training/qa-lora-llama3/end", "--rounding", "peft"],
+      "--rounding peft is for sums in the base's dtype"
+    ),
+  ])
+  func aMergeOfAnotherKindIsRefused(arguments: [String], message: String) throws {
+    let place = try Workplace()
+    let run = try place.run(
+      ["merge", "-o", "out"] + arguments.map { $0.contains("/") ? Repository.sample($0) : $0 })
+    #expect(run.status == 2 && run.errors.contains(message), "\(run.errors)")
+  }
+
   @Test func itsFactsAreTold() throws {
     let place = try Workplace()
     let text = try place.run("inspect", adapter).text
@@ -82,7 +175,7 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
   @Test(arguments: ["awq", "gptq"]) func zeroPointsAreToldOf(layout: String) throws {
     let run = try place(layout: layout).run(
       "finetune", "codes", "--data", pairs, "-o", "out", "--method", "qa-lora", "--dry-run")
-    #expect(run.unfoldedText.contains("of integer zero points, into which no merge fits"), "\(run.errors)")
+    #expect(run.unfoldedText.contains("of integer zero points, into which no merge fits"))
   }
 
   @Test func whatHasNoGroupsIsRefused() throws {

@@ -82,6 +82,12 @@ struct ConfigEdits {
     settings.append(.init(key, .string(name)))
   }
 
+  /// Says of the codes, which stay, what the base's file says.
+  mutating func keep(quantization settings: [JSON.Member]) {
+    guard !settings.isEmpty, let new = config?.with(quantization: settings) else { return }
+    config = new
+  }
+
   /// The part of the configuration that describes the language model.
   private var textConfig: JSON? {
     if let text = config?["text_config"], case .object = text { return text }
@@ -123,6 +129,31 @@ extension JSON {
         let isPart = member.key != "quantization_config"
         return isPart ? .init(member.key, member.value.with(dtype)) : member
       })
+  }
+
+  /// A model's configuration with settings of quantization.
+  ///
+  /// transformers sorts the keys; where somebody else has not, the new ones come last.
+  package func with(quantization settings: [JSON.Member]) -> JSON? {
+    guard case .object(var members) = self else { return nil }
+    for member in settings {
+      let key = member.key
+      members.removeAll { $0.key == key }
+      let isSorted = zip(members, members.dropFirst()).allSatisfy {
+        $0.key.precedesByBytes($1.key)
+      }
+      let sortedPlace = members.firstIndex { key.precedesByBytes($0.key) }
+      members.insert(
+        member, at: isSorted ? sortedPlace ?? members.endIndex : members.endIndex)
+    }
+    return .object(members)
+  }
+
+  /// What a configuration says of quantization, and what else it says.
+  package func splitQuantization() -> (settings: [JSON.Member], rest: JSON) {
+    guard case .object(let members) = self else { return ([], self) }
+    let isSetting: (JSON.Member) -> Bool = { BaseModel.quantizationKeys.contains($0.key) }
+    return (members.filter(isSetting), .object(members.filter { !isSetting($0) }))
   }
 
   /// The object with another value for a key that it has.

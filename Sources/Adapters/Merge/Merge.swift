@@ -21,6 +21,9 @@ package struct Merge: Sendable {
     package var changedCount: Int
     /// The largest ‖W' − W‖ / ‖W‖ of a tensor; nil where none was changed.
     package var largestChange: (tensor: String, value: Double)?
+    /// What rounding takes of the changes of all tensors of which it is measured, ‖written − exact‖ /
+    /// ‖change‖; nil where there are none.
+    package var roundingLoss: Double?
     /// Elements that are NaN or infinite, in changed tensors.
     package var nonfiniteCount = 0
     /// The bytes of the safetensors files.
@@ -182,14 +185,20 @@ extension Merge {
       guard !plan.tensors[work.tensor].changes.isEmpty else { continue }
       sums[work.tensor, default: TileSums()] += result.sums
     }
+    var measured = TileSums()
     for (place, tensor) in plan.tensors.enumerated() {
       guard let sum = sums[place] else { continue }
+      if tensor.isMeasured { measured += sum }
       let value =
         sum.sumOfSquaredChange == 0
         ? 0 : (sum.sumOfSquaredChange / sum.sumOfSquares).squareRoot()
       if value > summary.largestChange?.value ?? -1 {
         summary.largestChange = (tensor.name, value)
       }
+    }
+    if measured.sumOfSquaredChange > 0 {
+      summary.roundingLoss =
+        (measured.sumOfSquaredRounding / measured.sumOfSquaredChange).squareRoot()
     }
     return summary
   }

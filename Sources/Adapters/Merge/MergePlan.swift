@@ -19,6 +19,11 @@ package struct MergePlan: Sendable {
     /// DoRA's products are rounded to the tensor's dtype all the same, as PEFT does
     /// (`DoraLinearVariant.merge_safe`).
     package var singles: Set<ExactName> = []
+    /// The types that some tensors are written in, whatever `dtype` says: scales and offsets of codes
+    /// that stay, of which the rounding of those that change is measured.
+    package var dtypes: [ExactName: DType] = [:]
+    /// What the result's configuration says of its codes, where these stay.
+    package var quantization: [JSON.Member] = []
     /// Whether an adapter whose base was changed at its start is merged all the same.
     package var allowsMutatedBase = false
 
@@ -77,6 +82,7 @@ package struct MergePlan: Sendable {
     edits.replicate()
     try edits.stretch(by: adapters)
     if let dtype = options.dtype { edits.setDType(dtype) }
+    edits.keep(quantization: options.quantization)
     config = edits.result
     configSettings = edits.settings
     notes = Self.notes(checkpoint, adapters) + edits.notes
@@ -222,12 +228,13 @@ private struct TensorPlanner {
         }
       }
     let isSingle = isSum && options.singles.contains(ExactName(tensor.stored.info.name))
-    let dtype = isSingle ? .f32 : options.dtype ?? baseDType
+    let ownDType = options.dtypes[ExactName(tensor.name)]
+    let dtype = isSingle ? .f32 : ownDType ?? options.dtype ?? baseDType
     tensors.append(
       OutputTensor(
         name: tensor.name, dtype: baseDType.isComputable ? dtype : baseDType,
         base: base, baseDType: baseDType, isOwn: isOwn, changes: changes,
-        fileIndex: tensor.stored.info.fileIndex))
+        isMeasured: ownDType != nil, fileIndex: tensor.stored.info.fileIndex))
   }
 
   /// Refuses a change of a tensor that is not written: an adapter may give the output embedding,

@@ -16,6 +16,8 @@ package struct OutputTensor: Sendable {
   package var isOwn = false
   /// What the adapters do with it, in their order.
   package let changes: [WeightedChange]
+  /// Whether the rounding of its sums is measured.
+  package var isMeasured = false
   /// The file of the base beside whose tensors it is written.
   package let fileIndex: Int
 

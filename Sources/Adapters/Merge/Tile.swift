@@ -53,9 +53,15 @@ struct Tile<R: Real>: ~Copyable {
       if prepared.rounding != .once { Self.round(&merged, to: tensor.baseDType, &bytes, count) }
     }
     R.narrow(merged.span, tensor.dtype, into: &output, count: count)
-    return TileSums(
+    var sums = TileSums(
       sumOfSquares: R.sumOfSquares(w.span, at: 0, count: count),
       sumOfSquaredChange: R.sumOfSquaredChange(merged.span, from: w.span, count: count))
+    if tensor.isMeasured {
+      d.copy(merged, count)
+      Self.round(&d, to: tensor.dtype, &bytes, count)
+      sums.sumOfSquaredRounding = R.sumOfSquaredChange(d.span, from: merged.span, count: count)
+    }
+    return sums
   }
 
   /// merged ← merged + weight · (W' − start): start is W, or for PEFT's rounding what the adapters
@@ -214,10 +220,13 @@ struct TileSums: Sendable {
   var sumOfSquares = 0.0
   /// Σ (W' − W)².
   var sumOfSquaredChange = 0.0
+  /// Σ (what is written − W')², of tensors of which that is measured.
+  var sumOfSquaredRounding = 0.0
 
   static func += (sums: inout TileSums, next: TileSums) {
     sums.sumOfSquares += next.sumOfSquares
     sums.sumOfSquaredChange += next.sumOfSquaredChange
+    sums.sumOfSquaredRounding += next.sumOfSquaredRounding
   }
 }
 

@@ -51,7 +51,7 @@ struct FinetuneCommand: ParsableCommand {
       Groups are those of MODEL, of one size in \
       all layers with adapters.
 
-        peftool quantize Llama-3.2-3B -o codes --type int4
+        peftool quantize Llama-3.2-3B -o codes --type int4 --group-size 32
         peftool finetune codes --data train.jsonl -o pooled --method qa-lora
 
       --method adalora trains B*diag(E)*A with rank --init-r everywhere, and prunes the singular \

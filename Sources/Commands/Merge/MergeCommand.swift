@@ -47,8 +47,20 @@ struct MergeCommand: ParsableCommand {
 
       So it is with INT4 by groups (MLX, GPTQ, AWQ), which no sum with a LoRA fits: it gives each \
       weight a change of its own, and a group has sixteen values. The result in 16 or 32 bits is \
-      exact, --quantize int4 codes it again in BASE's layout with a loss, and the adapter beside \
-      BASE (generate --adapter) loses nothing.
+      exact, --requantize codes it again as BASE is and tells what is lost of the change, and the \
+      adapter beside BASE (generate --adapter) loses nothing.
+
+      QA-LoRA (finetune --method qa-lora, PEFT's use_qalora) has one number for each group of a row. \
+      Into MLX's files it is merged as INT4: codes stay, and the change is added to the offsets, in \
+      F32 with nothing lost, or with --offset-dtype in the type that they have, with what that takes \
+      of the change told. The zero points of GPTQ and AWQ are integers and would take nearly all: such \
+      a merge is refused with the loss that it would have, unless --requantize or --dtype is given. \
+      In 16 or 32 bits, and into a base that is not quantized, it is exact.
+
+        peftool quantize Llama-3.2-3B -o codes --type int4 --group-size 32
+        peftool finetune codes --data train.jsonl -o pooled --method qa-lora --max-steps 10
+        peftool merge codes pooled -o exact
+        peftool convert exact -o exact.gguf --dtype q4_1
 
       Which one to choose for an adapter that was trained on NF4 (QLoRA), with what \
       Tests/Benchmarks/quantized_merge.py has measured: SmolLM2-135M, a LoRA of rank 16 trained on \
@@ -109,6 +121,19 @@ struct MergeCommand: ParsableCommand {
 
   @OptionGroup var scheme: SchemeOptions
 
+  @Flag(
+    help: ArgumentHelp(
+      "Quantize the weights of a quantized base that change again, with their own settings, and tell "
+        + "what is lost of the change."))
+  var requantize = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Of QA-LoRA merged into int4 as mlx: the type of scales and offsets, F32 if left out, or that "
+        + "which they have: F16 or BF16.", valueName: "dtype"),
+    transform: Self.offsetDType)
+  var offsetDtype: DType?
+
   @Option(help: "When sums are rounded to the base's dtype: once, peft or peft-safe.")
   var rounding = Rounding.once
 
@@ -138,9 +163,14 @@ struct MergeCommand: ParsableCommand {
           + "first, then merge with --quantize")
     }
     try scheme.validate(with: quantize ?? simulate)
-    guard quantize != nil else { return }
+    if requantize, quantize != nil || simulate != nil {
+      throw ValidationError(
+        "--requantize goes without --quantize and --simulate: the settings are the base's")
+    }
+    guard quantize != nil || requantize else { return }
     guard case .directory = destination else {
-      throw ValidationError("-o is a directory with --quantize: config.json changes, too")
+      throw ValidationError(
+        "-o is a directory with --\(requantize ? "re" : "")quantize: config.json changes, too")
     }
     if dtype != nil || allowNonfinite {
       throw ValidationError("--dtype and --allow-nonfinite are for a result that is not quantized")
@@ -158,13 +188,14 @@ struct MergeCommand: ParsableCommand {
     let adapters = try adapters.map {
       try Adapter(opening: $0, renaming: keyPrefix.map(\.renaming))
     }
-    let quantized = try QuantizedMerge(
-      checkpoint, quantize: quantize, simulate: simulate, scheme, rounding)
+    let quantized = try QuantizedMerge(checkpoint, adapters, self)
     var options = MergePlan.Options(
       weights: weights?.values ?? adapters.map { _ in 1 })
     options.rounding = rounding
     options.dtype = dtype
     options.singles = quantized.singles
+    options.dtypes = quantized.dtypes
+    options.quantization = try quantized.settings(of: checkpoint)
     options.allowsMutatedBase = allowMutatedBase
     // Only what is simulated is read before the merge.
     let progress = ProgressLine(
@@ -174,11 +205,18 @@ struct MergeCommand: ParsableCommand {
       quantized.base(checkpoint, threads: writing.threads) { progress.advance(by: $0) }, adapters,
       options)
     progress.finish()
+    try quantized.check(plan, base: checkpoint)
     let quantization = try quantized.quantization(
       of: plan, base: checkpoint, shardByteCount: writing.shardSize)
     let summary = if let quantization { try run(plan, quantization) } else { try run(plan) }
+    let loss = try quantization.flatMap { (quantization) throws(PeftoolError) in
+      try requantize
+        ? RequantizationLoss(
+          of: quantization, base: plan.base.checkpoint, written: output, threads: writing.threads)
+        : nil
+    }
     let report = MergeReport(
-      plan: plan, quantized: quantized, quantization: quantization, summary: summary,
+      plan: plan, quantized: quantized, quantization: quantization, loss: loss, summary: summary,
       output: output, seconds: monotonicSeconds() - start, isDirectory: destination.isDirectory)
     try writing.report(
       to: destination, text: report.text, json: { report.json.text(indent: 2) + "\n" })
@@ -214,6 +252,13 @@ struct MergeCommand: ParsableCommand {
   }
 
   private var destination: ModelOutput.Destination { .init(argument: output) }
+
+  private static func offsetDType(_ text: String) throws -> DType {
+    guard let dtype = DType(argument: text, among: [.f32, .f16, .bf16]) else {
+      throw ValidationError("'\(text.printable)' is none of F32, F16, BF16")
+    }
+    return dtype
+  }
 
   private static func dtype(_ text: String) throws -> DType {
     guard let dtype = DType(argument: text, among: DType.convertible) else {

@@ -10,6 +10,8 @@ struct MergeReport {
   let quantized: QuantizedMerge
   /// How the merged model has been quantized; nil where it has not.
   let quantization: QuantizePlan?
+  /// What that has lost of the change; nil where it was not asked for.
+  let loss: RequantizationLoss?
   let summary: Merge.Summary
   let output: String
   let seconds: Double
@@ -25,6 +27,13 @@ struct MergeReport {
       facts.append("adapter", "\(adapter.path.printable) (\(method(of: adapter))\(factor))")
     }
     if let text = quantized.text { facts.append("quantization", text) }
+    if let loss {
+      facts.append(
+        "lost", "\((100 * loss.value).measureText) % of the change, by quantizing it again")
+    }
+    if let rounding = summary.roundingLoss {
+      facts.append("lost", "\((100 * rounding).measureText) % of the change, by rounding offsets")
+    }
     facts.append(
       "tensors",
       "\(summary.changedCount.groupedText) merged, "
@@ -70,6 +79,8 @@ struct MergeReport {
           .init("copied", .number(summary.tensorCount - summary.changedCount)),
         ])),
       .init("largestRelativeChange", largest ?? .null),
+      .init("roundingLoss", summary.roundingLoss.map { .number($0) } ?? .null),
+      .init("requantizationLoss", loss.map { .number($0.value) } ?? .null),
       .init("nonfinite", .number(summary.nonfiniteCount)),
       .init("bytes", .number(summary.byteCount)),
       .init("seconds", .number(seconds)),
@@ -84,7 +95,7 @@ struct MergeReport {
     let notes = known + (quantization?.notes.filter { !known.contains($0) } ?? [])
     guard !isDirectory else { return notes }
     var edits = plan.configSettings.map { "set \($0.key) to \($0.value.text())" }
-    if case .dequantized(let type) = quantized {
+    if case .dequantized(let type, _) = quantized {
       edits.append("remove quantization_config" + (type == .int4 ? " (of MLX, quantization)" : ""))
     }
     guard !edits.isEmpty else { return notes }

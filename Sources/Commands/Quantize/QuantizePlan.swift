@@ -195,11 +195,8 @@ struct QuantizePlan: Sendable {
     self.weights = weights
     self.remainder = remainder
     notes = []
-    let settings = try base.modelConfig
     config = (merged.config ?? merged.base.config)?.with(
-      quantization: BaseModel.quantizationKeys.compactMap { key in
-        settings?[key].map { .init(key, $0) }
-      })
+      quantization: try base.modelConfig?.splitQuantization().settings ?? [])
   }
 
   /// The tensors in the order in which transformers fills shards; `offsets` has one for each
@@ -361,26 +358,6 @@ extension QuantizedWeight {
         name: (new ?? name) + ending, stored: StoredTensor(info, in: base.source),
         dtype: info.dtype)
     }
-  }
-}
-
-extension JSON {
-  /// A model's configuration with settings of quantization.
-  ///
-  /// transformers sorts the keys; where somebody else has not, the new ones come last.
-  fileprivate func with(quantization settings: [JSON.Member]) -> JSON? {
-    guard case .object(var members) = self else { return nil }
-    for member in settings {
-      let key = member.key
-      members.removeAll { $0.key == key }
-      let isSorted = zip(members, members.dropFirst()).allSatisfy {
-        $0.key.precedesByBytes($1.key)
-      }
-      let sortedPlace = members.firstIndex { key.precedesByBytes($0.key) }
-      members.insert(
-        member, at: isSorted ? sortedPlace ?? members.endIndex : members.endIndex)
-    }
-    return .object(members)
   }
 }
 
