@@ -141,7 +141,7 @@ struct FinetuneJob {
   private static func wayOut(_ command: FinetuneCommand) -> String? {
     switch command.adapter.method {
     case .full: "--method galore"
-    case .shira, .galore: nil
+    case .shira, .galore, .qaLoRA: nil
     default: command.adapter.quantize == nil ? "--quantize nf4" : nil
     }
   }
