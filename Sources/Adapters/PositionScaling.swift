@@ -1,4 +1,3 @@
-package import Checkpoints
 package import Files
 package import JSON
 
@@ -83,63 +82,22 @@ package struct PositionScaling: Equatable, Sendable {
   /// Such as "linear, 4 times".
   package var text: String { "\(kind.rawValue), \(factor.plainText) times" }
 
-  private static let keys = ["rope_scaling", "rope_parameters"]
+  /// The keys of the settings, the older first.
+  static let settingsKeys = ["rope_scaling", "rope_parameters"]
+  /// The keys of all that a configuration says of positions.
+  static let configKeys = settingsKeys + ["rope_theta", "max_position_embeddings"]
 
   /// The key of the settings: of both, transformers takes the older unless it is empty.
   private static func key(of config: JSON) -> String {
-    let old = config[keys[0]] ?? .null
-    return old == .null || old == .object([]) ? config[keys[1]] == nil ? keys[0] : keys[1] : keys[0]
+    let (older, newer) = (settingsKeys[0], settingsKeys[1])
+    let old = config[older] ?? .null
+    return old == .null || old == .object([]) ? config[newer] == nil ? older : newer : older
   }
 
-  private static func settings(of config: JSON) -> JSON? {
+  /// The settings; nil where there are none.
+  static func settings(of config: JSON) -> JSON? {
     guard let settings = config[key(of: config)], case .object = settings else { return nil }
     return settings
-  }
-
-  /// A base's configuration with the positions that adapters were trained with, where the
-  /// `config.json` beside one of them has others; nil where none has.
-  ///
-  /// - Throws: `different` where two adapters have different ones; `damaged`, `io`.
-  package static func config(
-    of base: JSON, with adapters: [Adapter]
-  ) throws(PeftoolError) -> JSON? {
-    var found: (scaling: PositionScaling, config: JSON)?
-    for adapter in adapters {
-      guard let config = try adapter.checkpoint.modelConfig, let scaling = PositionScaling(config)
-      else { continue }
-      if let other = found?.scaling, other != scaling {
-        throw PeftoolError(
-          .different,
-          "was trained with positions stretched (\(scaling.text)), another adapter with "
-            + other.text, path: adapter.path)
-      }
-      found = (scaling, config)
-    }
-    guard let (scaling, config) = found, scaling != PositionScaling(base) else { return nil }
-    let own = (keys + ["rope_theta", "max_position_embeddings"]).compactMap { key in
-      config[key].map { (key, $0) }
-    }
-    return try base.without(keys[0]).without(keys[1]).replacing(own)
-  }
-}
-
-extension Checkpoint {
-  /// The model with the positions that adapters were trained with.
-  ///
-  /// - Throws: as `PositionScaling.config`.
-  package func stretched(by adapters: [Adapter]) throws(PeftoolError) -> Checkpoint {
-    guard let base = try modelConfig,
-      let config = try PositionScaling.config(of: base, with: adapters)
-    else { return self }
-    return viewed(through: source, config: config)
-  }
-}
-
-extension JSON {
-  /// The object without a member.
-  fileprivate func without(_ key: String) -> JSON {
-    guard case .object(let members) = self else { return self }
-    return .object(members.filter { $0.key != key })
   }
 }
 

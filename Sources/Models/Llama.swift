@@ -27,6 +27,8 @@ package final class Llama: Sendable {
   ///   - checkpoint: the model's tensors, with its `config.json`; bitsandbytes' codes stay codes.
   ///   - training: what of it is trained; a module that is trained whole is asked no adapter for.
   ///   - own: what is read in the place of the model's own tensors.
+  ///   - shared: the checkpoint's tensors that are in memory already, which are not read again; what
+  ///     is read joins them. Nothing is trained then.
   ///   - adapter: the adapter of a linear layer, if it has one: by its path, its weight, and the
   ///     weight before it was quantized.
   /// - Throws: `unsupported` and `damaged` for a configuration or tensors that do not make up such a
@@ -37,13 +39,15 @@ package final class Llama: Sendable {
     quantizing: Bool = false,
     training: TrainedWeights = .none,
     replacing own: OwnTensors = .none,
+    sharing shared: SharedTensors? = nil,
     adapter: (
       _ module: String, _ weight: FrozenWeight, _ original: FrozenWeight
     ) throws(PeftoolError) -> LoRA? = { _, _, _ in nil }
   ) throws(PeftoolError) {
     let configuration = try LlamaConfiguration(of: checkpoint)
     try self.init(
-      configuration, ModelWeights(checkpoint, configuration, training, own), quantizing, adapter)
+      configuration, ModelWeights(checkpoint, configuration, training, own, sharing: shared),
+      quantizing, adapter)
   }
 
   private init(

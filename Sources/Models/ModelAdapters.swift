@@ -197,11 +197,12 @@ private struct Part {
 extension Llama {
   /// Loads a model with adapters beside its weights.
   ///
+  /// - Parameter shared: as of the other.
   /// - Throws: as the other, and `unsupported` for an adapter of what is no linear layer.
   package convenience init(
-    _ checkpoint: Checkpoint, adapters: ModelAdapters
+    _ checkpoint: Checkpoint, adapters: ModelAdapters, sharing shared: SharedTensors? = nil
   ) throws(PeftoolError) {
-    try self.init(checkpoint, replacing: adapters.own) { (module, _, _) in
+    try self.init(checkpoint, replacing: adapters.own, sharing: shared) { (module, _, _) in
       adapters.pair(of: module)
     }
     try adapters.checkAllUsed(by: self)

@@ -11,6 +11,8 @@ struct ModelWeights {
   let training: TrainedWeights
   /// What is read in the place of the model's own tensors.
   let own: OwnTensors
+  /// What other models have read, and this one adds to.
+  private let shared: SharedTensors?
   /// The weights that are trained, in the order in which they were read.
   var trainedWeights: [TrainedWeight] = []
   /// By the names of matrices within a layer the memory that their gradients share.
@@ -23,11 +25,13 @@ struct ModelWeights {
   /// - Throws: as `QuantizedWeight.all`.
   init(
     _ checkpoint: Checkpoint, _ configuration: LlamaConfiguration, _ training: TrainedWeights,
-    _ own: OwnTensors
+    _ own: OwnTensors, sharing shared: SharedTensors? = nil
   ) throws(PeftoolError) {
+    precondition(shared == nil || training == TrainedWeights.none, "what is shared is not trained")
     self.checkpoint = checkpoint
     self.training = training
     self.own = own
+    self.shared = shared
     var quantized: [ExactName: QuantizedWeight] = [:]
     for weight in try QuantizedWeight.all(in: checkpoint) {
       quantized[ExactName(weight.name)] = weight
@@ -47,16 +51,14 @@ struct ModelWeights {
     let weight = quantized[ExactName(name)]
     for name in weight?.names ?? [] { unused.remove(ExactName(name)) }
     if let own = try own(name, [outputs, inputs]) { return own }
-    if let weight {
-      try check(tensor, weight.shape, [outputs, inputs])
-      return try placed(tensor) { () throws(PeftoolError) in
-        try FrozenWeight(weight, in: checkpoint.source)
-      }
+    try check(tensor, weight?.shape ?? tensor.shape, [outputs, inputs])
+    if let known = shared?.matrices[ExactName(name)] { return known }
+    let read = try placed(tensor) { () throws(PeftoolError) in
+      guard let weight else { return try FrozenWeight(tensor, in: checkpoint.source) }
+      return try FrozenWeight(weight, in: checkpoint.source)
     }
-    try check(tensor, tensor.shape, [outputs, inputs])
-    return try placed(tensor) { () throws(PeftoolError) in
-      try FrozenWeight(tensor, in: checkpoint.source)
-    }
+    shared?.matrices[ExactName(name)] = read
+    return read
   }
 
   /// A vector in f32.
@@ -66,10 +68,13 @@ struct ModelWeights {
     let tensor = try tensor(name)
     if let own = try own(name, [count]) { return Rows(own.values, columns: count) }
     try check(tensor, tensor.shape, [count])
+    if let known = shared?.vectors[ExactName(name)] { return known }
     let values = try placed(tensor) { () throws(PeftoolError) in
       try FrozenWeight(tensor, in: checkpoint.source).values
     }
-    return Rows(values, columns: count)
+    let read = Rows(values, columns: count)
+    shared?.vectors[ExactName(name)] = read
+    return read
   }
 
   /// What an adapter has in the place of a tensor.

@@ -44,6 +44,48 @@ import Testing
     #expect(PositionScaling(found)?.kind == scaling.kind)
   }
 
+  /// The spelling makes no difference, and every number does.
+  @Test(
+    arguments: [
+      (
+        #"{"max_position_embeddings": 8, "rope_theta": 9,"#
+          + #" "rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": null}}"#, nil
+      ),
+      (
+        #"{"max_position_embeddings": 8.0, "rope_scaling": null,"#
+          + #" "rope_parameters": {"rope_theta": 9.0, "factor": 4.0, "rope_type": "yarn"}}"#, nil
+      ),
+      (
+        #"{"max_position_embeddings": 8, "rope_theta": 9,"#
+          + #" "rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 16}}"#,
+        "beta_fast is missing and 16.0"
+      ),
+      (
+        #"{"max_position_embeddings": 9, "rope_theta": 9,"#
+          + #" "rope_scaling": {"type": "yarn", "factor": 4}}"#,
+        "max_position_embeddings is 8.0 and 9.0"
+      ),
+      (
+        #"{"max_position_embeddings": 8, "rope_theta": 8,"#
+          + #" "rope_scaling": {"type": "yarn", "factor": 4}}"#, "rope_theta is 9.0 and 8.0"
+      ),
+      (
+        #"{"max_position_embeddings": 8, "rope_theta": 9,"#
+          + #" "rope_scaling": {"type": "linear", "factor": 4}}"#,
+        #"rope_type is "yarn" and "linear""#
+      ),
+    ] as [(String, String?)])
+  func positionsAreComparedWhole(other: String, difference: String?) throws {
+    let own = try #require(
+      try StretchedPositions(
+        json(
+          #"{"max_position_embeddings": 8, "rope_theta": 9,"#
+            + #" "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}"#)))
+    let others = try #require(try StretchedPositions(json(other)))
+    #expect(own.difference(from: others) == difference)
+    #expect((own.missing(in: others.config) == nil) == (difference == nil))
+  }
+
   @Test(arguments: [
     (#"{"max_position_embeddings": 8, "rope_scaling": {"rope_type": "llama3"}}"#, "llama3"),
     (#"{"max_position_embeddings": 8, "rope_parameters": {"rope_type": "yarn"}}"#, "yarn"),

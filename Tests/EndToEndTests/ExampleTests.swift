@@ -107,6 +107,8 @@ private let standIns = [
       }
       try place.write("merge.yaml", "adapters: [{path: math}, {path: code}]")
       try place.write("prompts.txt", "one\ntwo\n")
+      try place.write(
+        "prompts.jsonl", "{\"prompt\": \"Once\", \"adapter\": \"tiny-sailor\"}\n")
       let text = try String(contentsOf: page, encoding: .utf8)
       // What goes on where a run was broken off would find none here.
       for line in text.components(separatedBy: "\n")

@@ -71,6 +71,17 @@ import Testing
     #expect(keys(value).subtracting(try documented(arguments[0])) == [])
   }
 
+  @Test func thePageNamesTheKeysOfAnswers() throws {
+    let lines = Data("{\"prompt\": \"Once\"}\nx\n".utf8)
+    let run = try Workplace().run(["generate", Self.chat, "--swap"], input: lines)
+    let found = try run.text.split(separator: "\n").map {
+      keys(try JSONSerialization.jsonObject(with: Data($0.utf8)))
+    }
+    #expect(found.count == 2 && found[0].contains("adapter") && found[1] == ["line", "error"])
+    let all = Set(found.joined())
+    #expect(all.subtracting(try documented("generate")) == [])
+  }
+
   @Test func figuresAreThoseOfTheTensors() throws {
     let place = try Workplace()
     try place.write(

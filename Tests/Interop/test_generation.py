@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import peft
 import pytest
@@ -169,6 +170,69 @@ def test_several_adapters_are_what_merge_makes_of_them(peftool, tmp_path):
     flags = [flag for path in adapters for flag in ("--adapter", path)]
     result = generate(peftool, folder, *flags, "--weights=0.7,-0.5", "--max-tokens", 40)
     assert result["ids"] == generate(peftool, tmp_path / "merged", "--max-tokens", 40)["ids"]
+
+
+def peft_with(folder, adapters):
+    """One model with several adapters, none of which is set."""
+    model = peft.PeftModel.from_pretrained(load(folder), adapters[0], adapter_name="0")
+    for number, path in enumerate(adapters[1:], 1):
+        model.load_adapter(path, str(number))
+    return model.eval()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.7, -0.5]])
+def test_several_adapters_are_the_cat_of_peft(peftool, tmp_path, weights):
+    """add_weighted_adapter's "cat" is the sum of the weighted updates, whatever their ranks."""
+    folder = make(tmp_path / "model")
+    adapters = [tmp_path / "adapter0", tmp_path / "adapter1"]
+    for seed, path in enumerate(adapters):
+        save_adapter(folder, path, seed, r=3 + seed)
+    model = peft_with(folder, adapters)
+    model.add_weighted_adapter(["0", "1"], weights, "sum", combination_type="cat")
+    model.set_adapter("sum")
+    ids = tokenizer(folder).encode(PROMPT)
+    flags = [flag for path in adapters for flag in ("--adapter", path)]
+    flags.append("--weights=" + ",".join(map(str, weights)))
+    result = generate(peftool, folder, *flags, "--max-tokens", 40)
+    assert result["ids"] == expected(model, ids, 40)
+    (tmp_path / "text.txt").write_text(PROMPT)
+    loss = json.loads(peftool.check(
+        "evaluate", folder, "--data", tmp_path / "text.txt", *flags, "--json"))["loss"]
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids]), labels=torch.tensor([ids])).loss.item()
+    assert abs(loss - wanted) < 1e-4 * wanted
+
+
+def test_adapters_change_places_as_set_adapter_has_them(peftool, tmp_path):
+    """generate --swap: the base, LoRA, DoRA and rsLoRA in turn, there and back."""
+    folder = make(tmp_path / "model")
+    kinds = [{}, {"use_dora": True}, {"use_rslora": True, "r": 6}]
+    adapters = [tmp_path / f"adapter{number}" for number in range(len(kinds))]
+    for number, path in enumerate(adapters):
+        save_adapter(folder, path, number, **kinds[number])
+    model = peft_with(folder, adapters)
+    ids = tokenizer(folder).encode(PROMPT)
+    order = [None, 0, 1, 2, 1, 0, None, 2]
+    lines = "".join(json.dumps({
+        "prompt": PROMPT, "adapter": None if number is None else f"n{number}"}) + "\n"
+        for number in order)
+    flags = [flag for number, path in enumerate(adapters)
+             for flag in ("--adapter", f"n{number}={path}")]
+    done = subprocess.run(
+        [peftool.path, "generate", folder, "--swap", "--max-tokens", "40", *flags],
+        input=lines, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line)["ids"] for line in done.stdout.splitlines()]
+    wanted = []
+    for number in order:
+        if number is None:
+            with model.disable_adapter():
+                wanted.append(expected(model, ids, 40))
+        else:
+            model.set_adapter(str(number))
+            wanted.append(expected(model, ids, 40))
+    assert answers == wanted
+    assert len({tuple(ids) for ids in wanted}) == 4
 
 
 def test_penalties_are_transformers(peftool, tmp_path):

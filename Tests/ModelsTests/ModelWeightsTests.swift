@@ -1,6 +1,7 @@
 import Checkpoints
 import Files
 import Fixtures
+import Foundation
 import Tensors
 import Testing
 
@@ -35,6 +36,32 @@ import Testing
     #expect(model.adapters.isEmpty && model.largestRank == 0)
     let weights = model.projections.map { $0.inputs * $0.outputs }.reduce(0, +)
     #expect(model.byteCount == 4 * (weights + 13 * 8))
+  }
+
+  /// What is shared is not read again: the file's numbers have become zeros meanwhile.
+  @Test func sharedTensorsAreReadOnce() throws {
+    let scratch = try Scratch()
+    let tensors = try TinyModel(fields: #""mlp_bias": true"#).tensors()
+    try scratch.write("config.json", Self.config)
+    try scratch.write("model.safetensors", tensors)
+    let checkpoint = try Checkpoint(opening: scratch.path)
+    func numbers(_ model: Llama) -> [Float] {
+      model.projections.flatMap { layer in
+        let all = Rows(layer.outputs, layer.inputs)
+        layer.fill(rows: 0..<layer.outputs, columns: 0..<layer.inputs, into: all)
+        return all.values + (layer.bias?.values ?? [])
+      } + model.norm.weight.values
+    }
+    let shared = SharedTensors()
+    let first = numbers(try Llama(checkpoint, sharing: shared))
+    let file = try FileHandle(
+      forWritingTo: URL(fileURLWithPath: scratch.path("model.safetensors")))
+    let byteCount = tensors.reduce(0) { $0 + $1.bytes.count }
+    try file.seek(toOffset: try file.seekToEnd() - UInt64(byteCount))
+    try file.write(contentsOf: Data(count: byteCount))
+    #expect(first.contains { $0 != 0 })
+    #expect(numbers(try Llama(checkpoint, sharing: shared)) == first)
+    #expect(numbers(try Llama(checkpoint)).allSatisfy { $0 == 0 })
   }
 
   @Test(arguments: [

@@ -29,6 +29,8 @@ package struct Combination: LowRankArithmetic, OperandArithmetic {
   package private(set) var settings: CombinationSettings
   /// What the user should know.
   package let notes: [String]
+  /// The positions that the adapters were trained with.
+  private let stretching: StretchedPositions?
   /// The layers along which weights and densities may change; 0 where no module is in one.
   package let layerCount: Int
   private(set) var modules: [Module]
@@ -102,7 +104,10 @@ package struct Combination: LowRankArithmetic, OperandArithmetic {
     }
     var modules = try Self.modules(of: used, settings)
     let dora = used.first { $0.operand.adapter.usesDoRA }?.operand.path
-    var notes = Self.notes(used.map(\.operand))
+    let shared = try StretchedPositions.Shared(
+      used.map { ($0.operand.path, $0.operand.adapter.positions) })
+    stretching = shared.positions
+    var notes = Self.notes(used.map(\.operand)) + shared.notes
     notes += used.compactMap { $0.operand.note(onBase: base) }
     notes += inputs.filter { $0.weight == 0 }.map { "\($0.path.printable): weight 0: left out" }
     if let path = dora ?? (settings.form == .dora ? first.operand.path : nil) {
@@ -231,6 +236,7 @@ package struct Combination: LowRankArithmetic, OperandArithmetic {
     adapter.saved = savedSums.map { $0.saved(in: &tensors, as: dtype) }
     adapter.ensuresWeightTying = operands.contains { $0.operand.adapter.ensuresWeightTying }
     adapter.baseName = operands[0].operand.adapter.baseName
+    adapter.positions = stretching
     adapter.task = operands[0].operand.adapter.task
     return (adapter, combinedModules.map(\.result))
   }

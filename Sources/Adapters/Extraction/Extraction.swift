@@ -53,6 +53,11 @@ package struct Extraction: LowRankArithmetic {
     plan = try ExtractionPlan(base: base, tuned: tuned, options)
   }
 
+  /// The tuned model's positions, where they are stretched and not the base's.
+  var positions: StretchedPositions? {
+    StretchedPositions(tuned.config)?.missing(in: base.config)
+  }
+
   /// The two models.
   package var inputs: [ArithmeticInput] {
     [
@@ -77,6 +82,11 @@ package struct Extraction: LowRankArithmetic {
         "\(module.path.printable) is \(module.base.stored.dtype.rawValue) in one model and "
           + "\(module.tuned.stored.dtype.rawValue) in the other: what rounding has changed counts, too"
       )
+    }
+    if let positions {
+      notes.append(
+        "positions of the tuned model are stretched, which config.json tells beside the adapter: "
+          + positions.scaling.text)
     }
     for (what, modules) in [
       ("left out by --exclude", plan.excluded),
@@ -263,6 +273,7 @@ package struct Extraction: LowRankArithmetic {
     }
     adapter.ensuresWeightTying = !ends.isEmpty || isTiedWhole
     adapter.baseName = base.checkpoint.path
+    adapter.positions = positions
     adapter.task = base.task
     let unchangedCount = decomposed.count { $0 == nil }
     if unchangedCount > 0 { adapter.notes.append("unchanged modules left out: \(unchangedCount)") }

@@ -46,6 +46,8 @@ package struct AdapterFiles: Sendable {
   let fileName: String?
   /// The folder's `adapter_config.json`.
   let configuration: Configuration?
+  /// The positions that it is of use with, which the folder's `config.json` tells.
+  var positions: StretchedPositions?
   /// What the user should know of what is written.
   package var notes: [String] = []
 

@@ -47,6 +47,7 @@ package struct AdapterWriting: Sendable {
       let text = configuration.json.text(indent: configuration.indent, sortedKeys: true)
       try output.write(Array(text.utf8), to: Adapter.configurationName)
     }
+    if let positions = files.positions { try output.write(positions.config, to: "config.json") }
     var pass = OutputPass<Int>()
     pass.append(encoded.bytes, to: 0, at: 0)
     for place in encoded.fileOrder { pass.append(place) }

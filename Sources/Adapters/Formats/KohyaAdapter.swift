@@ -106,6 +106,7 @@ enum KohyaAdapter {
   static func files(
     for adapter: LowRankAdapter, prefix: String?
   ) throws(PeftoolError) -> AdapterFiles {
+    if let positions = adapter.positions { throw positions.refusal(of: "a file of kohya's") }
     let modules = adapter.modules
     let prefix = prefix ?? KohyaNames.defaultPrefix(for: modules.map(\.path))
     var items: [AdapterFiles.Item] = []

@@ -70,6 +70,8 @@ package struct LowRankAdapter: Sendable {
   package let usesDoRA: Bool
   /// The model that it was made for, by name.
   package var baseName: String?
+  /// The positions that it was trained with, where they are stretched.
+  var positions: StretchedPositions?
   /// PEFT's `task_type`, where the format tells it.
   var task: String?
   /// What the user should know of what was read.

@@ -46,6 +46,7 @@ enum MLXAdapter {
             + (settings.usesDoRA ? "no m" : "an m"))
       }
       adapter.baseName = settings.baseName
+      adapter.positions = StretchedPositions(try checkpoint.modelConfig)
       // mlx-lm has no models of another kind.
       adapter.task = "CAUSAL_LM"
       return adapter
@@ -221,6 +222,12 @@ enum MLXAdapter {
     var files = AdapterFiles(
       folder: items, fileName: "adapters.safetensors", metadata: nil,
       configuration: configuration(of: adapter, rank: rank, scale: scale), indent: 4)
+    files.positions = adapter.positions
+    if let positions = adapter.positions {
+      files.notes.append(
+        "config.json tells the positions that it was trained with (\(positions.scaling.text)), of "
+          + "which mlx-lm takes no notice: the model has to have them")
+    }
     let padded = modules.count { $0.rank != rank }
     if padded > 0 {
       files.notes.append(

@@ -66,6 +66,7 @@ enum PEFTAdapter {
       adapter.configuration.ensuresWeightTying
       && saved.contains { BaseModel.isOutputEmbedding($0.path) }
     result.baseName = adapter.configuration.baseName
+    result.positions = StretchedPositions(try adapter.checkpoint.modelConfig)
     if case .string(let task) = try adapter.checkpoint.adapterConfig?["task_type"] {
       result.task = task
     }
@@ -235,10 +236,12 @@ enum PEFTAdapter {
       }
       if let bias = module.bias { items.append(.init(path + ".lora_B.bias", bias)) }
     }
-    return AdapterFiles(
+    var files = AdapterFiles(
       folder: items + adapter.saved.map(item(for:)), fileName: "adapter_model.safetensors",
       metadata: [("format", "pt")],
       configuration: configuration(of: adapter), indent: 2)
+    files.positions = adapter.positions
+    return files
   }
 
   /// The tensor of a parameter that is saved whole.

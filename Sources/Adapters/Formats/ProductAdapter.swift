@@ -77,6 +77,7 @@ enum ProductAdapter {
     }
     var adapter = try LowRankAdapter(modules)
     adapter.baseName = configuration.baseName
+    adapter.positions = StretchedPositions(try checkpoint.modelConfig)
     if case .string(let task)? = json["task_type"] { adapter.task = task }
     adapter.notes = [
       "\(path.printable) is of \(kind.name), and taken as LoRA of rank \(kind.rankText)"

@@ -58,17 +58,18 @@ struct ConfigEdits {
 
   /// Follows adapters that were trained with positions stretched to longer texts.
   ///
-  /// - Throws: as `PositionScaling.config`.
+  /// - Throws: as `StretchedPositions.Shared`.
   mutating func stretch(by adapters: [Adapter]) throws(PeftoolError) {
-    guard let old = config, let new = try PositionScaling.config(of: old, with: adapters),
-      let scaling = PositionScaling(new)
-    else { return }
+    let shared = try StretchedPositions.Shared(of: adapters)
+    notes += shared.notes
+    guard let old = config, let positions = shared.positions?.missing(in: old) else { return }
+    let new = try positions.applied(to: old)
     config = new
     isChanged = true
-    for key in ["rope_scaling", "rope_parameters", "max_position_embeddings"] {
+    for key in PositionScaling.configKeys {
       if let value = new[key], value != old[key] { settings.append(.init(key, value)) }
     }
-    notes.append("positions are stretched as in training: \(scaling.text)")
+    notes.append("positions are stretched as in training: \(positions.scaling.text)")
   }
 
   /// Follows `--dtype`.

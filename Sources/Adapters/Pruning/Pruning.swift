@@ -89,6 +89,7 @@ package struct Pruning: LowRankArithmetic, OperandArithmetic {
     }
     result.ensuresWeightTying = adapter.ensuresWeightTying
     result.baseName = adapter.baseName
+    result.positions = adapter.positions
     result.task = adapter.task
     let places = Set(kept)
     return (

@@ -19,6 +19,8 @@ protocol ChangeSource: ArithmeticInputs {
   func nothing(beside saved: [LowRankAdapter.Saved]) -> PeftoolError
   /// The model that the adapter is for, by name.
   var baseName: String? { get }
+  /// The positions that it is of use with, where they are stretched.
+  var positions: StretchedPositions? { get }
   /// PEFT's `task_type`.
   var task: String? { get }
 }
@@ -49,6 +51,7 @@ struct ModelChanges: ChangeSource {
   var byteCount: Int { extraction.byteCount }
   var adapterDTypes: Set<DType> { [] }
   var baseName: String? { extraction.base.checkpoint.path }
+  var positions: StretchedPositions? { extraction.positions }
   var task: String? { extraction.base.task }
 
   var layers: [ChangedLayer] {
@@ -113,6 +116,7 @@ struct AdapterChanges: ChangeSource, OperandArithmetic {
   }
   var byteCount: Int { layers.reduce(0) { $0 + $1.byteCount } }
   var baseName: String? { adapter.baseName }
+  var positions: StretchedPositions? { adapter.positions }
   var task: String? { adapter.task }
 
   var layers: [ChangedLayer] {

@@ -113,6 +113,7 @@ package struct SparseSelection: AdapterArithmetic {
     let adapter = SparseAdapter(
       rank: rank, updates: updates, saved: saved, baseName: source.baseName, task: source.task)
     var files = adapter.files(from: sources)
+    files.positions = source.positions
     let wholeCount = Set(saved.map { ExactName($0.path) }).count
     if updates.count < layers.count {
       files.notes.append("layers without a sparse change: \(layers.count - updates.count)")

@@ -1,5 +1,6 @@
 package import Checkpoints
 package import Files
+import JSON
 import LinearAlgebra
 package import Tensors
 
@@ -148,6 +149,9 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     try refuseLost(modules.map(\.result))
     var result = try LowRankAdapter(of: modules, from: adapter.sources)
     result.baseName = target.checkpoint.path
+    result.positions = try adapter.positions.flatMap { (positions) throws(PeftoolError) in
+      StretchedPositions(try positions.applied(to: target.config ?? .object([])))
+    }
     result.task = adapter.task
     return (result, modules.map(\.result))
   }

@@ -55,7 +55,7 @@ struct LongTextOptions: ParsableArguments {
     _ checkpoint: Checkpoint, existing adapter: String?
   ) throws(PeftoolError) -> Checkpoint {
     var checkpoint = checkpoint
-    if let adapter { checkpoint = try checkpoint.stretched(by: [Adapter(opening: adapter)]) }
+    if let adapter { checkpoint = try checkpoint.stretched(by: [Adapter(opening: adapter)]).model }
     guard let scaling = ropeScaling.flatMap({ PositionScaling($0) }),
       let config = try checkpoint.modelConfig
     else { return checkpoint }

@@ -39,6 +39,17 @@ struct GenerateCommand: ParsableCommand {
       threads. Penalty, temperature, top-k and top-p are applied in this order, as transformers \
       does.
 
+      --swap answers one prompt after the other, each with the adapter that it names: standard \
+      input has a JSON object a line, {"prompt": "...", "adapter": "NAME"}, and standard output \
+      gets a line for each as soon as it is there. The weights are in memory once, beside all \
+      adapters. NAME is the last part of an adapter's path, or what stands before = in --adapter \
+      NAME=PATH; without "adapter", or with null, the model answers by itself. Each line is a \
+      text of its own, with the options and the seed of the command. A line that cannot be \
+      answered gets {"line": N, "error": "..."}, and the next is read; at the end the status \
+      is 2 then.
+
+        peftool generate tiny-chat --swap --adapter tiny-sailor < prompts.jsonl
+
       The text ends with a token that generation_config.json or config.json names as \
       eos_token_id, before a string of --stop, after --max-tokens, or where the model takes no \
       longer texts. How many tokens there were, and how fast they came, is told on standard error; \
@@ -89,6 +100,9 @@ struct GenerateCommand: ParsableCommand {
     help: ArgumentHelp("End before this text; repeatable.", valueName: "text"))
   var stop: [String] = []
 
+  @Flag(help: "Answer prompts from standard input, each with the adapter that it names.")
+  var swap = false
+
   @OptionGroup var options: ModelOptions
 
   /// The most bytes of a prompt from standard input.
@@ -120,7 +134,14 @@ struct GenerateCommand: ParsableCommand {
     if let empty = stop.first(where: \.isEmpty) {
       throw ValidationError("--stop is '\(empty)', expected a text")
     }
-    if prompt == nil, Terminal.isTerminal(STDIN_FILENO) {
+    if swap {
+      guard prompt == nil else {
+        throw ValidationError("--swap reads prompts from standard input, PROMPT is one already")
+      }
+      if let fault = NamedAdapter.fault(in: options.adapters.map(NamedAdapter.init)) {
+        throw ValidationError(fault)
+      }
+    } else if prompt == nil, Terminal.isTerminal(STDIN_FILENO) {
       throw ValidationError(
         "Missing expected argument '<prompt>', and standard input is a terminal")
     }
@@ -131,39 +152,18 @@ struct GenerateCommand: ParsableCommand {
     let named = try chatTemplate.map { (name) throws(PeftoolError) in
       try ChatTemplate(named: name)
     }
+    if swap { return try answerLines(template: named) }
     let text = try promptText()
     let language = try LanguageModel(opening: model, options)
-    var endTokens = language.endTokens
-    var notes = language.notes
-    let tokens: [Int32]
-    if chat {
-      let template = try named ?? template(in: language.folder)
-      let messages = [system.map { ChatMessage(.system, $0) }, ChatMessage(.user, text)]
-      let segments = try template.segments(
-        messages.compactMap(\.self), tokens: language.tokens, options: .init(isPrompt: true))
-      tokens = try language.encode(segments.text, addingSpecialTokens: false)
-      let turnEnd = try template.turnEnd(language.tokens)
-      if let end = language.tokenizer.id(of: turnEnd) {
-        endTokens.insert(end)
-      } else {
-        notes.append(
-          "the tokenizer has no token '\(turnEnd.printable)', which ends a turn in the chat "
-            + "template \(template.name): the model has hardly learnt from it")
-      }
-    } else {
-      tokens = try language.encode(text)
-    }
-    let generation = TextGeneration(
-      language: language,
-      sampling: Sampling(
-        temperature: temperature, topK: topK, topP: topP, repetitionPenalty: repetitionPenalty,
-        seed: seed),
-      endTokens: endTokens, stops: stop, maximumTokenCount: maxTokens)
+    let form = try promptForm(language, named)
+    let tokens = try form.tokens(of: text, language)
+    let generation = generation(language, form)
     let result = try generation.run(tokens, team: options.team) { (piece) throws(PeftoolError) in
       if !options.json { try StandardOutput.print(piece) }
     }
     let report = GenerationReport(
-      language: language, notes: notes, promptTokenCount: tokens.count, result: result, seed: seed)
+      language: language, notes: language.notes + form.notes, promptTokenCount: tokens.count,
+      result: result, seed: seed)
     if options.json {
       try StandardOutput.print(report.json.text(indent: 2) + "\n")
     } else {
@@ -191,13 +191,36 @@ struct GenerateCommand: ParsableCommand {
     return String(decoding: bytes, as: UTF8.self)
   }
 
-  private func template(in folder: String) throws(PeftoolError) -> ChatTemplate {
-    guard let template = try ChatTemplate(inFolder: folder) else {
-      throw PeftoolError(
-        .different,
-        "the model has no chat template; --chat-template names one: "
-          + ChatTemplate.names.joined(separator: ", "), path: model)
+  /// Answers the lines of standard input; `Formats/json-output.md` describes the answers.
+  ///
+  /// - Throws: as `AdapterChoice`, `PromptForm` and `PromptLines.answer`.
+  private func answerLines(template: ChatTemplate?) throws(PeftoolError) {
+    let choice = try AdapterChoice(
+      opening: model, options.adapters.map(NamedAdapter.init), options)
+    let form = try promptForm(choice.base, template)
+    if !options.quiet {
+      writeToStandardError(
+        (choice.notes + form.notes).map { "note: \($0)\n" }.joined())
     }
-    return template
+    let lines = PromptLines(choice: choice, form: form, seed: seed, team: options.team) {
+      generation($0, form)
+    }
+    try lines.answer()
+  }
+
+  private func promptForm(
+    _ language: LanguageModel, _ named: ChatTemplate?
+  ) throws(PeftoolError) -> PromptForm {
+    guard chat else { return PromptForm(language) }
+    return try PromptForm(language, chat: named, system: system)
+  }
+
+  private func generation(_ language: LanguageModel, _ form: PromptForm) -> TextGeneration {
+    TextGeneration(
+      language: language,
+      sampling: Sampling(
+        temperature: temperature, topK: topK, topP: topP, repetitionPenalty: repetitionPenalty,
+        seed: seed),
+      endTokens: form.endTokens, stops: stop, maximumTokenCount: maxTokens)
   }
 }

@@ -33,20 +33,30 @@ struct GenerationReport {
 
   /// The same for a program; `Formats/json-output.md` describes it.
   var json: JSON {
-    .object([
-      .init("model", .string(language.path)),
-      .init("adapters", .array(language.adapters.map { .string($0) })),
-      .init("text", .string(result.text)),
-      .init("finish", .string(result.finish.rawValue)),
-      .init("stop", result.stop.map { .string($0) } ?? .null),
+    .object(
+      [
+        .init("model", .string(language.path)),
+        .init("adapters", .array(language.adapters.map { .string($0) })),
+      ] + result.members(promptTokenCount: promptTokenCount, seed: seed) + [
+        .init("notes", .array(notes.map { .string($0) }))
+      ])
+  }
+}
+
+extension TextGeneration.Result {
+  /// What a program is told of a text; `Formats/json-output.md` describes it.
+  func members(promptTokenCount: Int, seed: UInt64) -> [JSON.Member] {
+    [
+      .init("text", .string(text)),
+      .init("finish", .string(finish.rawValue)),
+      .init("stop", stop.map { .string($0) } ?? .null),
       .init("promptTokens", .number(promptTokenCount)),
-      .init("tokens", .number(result.tokens.count)),
-      .init("ids", .array(result.tokens.map { .number(Int($0)) })),
+      .init("tokens", .number(tokens.count)),
+      .init("ids", .array(tokens.map { .number(Int($0)) })),
       .init("seed", .number(String(seed))),
-      .init("firstTokenSeconds", .number(result.firstTokenSeconds)),
-      .init("seconds", .number(result.seconds)),
-      .init("tokensPerSecond", result.tokensPerSecond.map { .number($0) } ?? .null),
-      .init("notes", .array(notes.map { .string($0) })),
-    ])
+      .init("firstTokenSeconds", .number(firstTokenSeconds)),
+      .init("seconds", .number(seconds)),
+      .init("tokensPerSecond", tokensPerSecond.map { .number($0) } ?? .null),
+    ]
   }
 }

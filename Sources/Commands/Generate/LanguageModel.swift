@@ -2,7 +2,6 @@ import Adapters
 import Checkpoints
 import Examples
 import Files
-import JSON
 import Models
 import Tokenizers
 
@@ -25,40 +24,37 @@ struct LanguageModel {
   /// What the user should know: one sentence each.
   let notes: [String]
 
-  /// Opens a model, what is small first.
+  /// Opens a model with all adapters beside it, what is small first.
   ///
   /// - Throws: as `Checkpoint`, `Tokenizer`, `ModelAdapters` and `Llama`; `unsupported` for an
   ///   adapter and a GGUF model; `different` where a file was changed while it was read.
   init(opening path: String, _ options: ModelOptions) throws(PeftoolError) {
-    var checkpoint = try Checkpoint(opening: path)
-    try Self.check(checkpoint)
-    folder = Folder.parent(of: checkpoint.source.path)
-    let file = Folder.path(folder, "tokenizer.json")
-    guard Folder.exists(file) else {
-      throw PeftoolError(
-        .different,
-        "has no tokenizer.json beside it"
-          + (checkpoint.packed == nil
-            ? "" : "; a packed model is unpacked by 'peftool convert MODEL -o DIRECTORY'"),
-        path: path)
-    }
-    tokenizer = try Tokenizer(contentsOf: file)
-    tokens = try Examples.SpecialTokens(inFolder: folder)
-    let ends = try Self.endTokens(checkpoint, folder)
-    endTokens = ends ?? Set(tokens.eos.flatMap(tokenizer.id).map { [$0] } ?? [])
+    let files = try ModelFiles(opening: path)
     let opened = try options.openAdapters()
-    checkpoint = try checkpoint.stretched(by: opened)
-    let pairs = try ModelAdapters(
-      opened, weights: options.weights?.values ?? opened.map { _ in 1 }, for: checkpoint)
-    try MemoryRoom.check(
-      Llama.byteCount(of: checkpoint), for: "the model", isBesideModel: false,
-      wayOut: "a copy made by 'peftool quantize'", path: path)
-    model = try Llama(checkpoint, adapters: pairs)
-    try checkpoint.source.verifyUnchanged()
+    try files.checkRoom(for: opened)
+    try self.init(files, opened, weights: options.weights?.values ?? opened.map { _ in 1 })
+    try files.checkpoint.source.verifyUnchanged()
+  }
+
+  /// Reads a model with adapters beside it.
+  ///
+  /// - Parameter shared: the tensors that other models have read.
+  /// - Throws: as the other.
+  init(
+    _ files: ModelFiles, _ opened: [Adapter], weights: [Double],
+    sharing shared: SharedTensors? = nil
+  ) throws(PeftoolError) {
+    let (checkpoint, positionNotes) = try files.checkpoint.stretched(by: opened)
+    let pairs = try ModelAdapters(opened, weights: weights, for: checkpoint)
+    model = try Llama(checkpoint, adapters: pairs, sharing: shared)
     for adapter in opened { try adapter.checkpoint.source.verifyUnchanged() }
-    self.path = path
-    adapters = options.adapters
-    notes = pairs.notes
+    path = files.path
+    folder = files.folder
+    tokenizer = files.tokenizer
+    tokens = files.tokens
+    endTokens = files.endTokens
+    adapters = opened.map(\.path)
+    notes = positionNotes + pairs.notes
   }
 
   /// Refuses what is no model that can be computed.
@@ -76,35 +72,6 @@ struct LanguageModel {
         "is a GGUF model, expected safetensors; 'peftool convert \(checkpoint.path.printable) -o "
           + "DIRECTORY' makes them of it", path: checkpoint.path)
     }
-  }
-
-  /// `eos_token_id` of `generation_config.json`, or else of `config.json`: a number or several.
-  ///
-  /// - Throws: `damaged` where it is anything else, `io`; with the file.
-  private static func endTokens(
-    _ checkpoint: Checkpoint, _ folder: String
-  ) throws(PeftoolError) -> Set<Int32>? {
-    let path = Folder.path(folder, "generation_config.json")
-    let generation = Folder.exists(path) ? try JSON(opening: path) : nil
-    let config = Folder.path(folder, "config.json")
-    for (json, path) in [(generation, path), (try checkpoint.modelConfig, config)] {
-      do throws(PeftoolError) {
-        _ = try json?.object(named: "the document")
-        guard let value = json?["eos_token_id"], value != .null else { continue }
-        var numbers: Set<Int32> = []
-        let values = if case .array(let values) = value { values } else { [value] }
-        for value in values {
-          guard let id = Int32(exactly: try value.int(named: "eos_token_id")) else {
-            throw value.unfit("eos_token_id", "the number of a token, or several")
-          }
-          numbers.insert(id)
-        }
-        return numbers
-      } catch {
-        throw error.at(path: path)
-      }
-    }
-    return nil
   }
 
   /// The numbers of a text's tokens, each of which the model knows.

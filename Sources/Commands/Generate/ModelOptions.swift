@@ -49,9 +49,14 @@ struct ModelOptions: ParsableArguments {
   /// - Throws: as `Adapter`.
   func openAdapters() throws(PeftoolError) -> [Adapter] {
     var opened: [Adapter] = []
-    for path in adapters {
-      opened.append(try Adapter(opening: path, renaming: keyPrefix.map(\.renaming)))
-    }
+    for path in adapters { opened.append(try openAdapter(path)) }
     return opened
+  }
+
+  /// Opens one adapter.
+  ///
+  /// - Throws: as `Adapter`.
+  func openAdapter(_ path: String) throws(PeftoolError) -> Adapter {
+    try Adapter(opening: path, renaming: keyPrefix.map(\.renaming))
   }
 }

@@ -20,6 +20,9 @@ extension GGUFWriting {
     self.dtype = dtype
     do throws(PeftoolError) {
       try Self.refuseOthers(adapter.configuration)
+      if let positions = StretchedPositions(try adapter.checkpoint.modelConfig) {
+        throw positions.refusal(of: "a GGUF file")
+      }
     } catch {
       throw error.at(path: adapter.path)
     }
