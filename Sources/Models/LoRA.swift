@@ -80,9 +80,11 @@ package final class LoRA: Sendable {
     scaledBias = bias.map { Rows(1, $0.values.columns) }
     norms = Rows(1, magnitude == nil ? 0 : b.values.columns)
     gains = Rows(1, magnitude == nil ? 0 : b.values.columns)
+    // Backward passes alone lay the factors out.
+    let isLaidOut = !a.isFrozen || !b.isFrozen
     memory = (
-      Rows(1, Panels.floatCount(depth: inputs, columns: rank)),
-      Rows(1, Panels.floatCount(depth: b.values.columns, columns: rank))
+      Rows(1, isLaidOut ? Panels.floatCount(depth: inputs, columns: rank) : 0),
+      Rows(1, isLaidOut ? Panels.floatCount(depth: b.values.columns, columns: rank) : 0)
     )
     refresh()
   }

@@ -24,13 +24,15 @@ package struct ModelAdapters: Sendable {
   ///
   /// - Parameters:
   ///   - weights: what the whole change of each adapter is multiplied by.
-  ///   - dropout: the share of their inputs that they leave out where they are trained on.
+  ///   - isTrained: whether they are trained on, and have gradients.
+  ///   - dropout: the share of their inputs that they leave out then.
   /// - Throws: `different` where an adapter does not fit the model; `unsupported` where it changes
   ///   what is neither a linear layer nor its own tensor, where its base was changed at its start,
   ///   and for DoRA and own tensors beside another adapter or with a weight other than 1; `io`,
   ///   `damaged`.
   package init(
-    _ adapters: [Adapter], weights: [Double], for checkpoint: Checkpoint, dropout: Double = 0
+    _ adapters: [Adapter], weights: [Double], for checkpoint: Checkpoint, isTrained: Bool = false,
+    dropout: Double = 0
   ) throws(PeftoolError) {
     precondition(adapters.count == weights.count, "a weight an adapter")
     guard !adapters.isEmpty else {
@@ -65,7 +67,9 @@ package struct ModelAdapters: Sendable {
       }
     }
     var pairs: [ExactName: LoRA] = [:]
-    for (module, parts) in parts { pairs[module] = try Self.pair(parts, dropout: dropout) }
+    for (module, parts) in parts {
+      pairs[module] = try Self.pair(parts, isFrozen: !isTrained, dropout: dropout)
+    }
     self.own = own
     self.pairs = pairs
     paths = parts.compactMapValues { $0.first?.low.a.path }
@@ -108,7 +112,9 @@ package struct ModelAdapters: Sendable {
   /// One pair of all: s·B·A, or the sum of several, as [B₁ B₂ …]·[s₁·A₁; s₂·A₂; …].
   ///
   /// - Throws: `io`, and `damaged` where a value is NaN or infinite.
-  private static func pair(_ parts: [Part], dropout: Double) throws(PeftoolError) -> LoRA {
+  private static func pair(
+    _ parts: [Part], isFrozen: Bool, dropout: Double
+  ) throws(PeftoolError) -> LoRA {
     let isAlone = parts.count == 1
     var (a, b): ([Float], [Float]) = ([], [])
     for part in parts {
@@ -132,7 +138,8 @@ package struct ModelAdapters: Sendable {
       guard let own = part.low.bias else { continue }
       let sum =
         bias
-        ?? TrainableParameter(own.info.name, Rows(1, own.info.elementCount), isDecayed: false)
+        ?? TrainableParameter(
+          own.info.name, Rows(1, own.info.elementCount), isDecayed: false, isFrozen: isFrozen)
       let factor = isAlone ? 1 : Float(part.scaling)
       for (place, value) in try own.values(Float.self).enumerated() {
         sum.values[0, place] += factor * value
@@ -140,11 +147,12 @@ package struct ModelAdapters: Sendable {
       bias = sum
     }
     return LoRA(
-      a: TrainableParameter(low.a.info.name, Rows(a, columns: a.count / rank)),
-      b: TrainableParameter(low.b.info.name, Rows(b, columns: b.count / rank)),
+      a: TrainableParameter(low.a.info.name, Rows(a, columns: a.count / rank), isFrozen: isFrozen),
+      b: TrainableParameter(low.b.info.name, Rows(b, columns: b.count / rank), isFrozen: isFrozen),
       magnitude: try parts[0].magnitude.map { (magnitude) throws(PeftoolError) in
         let values = try magnitude.values(Float.self)
-        return TrainableParameter(magnitude.info.name, Rows(values, columns: values.count))
+        return TrainableParameter(
+          magnitude.info.name, Rows(values, columns: values.count), isFrozen: isFrozen)
       }, bias: bias, groupSize: isAlone ? low.columnRepeat : 1,
       scaling: isAlone ? Float(parts[0].scaling) : 1, dropout: dropout)
   }

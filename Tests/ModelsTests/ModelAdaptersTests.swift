@@ -47,6 +47,16 @@ import Testing
     #expect(try load(["dora"]).adapters.allSatisfy { $0.adapter.magnitude != nil })
   }
 
+  /// What is not trained has no gradients, nor room to lay the factors out for them: the factors,
+  /// and A times the scaling.
+  @Test func anAdapterInUseTakesItsFactors() throws {
+    for (_, adapter) in try load(["lora"]).adapters {
+      #expect(adapter.parameters.isEmpty)
+      let (a, b) = (adapter.a.elementCount, adapter.b.elementCount)
+      #expect(adapter.byteCount == 4 * (2 * a + b))
+    }
+  }
+
   @Test func severalAddUp() throws {
     let model = try load(["task-a", "task-b"], weights: [0.5, 2])
     let (a, b) = (try load(["task-a"]), try load(["task-b"]))

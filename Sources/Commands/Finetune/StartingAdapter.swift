@@ -51,7 +51,7 @@ enum StartingAdapter {
       }
     }
     let pairs = try ModelAdapters(
-      [adapter], weights: [1], for: checkpoint, dropout: dropout)
+      [adapter], weights: [1], for: checkpoint, isTrained: true, dropout: dropout)
     try adapter.checkpoint.source.verifyUnchanged()
     self = .existing(
       pairs,
