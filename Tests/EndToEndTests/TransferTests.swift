@@ -6,16 +6,20 @@ private let lora = Repository.sample("adapters/lora-f32base")
 
 /// `transfer` as a user runs it.
 @Suite struct TransferTests {
-  @Test func theSameBytesForAnyNumberOfThreads() throws {
+  @Test(arguments: ["cross-lora", "procrustes"])
+  func theSameBytesForAnyNumberOfThreads(method: String) throws {
     let place = try Workplace()
     for threads in ["1", "2"] {
       let run = try place.run(
         "transfer", lora, "--from", base, "--to", base, "-o", threads, "--threads", threads,
-        "--method", "cross-lora", "--threshold", "0.2")
+        "--method", method, "--threshold", "0.2")
       #expect(run.status == 0, "\(run.errors)")
       #expect(run.text.contains("\nfrom "))
       #expect(run.text.contains("overlap out"))
-      #expect(run.text.contains("aligned"))
+      #expect(run.text.contains("aligned") == (method == "cross-lora"))
+      #expect(
+        run.unfoldedText.contains("by 101 shared tokens, whose embeddings agree to a cosine of 1.0")
+          == (method == "procrustes"))
     }
     for file in ["adapter_model.safetensors", "adapter_config.json"] {
       #expect(try place.bytes("1/\(file)") == place.bytes("2/\(file)"))

@@ -15,20 +15,25 @@ struct BaseWeight: Sendable {
 
   /// Looks for it; of values nothing is read.
   ///
+  /// - Parameters:
+  ///   - path: where it is, if that is not the module's path.
+  ///   - shape: (out, in), if that is not the module's.
   /// - Throws: `different` where the base has no such module, or one of another shape;
   ///   `unsupported` for a dtype without arithmetic.
   init(
-    of module: LowRankAdapter.Module, in base: BaseModel, _ names: ModuleNames
+    of module: LowRankAdapter.Module, at path: String? = nil, shape: [Int]? = nil,
+    in base: BaseModel, _ names: ModuleNames
   ) throws(PeftoolError) {
-    guard let stored = names.tensor(module.path, "weight")?.stored else {
+    let path = path ?? module.path
+    guard let stored = names.tensor(path, "weight")?.stored else {
       throw PeftoolError(
         .different,
-        "has no module \(module.path.printable); nearest: "
-          + names.nearest(to: "\(module.path).weight").map(\.printable).joined(separator: ", "),
+        "has no module \(path.printable); nearest: "
+          + names.nearest(to: "\(path).weight").map(\.printable).joined(separator: ", "),
         path: base.checkpoint.path)
     }
-    isTransposed = module.kind == .embedding || (base.isConv1D(module.path) ?? module.isFanInFanOut)
-    let expected = [module.outputCount, module.inputCount]
+    isTransposed = module.kind == .embedding || (base.isConv1D(path) ?? module.isFanInFanOut)
+    let expected = shape ?? [module.outputCount, module.inputCount]
     let isOfItsKind =
       module.kind == .convolution
       ? Array(stored.shape.dropFirst()) == Array(module.a.shape.dropFirst())
@@ -36,10 +41,12 @@ struct BaseWeight: Sendable {
     guard isOfItsKind,
       [stored.rowCount, stored.columnCount] == (isTransposed ? expected.reversed() : expected)
     else {
+      let wanted = shape.map { "expected \($0.shapeText)" }
       throw stored.at(
         PeftoolError(
           .different,
-          "has shape \(stored.shape.shapeText), the adapter changes \(module.shapesText)"))
+          "has shape \(stored.shape.shapeText), "
+            + (wanted ?? "the adapter changes \(module.shapesText)")))
     }
     guard stored.dtype.isComputable else {
       throw stored.at(

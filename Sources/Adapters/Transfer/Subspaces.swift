@@ -14,15 +14,19 @@ struct Subspaces: Sendable {
   /// common, since the leading vectors of unrelated ones overlap by k / n.
   private static let leastDirectionsOfCompared = 4
 
-  /// Decomposes a weight.
+  /// Decomposes a weight, W or W·diag(gains).
   ///
   /// - Throws: `io`, `damaged` where a value is not finite, and as `SVD`.
-  init(of weight: BaseWeight, _ options: Transfer.Options) throws(PeftoolError) {
+  init(
+    of weight: BaseWeight, gains: [Double]? = nil, _ options: Transfer.Options
+  ) throws(PeftoolError) {
     let least = min(weight.outputCount, weight.inputCount)
     let count = min(options.subspace, least)
     comparedCount = max(1, min(count, least / Self.leastDirectionsOfCompared))
     do throws(PeftoolError) {
-      let svd = try options.decomposition.largest(count, of: weight.values())
+      var values = try weight.values()
+      if let gains { values.scale(columns: gains.map { Float($0) }) }
+      let svd = try options.decomposition.largest(count, of: values)
       u = Matrix<Double>(svd.u)
       vt = Matrix<Double>(svd.vt)
     } catch {
@@ -36,9 +40,16 @@ struct Subspaces: Sendable {
     self.comparedCount = comparedCount
   }
 
+  /// Where the vectors go with the streams that they are of: Rᵀ·U, and V·R.
+  func mapped(outputs: Matrix<Double>?, inputs: Matrix<Double>?) -> Subspaces {
+    Subspaces(
+      u: outputs.map { product($0, u, transposing: .left) } ?? u,
+      vt: inputs.map { product(vt, $0) } ?? vt, comparedCount: comparedCount)
+  }
+
   /// φ on both sides, whatever the signs and the order of the vectors.
   func overlap(with other: Subspaces) -> ModuleResult.Overlap {
-    let count = comparedCount
+    let count = min(comparedCount, other.comparedCount)
     let outputs = product(
       u.firstColumns(count), other.u.firstColumns(count), transposing: .left)
     let inputs = product(
@@ -94,6 +105,18 @@ struct Subspaces: Sendable {
     let right = product(pair.a, other.vt, transposing: .right).scaled(columns: signs)
     let left = product(other.u, pair.b, transposing: .left).scaled(rows: signs)
     return Pair(a: product(right, vt), b: product(u, left))
+  }
+}
+
+extension Matrix<Float> {
+  /// Multiplies each column by its factor.
+  fileprivate mutating func scale(columns factors: [Float]) {
+    precondition(factors.count == columns, "a factor a column")
+    var elements = self.elements
+    for row in 0..<rows {
+      for column in 0..<columns { elements[row * columns + column] *= factors[column] }
+    }
+    self.elements = elements
   }
 }
 

@@ -4,7 +4,9 @@ import JSON
 import LinearAlgebra
 package import Tensors
 
-/// An adapter moved from the model that it was made for to another of the same shapes.
+/// An adapter moved from the model that it was made for to another.
+///
+/// By the first three ways, between models of the same shapes:
 ///
 /// W_s and W_t are a layer's weights in the two, U and V their leading singular vectors,
 /// P = U·Uᵀ on the side of the outputs, V·Vᵀ on that of the inputs.
@@ -14,6 +16,10 @@ package import Tensors
 ///   subspace goes into the new one, and what was outside stays outside.
 /// - Cross-LoRA (2025), for equal shapes: B' = U_t·D·U_sᵀ·B, A' = A·V_s·D·V_tᵀ, where D gives each pair
 ///   of vectors the sign that brings it nearer to its counterpart: signs mean nothing by themselves.
+///
+/// - Procrustes, between models of the Llama family of any depth and width of the hidden stream:
+///   `StreamMap` finds how the one stream becomes the other, `CarriedModule` what becomes of the
+///   factors, `LayerMap` which layer stands for which.
 ///
 /// The first two do not depend on signs and order of the vectors, and are for models that are near to
 /// each other; the third is right where W_t is W_s in turned coordinates, O·W_s·Qᵀ, as long as the
@@ -31,6 +37,21 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     case loraX = "lora-x"
     /// From singular pair to singular pair.
     case crossLoRA = "cross-lora"
+    /// From hidden stream to hidden stream, by the embeddings of shared tokens.
+    case procrustes
+  }
+
+  /// A token that both models have, by its rows in their embeddings.
+  package struct SharedToken: Equatable, Sendable {
+    /// The row in the old model's.
+    package let source: Int
+    /// The row in the new model's.
+    package let target: Int
+
+    package init(source: Int, target: Int) {
+      self.source = source
+      self.target = target
+    }
   }
 
   /// What is done.
@@ -42,6 +63,9 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     package var subspace = 320
     /// What each layer's overlap and kept energy have to be at least, 0 to 1.
     package var threshold = 0.5
+    /// The tokens by which `procrustes` finds the stream; nil for all by their numbers, where both
+    /// models have as many.
+    package var sharedTokens: [SharedToken]?
     /// How weights are decomposed.
     package var decomposition = Decomposition()
 
@@ -53,7 +77,10 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   private let source: BaseModel
   private let target: BaseModel
   private let options: Options
-  private let weights: [(source: BaseWeight, target: BaseWeight)]
+  private let carried: [CarriedModule]
+  /// The embeddings and the tokens that both have, where the stream is looked for.
+  private let streams: (source: StoredTensor, target: StoredTensor, tokens: [SharedToken])?
+  private let layerNotes: [String]
 
   /// The model that it was made for.
   package var base: BaseModel? { source }
@@ -61,7 +88,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   /// Plans a transfer; of the tensors nothing is read.
   ///
   /// - Throws: `different` where a model lacks a module or has it in another shape; `unsupported` for
-  ///   what has no place in the formulas: DoRA, embeddings, convolutions, biases, saved modules.
+  ///   what has no place in the formulas: DoRA, embeddings, convolutions, biases, saved modules; with
+  ///   `procrustes` models of other families, and heads or inner widths that differ.
   package init(
     _ operand: Operand, from source: BaseModel, to target: BaseModel, _ options: Options
   ) throws(PeftoolError) {
@@ -79,24 +107,44 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     if let saved = adapter.saved.first {
       throw refused("saves \(saved.path.printable).\(saved.parameter.printable) whole")
     }
-    let names = (source: ModuleNames(source), target: ModuleNames(target))
-    var weights: [(source: BaseWeight, target: BaseWeight)] = []
     for module in adapter.modules {
       guard module.kind == .linear else {
         throw refused("\(module.path.printable) is of kind \(module.kind.rawValue)")
       }
       if module.bias != nil { throw refused("\(module.path.printable) has a bias of lora_B") }
+    }
+    guard options.method == .procrustes else {
+      carried = try Self.sameShapes(adapter, source, target)
+      (streams, layerNotes) = (nil, [])
+      return
+    }
+    let plan = try StreamPlan(adapter, from: source, to: target, options.sharedTokens)
+    carried = plan.modules
+    streams = (plan.embeddings.source, plan.embeddings.target, plan.tokens)
+    layerNotes = plan.notes
+  }
+
+  private static func sameShapes(
+    _ adapter: LowRankAdapter, _ source: BaseModel, _ target: BaseModel
+  ) throws(PeftoolError) -> [CarriedModule] {
+    let names = (source: ModuleNames(source), target: ModuleNames(target))
+    var carried: [CarriedModule] = []
+    for module in adapter.modules {
       let own = try BaseWeight(of: module, in: source, names.source)
       do throws(PeftoolError) {
-        weights.append((own, try BaseWeight(of: module, in: target, names.target)))
+        carried.append(
+          CarriedModule(
+            module: module, path: module.path, source: own,
+            target: try BaseWeight(of: module, in: target, names.target), ends: nil))
       } catch {
         guard error.kind == .different else { throw error }
         throw PeftoolError(
-          .different, "\(error.reason); transfer is between models of the same shapes",
+          .different,
+          "\(error.reason); but for --method procrustes transfer is between models of the same shapes",
           tensor: error.tensor, path: error.path)
       }
     }
-    self.weights = weights
+    return carried
   }
 
   /// The adapter and the two models.
@@ -115,15 +163,12 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
 
   /// What the user should know before anything is read.
   package var notes: [String] {
-    adapter.notes + [operands[0].operand.note(onBase: source)].compactMap(\.self)
+    adapter.notes + [operands[0].operand.note(onBase: source)].compactMap(\.self) + layerNotes
   }
 
   /// The bytes of the weights and factors that are read.
   package var byteCount: Int {
-    zip(adapter.modules, weights).reduce(0) { sum, next in
-      sum + next.0.byteCount + next.1.source.stored.info.byteCount
-        + next.1.target.stored.info.byteCount
-    }
+    carried.reduce(0) { $0 + $1.byteCount }
   }
 
   private var adapter: LowRankAdapter { operands[0].operand.adapter }
@@ -132,22 +177,30 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   private static let largeElementCount = 1 << 25
 
   /// Carries the factors, a layer a thread at a time; `LowRankArithmetic` has what it throws, and
-  /// `different` for layers below the threshold.
+  /// `different` for embeddings and layers below the threshold.
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    let largest = weights.map { $0.source.stored.info.elementCount }.max() ?? 0
+    let map = try streams.map { (streams) throws(PeftoolError) in
+      try StreamMap(
+        from: streams.source, to: streams.target, tokens: streams.tokens, threads: threads)
+    }
+    if let map { try refuseStranger(map) }
+    let largest = carried.map { $0.source.stored.info.elementCount }.max() ?? 0
     let modules = try mapBlocks(
-      count: weights.count, threads: largest > Self.largeElementCount ? 1 : threads
+      count: carried.count, threads: largest > Self.largeElementCount ? 1 : threads
     ) { (place) throws(PeftoolError) in
-      let module = try CombinedModule(transferred(place), as: dtype)
-      progress(
-        adapter.modules[place].byteCount + weights[place].source.stored.info.byteCount
-          + weights[place].target.stored.info.byteCount)
+      let module = try CombinedModule(transferred(carried[place], map), as: dtype)
+      progress(carried[place].byteCount)
       return module
     }
     try refuseLost(modules.map(\.result))
     var result = try LowRankAdapter(of: modules, from: adapter.sources)
+    if let map {
+      result.notes.append(
+        "the stream of \(map.r.rows) became one of \(map.r.columns) by \(map.tokenCount) shared "
+          + "tokens, whose embeddings agree to a cosine of \(Self.text(map.alignment))")
+    }
     result.baseName = target.checkpoint.path
     result.positions = try adapter.positions.flatMap { (positions) throws(PeftoolError) in
       StretchedPositions(try positions.applied(to: target.config ?? .object([])))
@@ -156,25 +209,20 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     return (result, modules.map(\.result))
   }
 
-  private func transferred(_ place: Int) throws(PeftoolError) -> ComputedModule {
-    let module = adapter.modules[place]
-    let term = try module.term(weight: 1)
+  private func transferred(
+    _ module: CarriedModule, _ map: StreamMap?
+  ) throws(PeftoolError) -> ComputedModule {
+    let term = try module.module.term(weight: 1)
     let before = Pair(a: term.a, b: term.b.scaled(by: term.scaling))
-    let spaces = try (
-      source: Subspaces(of: weights[place].source, options),
-      target: Subspaces(of: weights[place].target, options)
-    )
-    var overlap = spaces.target.overlap(with: spaces.source)
     let pair: Pair
-    switch options.method {
-    case .proLoRA: pair = spaces.target.counterpart(of: before, in: spaces.source)
-    case .loraX: pair = spaces.target.inside(before)
-    case .crossLoRA:
-      let signs = spaces.target.signs(nearTo: spaces.source)
-      overlap.alignment = signs.alignment
-      pair = spaces.target.image(of: before, from: spaces.source, signs: signs.values)
+    let energy: (before: Double, after: Double)
+    let overlap: ModuleResult.Overlap
+    if let map, let ends = module.ends {
+      (pair, energy, overlap) = try module.carried(before, by: map, ends, options)
+    } else {
+      (pair, overlap) = try projected(before, module)
+      energy = (before.energy, pair.energy)
     }
-    let energy = (before: before.energy, after: pair.energy)
     var result = ModuleResult(
       path: module.path, rankBefore: term.rank, rank: term.rank, energyBefore: energy.before,
       energy: energy.after, lostEnergy: max(0, energy.before - energy.after), entries: nil)
@@ -182,6 +230,36 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     var computed = ComputedModule(module.layer, pair, bias: nil, result)
     if term.scaling > 0 { computed.scaling = term.scaling }
     return computed
+  }
+
+  /// The ways between weights of the same shape.
+  private func projected(
+    _ before: Pair, _ module: CarriedModule
+  ) throws(PeftoolError) -> (Pair, ModuleResult.Overlap) {
+    let spaces = try (
+      source: Subspaces(of: module.source, options), target: Subspaces(of: module.target, options)
+    )
+    var overlap = spaces.target.overlap(with: spaces.source)
+    switch options.method {
+    case .loraX: return (spaces.target.inside(before), overlap)
+    case .crossLoRA:
+      let signs = spaces.target.signs(nearTo: spaces.source)
+      overlap.alignment = signs.alignment
+      let pair = spaces.target.image(of: before, from: spaces.source, signs: signs.values)
+      return (pair, overlap)
+    case .proLoRA, .procrustes:
+      return (spaces.target.counterpart(of: before, in: spaces.source), overlap)
+    }
+  }
+
+  /// - Throws: `different` where the embeddings of shared tokens agree too little.
+  private func refuseStranger(_ map: StreamMap) throws(PeftoolError) {
+    guard map.alignment < options.threshold else { return }
+    throw PeftoolError(
+      .different,
+      "the embeddings of \(map.tokenCount) shared tokens agree to a cosine of "
+        + "\(Self.text(map.alignment)), below the threshold \(options.threshold): the models are "
+        + "strangers, or another --threshold", path: operands[0].operand.path)
   }
 
   /// - Throws: `different` with the layer of which the least survives, where that is too little.

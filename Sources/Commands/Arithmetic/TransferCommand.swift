@@ -3,6 +3,7 @@ import ArgumentParser
 import Checkpoints
 import Files
 import LinearAlgebra
+import Tokenizers
 
 /// `peftool transfer`: an adapter for a similar model.
 struct TransferCommand: ParsableCommand {
@@ -10,10 +11,12 @@ struct TransferCommand: ParsableCommand {
     commandName: "transfer",
     abstract: "Moves an adapter to a similar model, and tells how much of it survives.",
     discussion: """
-      Writes OUT, an adapter for the model --to, out of one that was made for the model --from. Both \
-      have the same shapes: other checkpoints of one model, say before and after more training.
+      Writes OUT, an adapter for the model --to, out of one that was made for the model --from. \
+      By the first three methods both have the same shapes: other checkpoints of one model, say before \
+      and after more training. --method procrustes takes other widths and depths, too.
 
         peftool transfer my-adapter --from Llama-3.2-1B --to merged -o moved
+        peftool transfer my-lora --from Llama-3.2-1B --to merged -o moved --method procrustes
 
       Subspaces are those of the leading singular vectors of each weight, --subspace of them or all \
       where it has fewer. By --method prolora what of the factors lies inside of those of the old \
@@ -24,15 +27,28 @@ struct TransferCommand: ParsableCommand {
       coordinates, by less than a right angle, whose singular values differ. The sign of each pair is \
       that which brings it nearer to its counterpart; without that the result is noise.
 
+      By procrustes, for models of the Llama family (llama, mistral, qwen2, qwen3), factors are carried \
+      with the stream that all layers read and add to: R, the orthonormal matrix that brings the \
+      embeddings of the tokens of both models nearest to each other (the polar factor of Es' * Et), \
+      takes the one stream to the other, whatever its width. With g the weight of the norm before a \
+      layer and H the width, A becomes sqrt(Hs/Ht) * A * diag(gs) * R * diag(1/gt) where the layer \
+      reads the stream, and B becomes R' * B where it adds to it. That is exact where the new model \
+      computes the same in other coordinates, or in a wider stream. Heads and the width inside of the \
+      feed-forward layers have no such map: where these differ, it is refused. Layer l of the new \
+      model gets what the old one has in layer l * (Ls - 1) / (Lt - 1), rounded, halves up. Tokens are \
+      the same where their texts are, by both tokenizer.json; where one has none, by their numbers, if \
+      there are as many.
+
       The report tells by layer how far the subspaces of both weights overlap, norm(Us' * Ut)^2 / k on \
       the side of the outputs and of the inputs, for the k leading vectors, a quarter of all at most; \
       of unrelated weights it is a quarter or less. With cross-lora it tells the mean cosine of the \
-      vectors, too, and looks at that instead. The kept energy is norm(B*A)^2 after over before. Where one of these is below \
+      vectors, too, and looks at that instead. With procrustes weights are compared as they read and \
+      write the new stream, and the cosine of the embeddings, which a note tells, has to reach \
+      --threshold as well. The kept energy is norm(B*A)^2 after over before. Where one of these is below \
       --threshold nothing is written, and the layer is named.
 
       LoRA of linear layers is taken; DoRA, embeddings, convolutions, biases and modules that are saved \
-      whole are refused, and models of other shapes. Formats/json-output.md describes what --json \
-      prints.
+      whole are refused. Formats/json-output.md describes what --json prints.
       """)
 
   @Argument(help: "The adapter's directory.", completion: .directory)
@@ -51,7 +67,7 @@ struct TransferCommand: ParsableCommand {
     completion: .directory)
   var output: String
 
-  @Option(help: "How factors are carried: prolora, lora-x or cross-lora.")
+  @Option(help: "How factors are carried: prolora, lora-x, cross-lora or procrustes.")
   var method = Transfer.Method.proLoRA
 
   @Option(help: ArgumentHelp("The singular vectors on each side.", valueName: "k"))
@@ -88,13 +104,41 @@ struct TransferCommand: ParsableCommand {
     options.threshold = threshold
     options.decomposition.isExact = exact
     options.decomposition.seed = seed
-    let source = try BaseModel(Checkpoint(opening: from).adaptable)
-    let target = try BaseModel(Checkpoint(opening: to).adaptable)
+    let models = try (source: Checkpoint(opening: from), target: Checkpoint(opening: to))
+    let source = try BaseModel(models.source.adaptable)
+    let target = try BaseModel(models.target.adaptable)
+    if method == .procrustes {
+      options.sharedTokens = try Transfer.SharedToken.all(beside: models.source, models.target)
+    }
     let transfer = try Transfer(
       Operand(opening: adapter, base: source), from: source, to: target, options)
     let job = ArithmeticJob(
       arithmetic: transfer, method: (method.rawValue, method.summary), output: output)
     try writing.report(job.run(writing, label: "transferring"))
+  }
+}
+
+extension Transfer.SharedToken {
+  /// The tokens of one text in the tokenizers beside two models; nil where one of them has none.
+  ///
+  /// - Throws: as `Tokenizer`.
+  fileprivate static func all(
+    beside source: Checkpoint, _ target: Checkpoint
+  ) throws(PeftoolError) -> [Transfer.SharedToken]? {
+    func path(_ model: Checkpoint) -> String {
+      Folder.path(Folder.parent(of: model.source.path), "tokenizer.json")
+    }
+    guard Folder.exists(path(source)), Folder.exists(path(target)) else { return nil }
+    let tokenizers = (
+      source: try Tokenizer(contentsOf: path(source)),
+      target: try Tokenizer(contentsOf: path(target))
+    )
+    return (0..<tokenizers.source.vocabularySize).compactMap { id in
+      guard let text = tokenizers.source.token(Int32(id)),
+        let other = tokenizers.target.id(of: text)
+      else { return nil }
+      return Transfer.SharedToken(source: id, target: Int(other))
+    }
   }
 }
 
@@ -105,6 +149,7 @@ extension Transfer.Method: ExpressibleByArgument {
     case .proLoRA: "inside of the old subspaces to inside of the new, outside to outside"
     case .loraX: "onto the subspaces of the new weights"
     case .crossLoRA: "from the singular vectors of the old weights to those of the new"
+    case .procrustes: "with the hidden stream, as the embeddings of shared tokens turn it"
     }
   }
 }
