@@ -62,6 +62,40 @@ import Testing
     #expect(answers.map { $0["text"] as? String } == order.map { expected[$0] })
   }
 
+  /// Tensors of an adapter's own, positions of its own, and codes that are shared.
+  @Test func whatOneAdapterHasIsNotTheOthers() throws {
+    let place = try Workplace()
+    let base = place.path("base")
+    #expect(try place.run("quantize", Self.model, "-o", base, "--quiet").status == 0)
+    for (name, options) in [
+      ("whole", ["--modules-to-save", "norm"]), ("tokens", ["--trainable-tokens", "5,9,40"]),
+      ("long", ["--rope-scaling", "linear:2"]), ("dora", ["--dora"]),
+    ] {
+      let run = try place.run(
+        ["finetune", base, "--data", Repository.sample("generation/sailor.jsonl"), "-o", name]
+          + ["--max-steps", "6", "--learning-rate", "3e-2", "--quiet"] + options)
+      #expect(run.status == 0, "\(run.errors)")
+    }
+    let names = ["whole", "tokens", "long", "dora"]
+    let order = [nil, "whole", nil, "tokens", "long", "dora", "whole", nil, "long"] as [String?]
+    let run = try place.run(
+      ["generate", base, "--swap", "--max-tokens", "30"] + names.flatMap { ["--adapter", $0] },
+      input: Data(
+        try order.map { try line(["prompt": "Once", "adapter": $0 ?? NSNull()]) }.joined().utf8))
+    let ids = try answers(run).map { $0["ids"] as? [Int] }
+    #expect(ids.count == order.count, "\(run.errors)")
+    var all: Set<[Int]> = []
+    for (name, found) in zip(order, ids) {
+      let plain = try place.run(
+        ["generate", base, "Once", "--max-tokens", "30", "--json"]
+          + (name.map { ["--adapter", $0] } ?? []))
+      let json = try JSONSerialization.jsonObject(with: plain.output) as? [String: Any]
+      #expect(found == json?["ids"] as? [Int], "\(name ?? "none")")
+      all.insert(try #require(found))
+    }
+    #expect(all.count >= 4, "texts that differ")
+  }
+
   @Test func aWeightIsOfItsAdapter() throws {
     let place = try Workplace()
     let run = try swap(
