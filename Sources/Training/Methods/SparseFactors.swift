@@ -38,11 +38,13 @@ package struct SparseFactors: TrainingMethod {
   }
 
   private let settings: Settings
+  private let adapters: [LoRA]
   /// The factors, and 1 for each entry that is left, of a factor's shape.
   private let factors: [(parameter: TrainableParameter, kept: Rows)]
 
   init(_ adapters: [LoRA], _ settings: Settings) {
     self.settings = settings
+    self.adapters = adapters
     factors = adapters.flatMap { [$0.a, $0.b] }.map { parameter in
       let kept = Rows(parameter.values.count, parameter.values.columns)
       for row in 0..<kept.count {
@@ -50,6 +52,10 @@ package struct SparseFactors: TrainingMethod {
       }
       return (parameter, kept)
     }
+  }
+
+  func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
+    PlainMethod(adapters: adapters).completeGradients(step: step, team)
   }
 
   func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {
