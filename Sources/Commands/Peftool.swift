@@ -22,7 +22,7 @@ package struct Peftool: ParsableCommand {
       QuantizeCommand.self, DequantizeCommand.self, CombineCommand.self, ScaleCommand.self,
       ResizeCommand.self, PruneCommand.self, ExtractCommand.self, TransferCommand.self,
       TokenizeCommand.self,
-      FinetuneCommand.self, EvaluateCommand.self, GenerateCommand.self,
+      PlanCommand.self, FinetuneCommand.self, EvaluateCommand.self, GenerateCommand.self,
     ])
 
   package init() {}

@@ -161,17 +161,6 @@ package final class Llama: Sendable {
   /// The layers' matrices that are trained whole, from the input on.
   package var trainedMatrices: [TrainableParameter] { layers.flatMap(\.trainedMatrices) }
 
-  /// The bytes of what is trained and of its gradients, those that take turns at one place once.
-  package var trainedByteCount: Int {
-    var places: Set<ObjectIdentifier> = []
-    let gradients = trainedWeights.map(\.parameter).filter {
-      places.insert(ObjectIdentifier($0.gradient.storage)).inserted
-    }
-    return adapters.reduce(0) { $0 + $1.adapter.byteCount }
-      + 4 * trainedWeights.reduce(0) { $0 + $1.parameter.elementCount }
-      + 4 * gradients.reduce(0) { $0 + $1.elementCount }
-  }
-
   /// The bytes of all matrices that are frozen.
   package var byteCount: Int {
     let tied = configuration.isTied ? 0 : head.projections[0].weight.byteCount
@@ -196,12 +185,10 @@ package final class Llama: Sendable {
   }
 
   /// The largest sum of inputs, over the layers of one input, of which adapters leave some out.
-  package var maskedInputs: Int { groups.map(\.maskedInputs).max() ?? 0 }
+  package var maskedInputs: Int { size.maskedInputs }
 
   /// The largest sum of ranks of the layers of one input.
-  package var largestRank: Int {
-    groups.map { $0.projections.reduce(0) { $0 + ($1.adapter?.rank ?? 0) } }.max() ?? 0
-  }
+  package var largestRank: Int { size.largestRank }
 }
 
 extension LlamaConfiguration {

@@ -130,12 +130,10 @@ package struct LlamaConfiguration: Equatable, Sendable {
 
   /// The paths of the linear layers, from the input on.
   package var linearLayers: [String] {
-    let names = [
-      "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-      "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-    ]
-    return (0..<layerCount).flatMap { layer in names.map { "model.layers.\(layer).\($0)" } }
-      + [TrainedWeights.head]
+    let layers = linearGroups.flatMap(\.self)
+    return (0..<layerCount).flatMap { place in
+      layers.map { $0.placed(in: "model.layers.\(place)").module }
+    } + [TrainedWeights.head]
   }
 
   /// Which keys the layers see.

@@ -103,16 +103,7 @@ package final class LoRA: Sendable {
   /// The rank with the frozen rows.
   var fullRank: Int { all.a.count }
   /// The bytes of all that it has in memory.
-  package var byteCount: Int {
-    let values =
-      [
-        all.a, all.b, scaledA, memory.a, memory.b, norms, gains, scaledBias,
-        e == nil && groupSize == 1 ? nil : appliedA, groupSize == 1 ? nil : appliedGradient,
-      ]
-      .compactMap(\.self) + [e, magnitude, bias].compactMap(\.?.values)
-    return 4
-      * (values + parameters.map(\.gradient)).reduce(0) { $0 + $1.count * $1.columns }
-  }
+  package var byteCount: Int { size.valueByteCount + size.gradientByteCount }
   /// What is trained.
   package var parameters: [TrainableParameter] {
     [a, b, e, magnitude, bias].compactMap(\.self).filter { !$0.isFrozen }

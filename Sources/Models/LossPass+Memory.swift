@@ -3,6 +3,14 @@ extension LossPass {
   package static func byteCount(
     _ model: Llama, tokens: Int, longest: Int, keeping: Keeping, threads: Int
   ) -> Int {
+    byteCount(
+      model.size, tokens: tokens, longest: longest, keeping: keeping, threads: threads)
+  }
+
+  /// The same of a model of certain sizes.
+  package static func byteCount(
+    _ model: ModelSize, tokens: Int, longest: Int, keeping: Keeping, threads: Int
+  ) -> Int {
     let configuration = model.configuration
     let masked = model.maskedInputs
     let hidden = configuration.hiddenSize
@@ -13,7 +21,7 @@ extension LossPass {
     let layer =
       2 * hidden + 2 * queries + 2 * keys + configuration.headCount + 2 * inner + 2
       + (hasHeadNorms ? queries + keys + configuration.headCount + configuration.keyHeadCount : 0)
-      + (model.layers.contains(where: \.keepsOutputs) ? 2 * hidden : 0)
+      + (model.keepsOutputs ? 2 * hidden : 0)
     let kept =
       switch keeping {
       case .everything: configuration.layerCount * layer

@@ -111,6 +111,16 @@ extension Rows {
     return values
   }
 
+  /// Whether no float is NaN or infinite.
+  package var isFinite: Bool {
+    (0..<count).allSatisfy { row in
+      withSpan(row: row) { span in
+        for place in span.indices where !span[place].isFinite { return false }
+        return true
+      }
+    }
+  }
+
   /// One float.
   package subscript(row: Int, column: Int) -> Float {
     get {

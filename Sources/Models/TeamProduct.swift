@@ -14,12 +14,14 @@ package struct TeamProduct: Sendable {
   package init(team: ThreadTeam) {
     self.team = team
     scratch = (0..<team.count).map { _ in
-      Rows(1, ProjectionGroup.tileDepth * ProjectionGroup.tileWidth)
+      Rows(1, Self.floatCountOfThread)
     }
   }
 
-  /// The floats of the memory.
-  package var floatCount: Int { scratch.reduce(0) { $0 + $1.columns } }
+  /// The floats of a thread's memory.
+  package static var floatCountOfThread: Int {
+    ProjectionGroup.tileDepth * ProjectionGroup.tileWidth
+  }
 
   /// c = a·b, or c += a·b, with one of the two transposed where `transposition` says so.
   ///

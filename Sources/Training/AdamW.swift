@@ -65,13 +65,11 @@ package final class AdamW {
     }
   }
 
-  /// The bytes of the moments.
-  package var byteCount: Int {
-    zip(parameters, moments).reduce(0) { sum, next in
-      switch next.1 {
-      case .floats: sum + 8 * next.0.elementCount
-      case .codes(let moments): sum + moments.byteCount
-      }
+  /// The bytes of the moments of parameters of so many numbers each.
+  package static func byteCount(of counts: [Int], isEightBit: Bool) -> Int {
+    counts.reduce(0) { sum, count in
+      let isCoded = isEightBit && count >= QuantizedMoments.leastCount
+      return sum + (isCoded ? QuantizedMoments.byteCount(of: count) : 8 * count)
     }
   }
 

@@ -44,11 +44,11 @@ package struct AdapterDesign: Sendable {
   ) throws(PeftoolError) -> LoRA? {
     guard try targets.contains(module) else { return nil }
     if case .adaLoRA(let settings) = method {
-      try Self.check(settings.initialRank, "--init-r", module, weight)
+      try Self.check(settings.initialRank, "--init-r", weight.layer(module))
       return adaLoRA(of: module, weight, rank: settings.initialRank)
     }
     let rank = try rankPatterns.firstValue(for: module) ?? rank
-    if method == .loraFA { try Self.check(rank, "--rank", module, weight) }
+    if method == .loraFA { try Self.check(rank, "--rank", weight.layer(module)) }
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
     let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
     let name = AdapterKey.prefix + module
@@ -77,13 +77,14 @@ package struct AdapterDesign: Sendable {
   /// orthonormal and LoRA-FA inverts, there are no more.
   ///
   /// - Throws: `different`.
-  private static func check(
-    _ rank: Int, _ option: String, _ module: String, _ weight: FrozenWeight
+  static func check(
+    _ rank: Int, _ option: String, _ layer: LlamaConfiguration.Linear
   ) throws(PeftoolError) {
-    let most = min(weight.outputs, weight.inputs)
+    let most = min(layer.outputs, layer.inputs)
     guard rank > most else { return }
     throw PeftoolError(
-      .different, "has \(most) ranks, and \(option) asks for \(rank)", tensor: module + ".weight")
+      .different, "has \(most) ranks, and \(option) asks for \(rank)",
+      tensor: layer.module + ".weight")
   }
 
   /// B·diag(E)·A with E = 0, A and B from N(0, 0.02²): PEFT `adalora/layer.py`
@@ -217,5 +218,12 @@ extension AdaLoRA.Settings {
       "orth_reg_weight": .number(orthogonality), "total_step": .number(stepCount),
       "rank_pattern": .null,
     ]
+  }
+}
+
+extension FrozenWeight {
+  /// The sizes of the layer that has it.
+  fileprivate func layer(_ module: String) -> LlamaConfiguration.Linear {
+    LlamaConfiguration.Linear(module: module, outputs: outputs, inputs: inputs, hasBias: false)
   }
 }

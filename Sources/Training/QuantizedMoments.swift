@@ -114,10 +114,8 @@ final class QuantizedMoments: Sendable {
     }
   }
 
-  /// The bytes of codes and scales.
-  var byteCount: Int {
-    pieces.reduce(0) { sum, piece in
-      sum + piece.codes.withLock { 2 * $0.first.count + 8 * $0.firstScales.count }
-    }
+  /// The bytes of codes and scales of so many numbers.
+  static func byteCount(of count: Int) -> Int {
+    2 * count + 8 * ((count + blockSize - 1) / blockSize)
   }
 }

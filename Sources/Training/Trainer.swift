@@ -4,7 +4,7 @@ package import Models
 
 /// What is trained of a model, and what makes a step of it.
 ///
-/// Peak memory: the model's, a pass's (`LossPass`), and `byteCount`: of a trained number 16 bytes,
+/// Peak memory: the model's, a pass's (`LossPass`), and `TrainingSize`: of a trained number 16 bytes,
 /// which are itself, its gradient and two moments; an adapter's factors laid out for products; and
 /// what the method remembers, of AdaLoRA 8 bytes more a number. Of GaLore's matrices the gradient
 /// and the moments are those of `GaLore`.
@@ -127,20 +127,20 @@ package final class Trainer {
 
   /// The bytes of what a checkpoint has besides what is trained.
   package var stateByteCount: Int {
-    optimizer.byteCount
-      + method.state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns }
+    size.moments + method.state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns }
   }
 
-  /// The bytes of what is trained and of its optimizer.
-  package var byteCount: Int {
-    model.trainedByteCount + optimizer.byteCount + method.byteCount
+  /// The memory that it takes with its model.
+  package var size: TrainingSize {
+    TrainingSize(
+      model.size, settings.method, isEightBit: settings.adamW.isEightBit, threads: team.count)
   }
 
   /// Refuses parameters that are no numbers, as a last step may leave them.
   ///
   /// - Throws: `different` with the name of the first.
   package func checkIsFinite() throws(PeftoolError) {
-    for parameter in parameters where !parameter.values.values.allSatisfy(\.isFinite) {
+    for parameter in parameters where !parameter.values.isFinite {
       throw PeftoolError(
         .different,
         "is NaN or infinite after step \(optimizer.stepCount); a lower --learning-rate may help",

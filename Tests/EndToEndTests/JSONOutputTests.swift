@@ -58,6 +58,7 @@ import Testing
     ["dequantize", Repository.sample("quantized/llama-int8"), "-o", "out"],
     ["finetune", chat, "--data", pairs, "--eval-data", pairs, "-o", "out"],
     ["finetune", chat, "--data", pairs, "-o", "out", "--dry-run"],
+    ["plan", chat, "--examples", "3"], ["plan", chat, "--gpu"],
     ["tokenize", Repository.sample("tokenizers/gpt2.json"), "a text"],
     ["generate", chat, "Once"],
     ["evaluate", chat, "--data", Repository.sample("generation/story.txt")],

@@ -108,7 +108,8 @@ private func levels(isSigned: Bool) -> [Double] {
       one.state.map(\.name).filter { $0.hasPrefix("p100.") } == ["p100.exp_avg", "p100.exp_avg_sq"])
     #expect(one.state.count == 2 + 4 + 4)
     let bytes = counts[1] * 2 + counts[2] * 2 + 8 * (20 + 274) + 8 * counts[0]
-    #expect(one.byteCount == bytes)
+    #expect(AdamW.byteCount(of: counts, isEightBit: true) == bytes)
+    #expect(one.state.reduce(0) { $0 + $1.byteCount } == bytes)
     for (parameter, from) in zip(other.parameters, one.parameters) {
       parameter.values.copy(from: from.values)
     }

@@ -7,7 +7,7 @@ package struct Int4Settings: Sendable {
   /// How weights lie.
   package let layout: Int4Layout
   /// The inputs that share a scale; nil for whole rows.
-  let groupSize: Int?
+  package let groupSize: Int?
   /// Whether groups may be of inputs in any order, which `g_idx` tells.
   let isReordered: Bool
   /// Whether every zero point is 8, which some readers take for granted where it is said.

@@ -56,6 +56,9 @@ struct AdaLoRAOptions: ParsableArguments {
     }
   }
 
+  /// The rank with which layers begin where nobody says another: half as much again.
+  static func initialRank(_ rank: Int) -> Int { (3 * rank + 1) / 2 }
+
   /// The settings of a run of so many steps.
   ///
   /// - Throws: `different` where the steps do not suffice, or the rank is more than that of the
@@ -63,7 +66,7 @@ struct AdaLoRAOptions: ParsableArguments {
   func settings(rank: Int, stepCount: Int) throws(PeftoolError) -> AdaLoRA.Settings {
     var settings = AdaLoRA.Settings()
     settings.targetRank = rank
-    settings.initialRank = initR ?? (3 * rank + 1) / 2
+    settings.initialRank = initR ?? Self.initialRank(rank)
     settings.stepCount = stepCount
     settings.initialSteps = tinit ?? stepCount / 10
     settings.finalSteps = tfinal ?? max(1, 3 * stepCount / 10)

@@ -150,6 +150,12 @@ struct FinetuneJob {
   func measuredPlan() -> FinetunePlan {
     var plan = plan
     plan.tokensPerSecond = StepTiming.tokensPerSecond(trainer, data, team: team, plan: plan)
+    let cost = StepCost(
+      trainer.model.size, trainer.settings.method,
+      isEightBit: trainer.settings.adamW.isEightBit, length: plan.longest, keeping: plan.keeping,
+      isGrouped: plan.groupSize != nil)
+    plan.secondsBesidePasses = cost.secondsBesidePasses(
+      steps: plan.stepCount, .measured(by: team))
     return plan
   }
 

@@ -31,10 +31,13 @@ struct FinetunePlan {
   let memory: (base: Int, trained: Int, pass: Int)
   /// The speed that has been measured; nil where it has not.
   var tokensPerSecond: Double?
+  /// What all steps take besides their passes: the optimizer, and the method's own work.
+  var secondsBesidePasses = 0.0
   /// What a step depends on, for a run that goes on.
   let fingerprint: JSON
 
-  private static let maximumBatchTokenCount = 1 << 24
+  /// The most tokens that go through a model together.
+  static let maximumBatchTokenCount = 1 << 24
 
   /// Works it out.
   ///
@@ -78,17 +81,11 @@ struct FinetunePlan {
       LossPass.byteCount(
         trainer.model, tokens: tokens, longest: longest, keeping: keeping, threads: threads)
     }
-    let base = trainer.model.byteCount
-    let trained = trainer.byteCount
+    let (base, trained) = (trainer.size.frozen, trainer.size.trainerByteCount)
     // The base is in memory already, and so is what is trained of a model itself.
     let resident = trainer.residentByteCount
     let free = freeByteCount.map { $0 - trained + resident }
-    var keeping = LossPass.Keeping.everything
-    switch command.training.checkpointing {
-    case .on: keeping = .inputs
-    case .off: break
-    case .auto: if let free, byteCount(.everything) > free / 10 * 9 { keeping = .inputs }
-    }
+    let keeping = command.training.checkpointing.keeping(free: free, byteCount(.everything))
     try MemoryRoom.check(
       byteCount(keeping), for: "a batch of \(tokens.groupedText) tokens", isBesideModel: true,
       free: free,
@@ -103,6 +100,7 @@ struct FinetunePlan {
   private var seconds: Double? {
     tokensPerSecond.map {
       Double(examples.ids.count) * Double(stepCount) / Double(stepsPerEpoch) / $0
+        + secondsBesidePasses
     }
   }
 

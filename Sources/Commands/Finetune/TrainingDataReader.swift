@@ -15,7 +15,8 @@ struct TrainingDataReader {
   /// The most tokens of an example.
   let maximumLength: Int
 
-  private static let defaultLength = 1024
+  /// The most tokens of an example where nobody says another number.
+  static let defaultLength = 1024
 
   /// Opens what lies beside the model; no tokenizer is needed for data that are tokens.
   ///

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import Training
 
 /// How an adapter is trained.
@@ -78,6 +79,15 @@ struct TrainingOptions: ParsableArguments {
   /// Whether activations are computed a second time.
   enum Checkpointing: String, CaseIterable, ExpressibleByArgument {
     case auto, on, off
+
+    /// What is kept, where all of a pass takes so many bytes of those that are free.
+    func keeping(free: Int?, _ byteCount: Int) -> LossPass.Keeping {
+      switch self {
+      case .on: .inputs
+      case .off: .everything
+      case .auto: if let free, byteCount > free / 10 * 9 { .inputs } else { .everything }
+      }
+    }
   }
 
   @Option(

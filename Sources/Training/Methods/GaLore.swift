@@ -121,12 +121,4 @@ package final class GaLore: TrainingMethod {
       }
     }
   }
-
-  var byteCount: Int {
-    let rows = items.flatMap { item in
-      [item.left, item.right, item.between].compactMap(\.self)
-        + [item.reduced.values, item.reduced.gradient]
-    }
-    return 4 * (rows.reduce(0) { $0 + $1.count * $1.columns } + product.floatCount)
-  }
 }

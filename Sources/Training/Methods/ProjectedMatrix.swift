@@ -15,22 +15,45 @@ struct ProjectedMatrix {
   let between: Rows?
 
   init(_ weight: TrainableParameter, _ settings: GaLore.Settings) {
-    let (m, n) = (weight.values.count, weight.values.columns)
-    let rank = min(settings.rank, m, n)
-    let sides =
-      switch settings.projection {
-      case .standard: (m < n, m >= n)
-      case .reverse: (m >= n, m < n)
-      case .right: (false, true)
-      case .left: (true, false)
-      case .full: (true, true)
-      }
+    let size = Size(weight.values.count, weight.values.columns, settings)
+    let (m, n, rank, sides) = (size.m, size.n, size.rank, size.sides)
     self.weight = weight
     left = sides.0 ? Rows(rank, m) : nil
     right = sides.1 ? Rows(rank, n) : nil
     reduced = TrainableParameter(
       weight.name, Rows(sides.0 ? rank : m, sides.1 ? rank : n), isDecayed: false)
     between = sides.0 && sides.1 ? Rows(m, rank) : nil
+  }
+
+  /// The sizes of what is kept for a matrix (m, n).
+  struct Size {
+    let m, n: Int
+    let rank: Int
+    /// Whether the rows and the columns are projected.
+    let sides: (Bool, Bool)
+
+    init(_ m: Int, _ n: Int, _ settings: GaLore.Settings) {
+      (self.m, self.n) = (m, n)
+      rank = min(settings.rank, m, n)
+      sides =
+        switch settings.projection {
+        case .standard: (m < n, m >= n)
+        case .reverse: (m >= n, m < n)
+        case .right: (false, true)
+        case .left: (true, false)
+        case .full: (true, true)
+        }
+    }
+
+    /// The numbers of R, and so of each moment.
+    var reducedCount: Int { (sides.0 ? rank : m) * (sides.1 ? rank : n) }
+    /// The numbers of the vectors.
+    var projectorCount: Int { rank * ((sides.0 ? m : 0) + (sides.1 ? n : 0)) }
+    /// The bytes of the vectors, of R and the step, and of what lies between two sides.
+    var byteCount: Int {
+      let between = sides.0 && sides.1 ? m * rank : 0
+      return 4 * (projectorCount + between + 2 * reducedCount)
+    }
   }
 }
 

@@ -35,9 +35,6 @@ protocol TrainingMethod: Sendable {
 
   /// What it remembers from step to step, by the names under which checkpoints save it.
   var state: [(name: String, values: Rows)] { get }
-
-  /// The bytes that it takes.
-  var byteCount: Int { get }
 }
 
 extension TrainingMethod {
@@ -50,7 +47,6 @@ extension TrainingMethod {
   func beforeUpdate(_ team: ThreadTeam) {}
   func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {}
   var state: [(name: String, values: Rows)] { [] }
-  var byteCount: Int { state.reduce(0) { $0 + 4 * $1.values.count * $1.values.columns } }
 }
 
 /// LoRA, DoRA, QA-LoRA and whole weights: the optimizer's update is all.

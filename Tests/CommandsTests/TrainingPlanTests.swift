@@ -1,0 +1,244 @@
+import ArgumentParser
+import Files
+import Fixtures
+import Foundation
+import Models
+import Testing
+import Training
+
+@testable import Commands
+
+private func sample(_ name: String) -> String {
+  URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent().appendingPathComponent("Samples/\(name)").path
+}
+
+/// LLaMA-7B, and a model with few heads of keys whose two embeddings are one table.
+private let sevenBillion = """
+  {"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+   "num_hidden_layers": 32, "num_attention_heads": 32, "max_position_embeddings": 2048,
+   "rms_norm_eps": 1e-6, "torch_dtype": "float16"}
+  """
+private let small = """
+  {"model_type": "qwen3", "vocab_size": 5000, "hidden_size": 256, "intermediate_size": 640,
+   "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+   "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
+   "dtype": "bfloat16"}
+  """
+
+private func plan(_ config: String, _ options: [String]) throws -> TrainingPlan {
+  let scratch = try Scratch()
+  try scratch.write("config.json", config)
+  return try PlanCommand.parse([scratch.path, "--threads", "2"] + options).plan()
+}
+
+private func plan(_ config: String, _ options: String...) throws -> TrainingPlan {
+  try plan(config, ["--no-measure"] + options)
+}
+
+extension TrainingPlan {
+  fileprivate func run(_ name: String) throws -> PlannedRun {
+    try #require(runs.first { $0.method.name == name })
+  }
+}
+
+@Suite struct TrainingPlanTests {
+  @Test(arguments: [sevenBillion, small]) func thePartsMakeUpThePeak(config: String) throws {
+    for options in [[], ["--gpu"]] {
+      let plan = try CommandsTests.plan(config, ["--no-measure"] + options)
+      #expect(plan.runs.count == PlannedMethod.all.count)
+      for run in plan.runs {
+        let memory = run.memory
+        let parts = [
+          memory.weights, memory.activations, memory.gradients, memory.optimizer, memory.rest,
+        ]
+        #expect(parts.allSatisfy { $0 >= 0 } && parts.reduce(0, +) == memory.total)
+      }
+    }
+  }
+
+  /// More rows, longer texts and larger ranks take more, each part at least as much.
+  @Test(
+    arguments: [sevenBillion, small],
+    [("--batch-size", "3", "5"), ("--max-length", "256", "300"), ("--rank", "8", "9")])
+  func moreTakesMore(config: String, option: (name: String, less: String, more: String)) throws {
+    for device in [["--flops", "1e11"], ["--gpu"]] {
+      let others = option.name == "--max-length" ? [] : ["--max-length", "200"]
+      func values(_ value: String) throws -> [PlannedRun] {
+        try plan(
+          config, device + others + ["--checkpoint-activations", "off", option.name, value]
+        ).runs
+      }
+      for (one, other) in zip(try values(option.less), try values(option.more)) {
+        #expect(other.memory.weights >= one.memory.weights)
+        #expect(other.memory.activations >= one.memory.activations)
+        #expect(other.memory.gradients >= one.memory.gradients)
+        #expect(other.memory.optimizer >= one.memory.optimizer)
+        let isGrown = option.name != "--rank" || !one.method.trainsModel
+        #expect((other.memory.total > one.memory.total) == isGrown, "\(one.method.name)")
+        if let step = one.seconds.step, let more = other.seconds.step, isGrown {
+          #expect(more > step)
+        }
+      }
+    }
+  }
+
+  private static let flags = [
+    "LoRA": [], "QLoRA": ["--quantize", "nf4"], "LoRA-FA": ["--method", "lora-fa"],
+    "DoRA": ["--dora"], "QDoRA": ["--dora", "--quantize", "nf4"],
+    "AdaLoRA": ["--method", "adalora", "--max-steps", "20"], "LongLoRA": ["--long"],
+    "full": ["--method", "full"], "full 8-bit": ["--method", "full", "--optimizer", "adamw_8bit"],
+    "GaLore": ["--method", "galore"],
+    "GaLore 8-bit": ["--method", "galore", "--optimizer", "adamw_8bit"],
+  ]
+
+  /// What `finetune --dry-run` says of a model that has been read.
+  @Test(arguments: PlannedMethod.all.map(\.name), ["on", "off"])
+  func theMemoryIsThatOfADryRun(name: String, checkpointing: String) throws {
+    let model = sample("generation/tiny-chat")
+    let command = try FinetuneCommand.parse(
+      [
+        model, "--data", sample("generation/pairs.jsonl"), "-o", sample("none"), "--threads", "2",
+        "--batch-size", "3", "--checkpoint-activations", checkpointing,
+      ] + #require(Self.flags[name]))
+    let dry = try FinetuneJob(command, freeByteCount: nil).plan
+    let plan = try PlanCommand.parse([
+      model, "--threads", "2", "--no-measure", "--batch-size", "3", "--max-length",
+      "\(dry.longest)", "--checkpoint-activations", checkpointing,
+    ]).plan()
+    let run = try plan.run(name)
+    #expect(run.memory.activations == dry.memory.pass)
+    #expect(
+      run.memory.weights + run.memory.gradients + run.memory.optimizer
+        == dry.memory.base + dry.memory.trained)
+    #expect(run.parameterCount == dry.parameterCount)
+  }
+
+  /// The sums of LLaMA-7B by hand.
+  @Test func sevenBillionByHand() throws {
+    let plan = try CommandsTests.plan(
+      sevenBillion, "--max-length", "512", "--batch-size", "1", "--memory", "1TB")
+    let layers = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
+    let tables = 2 * 32000 * 4096
+    let vectors = 65 * 4096
+    let sides = 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    let lora = try plan.run("LoRA")
+    #expect(lora.parameterCount == 8 * sides)
+    #expect(lora.memory.gradients == 32 * sides && lora.memory.optimizer == 64 * sides)
+    // A, B and s·A, and both in panels of 16 of which 8 are used.
+    let inputs = 32 * (6 * 4096 + 11008)
+    let panels = 16 * sides
+    #expect(
+      lora.memory.weights == 2 * (layers + tables) + 4 * (8 * sides + 8 * inputs + panels))
+    let full = try plan.run("full")
+    #expect(full.parameterCount == layers + tables + vectors)
+    #expect(full.memory.weights == 4 * full.parameterCount)
+    #expect(full.memory.gradients == 4 * full.parameterCount)
+    #expect(full.memory.optimizer == 8 * full.parameterCount)
+    #expect(full.outputByteCount == 2 * full.parameterCount)
+    let galore = try plan.run("GaLore")
+    // One layer's gradients, and those of what is not projected.
+    #expect(galore.memory.gradients == 4 * (layers / 32 + tables + vectors))
+    let (long, short) = (32 * (4 * 4096 + 3 * 11008), 32 * 7 * 4096)
+    // The vectors, R and the step, and two moments.
+    #expect(
+      galore.memory.optimizer
+        == 4 * 128 * (short + 2 * long) + 8 * (128 * long + tables + vectors)
+        + 2 * 4 * 192 * 256)
+    let quantized = try plan.run("QLoRA")
+    #expect(
+      lora.memory.weights - quantized.memory.weights == 2 * layers - (layers / 2 + layers / 16))
+  }
+
+  /// Published: 14 GB of weights, 42 GB of gradients and moments (GaLore, section 1); 8-bit GaLore of
+  /// rank 1024 in 24 GB (its abstract); 4.127 bits of NF4 (QLoRA, section 3).
+  @Test func sevenBillionOnAGPU() throws {
+    let plan = try CommandsTests.plan(
+      sevenBillion, "--gpu", "--max-length", "256", "--batch-size", "1", "--galore-rank", "1024",
+      "--memory", "24GB", "--checkpoint-activations", "off", "--aim", "model")
+    let full = try plan.run("full").memory
+    #expect(abs(full.weights - 14_000_000_000) < 700_000_000)
+    #expect(abs(full.gradients + full.optimizer - 42_000_000_000) < 2_000_000_000)
+    #expect(try plan.run("full").fits == false)
+    #expect(try plan.run("GaLore 8-bit").fits == true)
+    #expect(try plan.run("GaLore").fits == false)
+    #expect(plan.recommended.map { plan.runs[$0].method.name } == "GaLore 8-bit")
+    let layers = 32.0 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
+    let difference = try plan.run("LoRA").memory.weights - plan.run("QLoRA").memory.weights
+    #expect(abs(Double(difference) - layers * (16 - 4.127) / 8) < 2)
+    // A's input is not kept.
+    #expect(
+      try plan.run("LoRA-FA").memory.activations < plan.run("LoRA").memory.activations)
+    #expect(plan.commands.isEmpty)
+  }
+
+  @Test func theFirstThatFitsIsRecommended() throws {
+    func name(_ memory: Int, _ options: String...) throws -> String? {
+      let plan = try CommandsTests.plan(
+        small,
+        ["--no-measure", "--max-length", "256", "--memory", "\(Double(memory) / 1000)KB"] + options)
+      return plan.recommended.map {
+        plan.runs[$0].method.name + (plan.runs[$0].keeping == .inputs ? ", twice" : "")
+      }
+    }
+    let all = try plan(small, "--max-length", "256", "--memory", "1TB")
+    let (lora, quantized) = (try all.run("LoRA").memory, try all.run("QLoRA").memory)
+    #expect(try name(2 * lora.total) == "LoRA")
+    // Of what is free for activations a tenth is left, as `finetune` has it.
+    let roomy = lora.total - lora.activations + lora.activations / 9 * 10 + 100_000
+    #expect(try name(roomy) == "LoRA")
+    #expect(
+      try name(quantized.total - quantized.activations + quantized.activations / 9 * 10 + 100_000)
+        == "QLoRA")
+    #expect(try name(quantized.total - quantized.activations / 2) == "LoRA, twice")
+    #expect(try name(25_000_000) == nil)
+    #expect(try name(2 * lora.total, "--aim", "quality") == "DoRA")
+    #expect(try name(1 << 40, "--aim", "long") == "LongLoRA")
+    #expect(try name(1 << 40, "--aim", "ranks") == "AdaLoRA")
+    #expect(try name(1 << 40, "--aim", "model") == "full")
+    let galore = try plan(sevenBillion, "--max-length", "256", "--memory", "1TB")
+      .run("GaLore 8-bit").memory
+    let large = try plan(
+      sevenBillion, "--max-length", "256", "--aim", "model", "--memory",
+      "\(Double(galore.total + galore.activations / 8) / 1000)KB")
+    #expect(large.recommended.map { large.runs[$0].method.name } == "GaLore 8-bit")
+  }
+
+  /// The largest batch fits, and one more does not.
+  @Test func theLargestBatchIsTheLargest() throws {
+    func run(_ rows: Int) throws -> PlannedRun {
+      try plan(
+        small, "--max-length", "300", "--memory", "900MB", "--checkpoint-activations", "on",
+        "--batch-size", "\(rows)"
+      ).run("DoRA")
+    }
+    let rows = try #require(try run(1).largestBatch)
+    #expect(try run(rows).memory.total <= 900_000_000)
+    #expect(try run(rows + 1).memory.total > 900_000_000)
+  }
+
+  @Test func codesAreTrainedBesideAlone() throws {
+    let config = small.replacingOccurrences(
+      of: #""dtype": "bfloat16""#,
+      with: #""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}"#)
+    let plain = try plan(small, "--memory", "1TB").run("QLoRA")
+    let plan = try CommandsTests.plan(config, "--memory", "1TB")
+    #expect(
+      plan.runs.map(\.method.name) == ["QLoRA", "LoRA-FA", "QDoRA", "AdaLoRA", "LongLoRA"])
+    #expect(try plan.run("QLoRA").memory == plain.memory)
+    #expect(plan.commands.count == 2)
+    #expect(plan.text(width: 80).contains("it is in codes"))
+  }
+
+  @Test func aSlidingWindowHasNoLongLoRA() throws {
+    let config = small.replacingOccurrences(
+      of: #""dtype""#, with: #""sliding_window": 128, "dtype""#
+    ).replacingOccurrences(of: "qwen3", with: "mistral")
+    let plan = try CommandsTests.plan(config, "--memory", "1TB")
+    #expect(!plan.runs.contains { $0.method.isLong })
+    let error = #expect(throws: PeftoolError.self) {
+      try CommandsTests.plan(config, "--aim", "long")
+    }
+    #expect(error?.reason.contains("sliding window of 128 tokens") == true)
+  }
+}
