@@ -1,6 +1,7 @@
 import ArgumentParser
 import Files
 import Foundation
+import JSON
 import Models
 import Testing
 
@@ -42,6 +43,21 @@ private func sample(_ name: String) -> String {
     let free = (twice.memory.pass + plenty.memory.pass) / 2 + plenty.memory.trained
     #expect(try job([], free: free).plan.keeping == .inputs)
     #expect(try job([], free: nil).plan.keeping == .everything)
+  }
+
+  /// The optimizer's time comes to that of the passes, and with GaLore that of its subspaces.
+  @Test func aDryRunTellsTheTimeOfWholeSteps() throws {
+    func plan(_ method: String) throws -> FinetunePlan {
+      try job(["--method", method, "--max-steps", "300"], free: nil).measuredPlan()
+    }
+    let (full, galore) = (try plan("full"), try plan("galore"))
+    for plan in [full, galore] {
+      #expect(plan.secondsBesidePasses > 0)
+      let tokens = try plan.json.double(at: "tokens")
+      let passes = 300 * tokens / (try #require(plan.tokensPerSecond))
+      let seconds = try plan.json.double(at: "seconds")
+      #expect(abs(seconds - passes - plan.secondsBesidePasses) < 1e-6 * seconds)
+    }
   }
 
   /// Three examples are no more rows, whatever is asked for.

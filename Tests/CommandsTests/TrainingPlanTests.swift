@@ -3,6 +3,7 @@ import Files
 import Fixtures
 import Foundation
 import Models
+import Tensors
 import Testing
 import Training
 
@@ -92,26 +93,43 @@ extension TrainingPlan {
     "GaLore 8-bit": ["--method", "galore", "--optimizer", "adamw_8bit"],
   ]
 
+  private static let models = [
+    "generation/tiny-chat", "bases/llama-f32", "training/bases/qwen3-f32", "quantized/llama-int8",
+    "int4/llama-awq",
+  ]
+
   /// What `finetune --dry-run` says of a model that has been read.
-  @Test(arguments: PlannedMethod.all.map(\.name), ["on", "off"])
-  func theMemoryIsThatOfADryRun(name: String, checkpointing: String) throws {
-    let model = sample("generation/tiny-chat")
-    let command = try FinetuneCommand.parse(
-      [
-        model, "--data", sample("generation/pairs.jsonl"), "-o", sample("none"), "--threads", "2",
-        "--batch-size", "3", "--checkpoint-activations", checkpointing,
-      ] + #require(Self.flags[name]))
-    let dry = try FinetuneJob(command, freeByteCount: nil).plan
-    let plan = try PlanCommand.parse([
-      model, "--threads", "2", "--no-measure", "--batch-size", "3", "--max-length",
-      "\(dry.longest)", "--checkpoint-activations", checkpointing,
-    ]).plan()
-    let run = try plan.run(name)
-    #expect(run.memory.activations == dry.memory.pass)
-    #expect(
-      run.memory.weights + run.memory.gradients + run.memory.optimizer
-        == dry.memory.base + dry.memory.trained)
-    #expect(run.parameterCount == dry.parameterCount)
+  @Test(arguments: models, PlannedMethod.all.map(\.name))
+  func theMemoryIsThatOfADryRun(model: String, name: String) throws {
+    let scratch = try Scratch()
+    let tokens = (0..<60).map { Int32($0 % 50) }
+    let data = try scratch.write(
+      "tokens.safetensors", [TestTensor("input_ids", .i32, tokens, shape: [3, 20])])
+    for checkpointing in ["on", "off"] {
+      let shared = [
+        sample(model), "--threads", "2", "--batch-size", "3", "--rank", "4", "--max-length", "20",
+        "--checkpoint-activations", checkpointing,
+      ]
+      let plan = try PlanCommand.parse(shared + ["--galore-rank", "4", "--no-measure"]).plan()
+      guard let run = plan.runs.first(where: { $0.method.name == name }) else {
+        #expect(plan.base.form != .numbers)
+        continue
+      }
+      var flags = try #require(Self.flags[name])
+      if plan.base.form != .numbers { flags.removeAll { ["--quantize", "nf4"].contains($0) } }
+      // There is no rank of `full`.
+      let options =
+        run.method.settings(plan.settings.ranks) == .full
+        ? shared.filter { !["--rank", "4"].contains($0) } : shared
+      let command = try FinetuneCommand.parse(
+        options + ["--data", data, "-o", scratch.path + "/out"] + flags)
+      let dry = try FinetuneJob(command, freeByteCount: nil).plan
+      #expect(run.memory.activations == dry.memory.pass)
+      #expect(
+        run.memory.weights + run.memory.gradients + run.memory.optimizer
+          == dry.memory.base + dry.memory.trained)
+      #expect(run.parameterCount == dry.parameterCount)
+    }
   }
 
   /// The sums of LLaMA-7B by hand.

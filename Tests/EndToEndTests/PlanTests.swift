@@ -69,9 +69,34 @@ private let config = """
     for command in commands {
       #expect(try place.shell(command).status == 0, "\(command)")
     }
-    let quantized = try plan(
-      place, "m", "--memory", "8GB", "--max-length", "128", "--no-measure")
-    #expect(quantized["recommended"] as? String == "LoRA")
+  }
+
+  /// Where the codes of the base are what makes it fit.
+  @Test func aQuantizedBaseIsMadeFirst() throws {
+    let place = try Workplace()
+    try FileManager.default.copyItem(atPath: chat, toPath: place.path("m"))
+    try place.write("train.jsonl", #"{"prompt": "Say:", "completion": " yes."}"#)
+    let sizes = ["m", "--max-length", "128", "--no-measure", "--threads", "1"]
+    let run = try place.run(["plan"] + sizes + ["--memory", "8GB", "--json"])
+    let all = try #require(JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect(all["recommended"] as? String == "LoRA")
+    let methods = try #require(all["methods"] as? [[String: Any]])
+    let coded = try #require(methods.first { $0["method"] as? String == "QLoRA" })
+    let peak = try #require(coded["peakBytes"] as? Int)
+    let activations = try #require(coded["activationBytes"] as? Int)
+    // A tenth of what is free for activations stays free.
+    let limit = peak + activations / 9 + 1000
+    let told = try place.run(
+      ["plan"] + sizes + ["--memory", "\(Double(limit) / 1000)KB", "--json"])
+    let plan = try #require(JSONSerialization.jsonObject(with: told.output) as? [String: Any])
+    #expect(plan["recommended"] as? String == "QLoRA")
+    let commands = try #require(plan["commands"] as? [String])
+    #expect(commands.first == "peftool quantize m -o m-nf4")
+    for command in commands {
+      let run = try place.shell(command)
+      #expect(run.status == 0, "\(command): \(run.errors)")
+    }
+    #expect(try place.names == ["m", "m-nf4", "merged", "train.jsonl", "tuned"])
   }
 
   @Test(arguments: [

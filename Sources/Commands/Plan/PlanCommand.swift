@@ -15,9 +15,9 @@ struct PlanCommand: ParsableCommand {
       Reads the config.json of MODEL, and of its weights, if they are there, no more than their type; \
       nothing is written.
 
-        peftool plan SmolLM2-135M --max-length 512 --batch-size 4 --examples 2000
+        peftool plan SmolLM2-135M --max-length 256 --batch-size 4 --examples 2000
         peftool plan SmolLM2-135M --memory 8GB --aim model
-        peftool plan Llama-2-7b/config.json --gpu --memory 24GB --max-length 512 --batch-size 1
+        peftool plan SmolLM2-135M/config.json --gpu --memory 24GB --max-length 256
 
       Of each method: what is trained, the memory at the peak by its parts, the largest batch for which \
       it is there, the time of a step and of an epoch, the bytes that are written, what it costs in \

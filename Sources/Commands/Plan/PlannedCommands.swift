@@ -10,7 +10,9 @@ extension TrainingPlan {
     var commands: [[String]] = []
     var model = base.path
     if let coding = method.coding, base.form == .numbers {
-      let coded = Folder.name(of: model) + "-" + coding.name
+      let name = Folder.name(of: model)
+      // A name such as `..` says nothing.
+      let coded = (name.hasPrefix(".") || name == "/" ? "model" : name) + "-" + coding.name
       commands.append(["quantize", model, "-o", coded] + coding.flags)
       model = coded
     }
