@@ -248,6 +248,15 @@ extension TrainingPlan {
     #expect(plan.text(width: 80).contains("it is in codes"))
   }
 
+  /// Half as much again as the rank would be more than k_proj has, 128.
+  @Test func adaLoRABeginsWithNoMoreThanLayersHave() throws {
+    for (rank, option) in [(80, false), (100, true)] {
+      let plan = try CommandsTests.plan(
+        small, "--memory", "1TB", "--aim", "ranks", "--rank", "\(rank)")
+      #expect(plan.commands.first?.contains(" --init-r 128 ") == option)
+    }
+  }
+
   @Test func aSlidingWindowHasNoLongLoRA() throws {
     let config = small.replacingOccurrences(
       of: #""dtype""#, with: #""sliding_window": 128, "dtype""#

@@ -22,6 +22,12 @@ extension TrainingPlan {
     case .galore(let own): finetune += ["--rank", "\(own.rank)"]
     default: finetune += ["--rank", "\(settings.ranks.adapter)"]
     }
+    if case .adaLoRA(let own) = method.settings(settings.ranks),
+      own.initialRank != AdaLoRAOptions.initialRank(own.targetRank)
+    {
+      // Half as much again is more than the smallest layers have.
+      finetune += ["--init-r", "\(own.initialRank)"]
+    }
     finetune += ["--batch-size", "\(settings.rows)", "--max-length", "\(settings.length)"]
     if run.keeping == .inputs { finetune += ["--checkpoint-activations", "on"] }
     commands.append(finetune)

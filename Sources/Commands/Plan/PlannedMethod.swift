@@ -78,7 +78,7 @@ struct PlannedMethod: Sendable {
       }, reason: "Where nobody knows which layers need what rank; --max-steps has to suffice."),
     .init(
       name: "LongLoRA", aim: .long, flags: ["--long"], settings: { _ in .lora }, isLong: true,
-      reason: "Texts longer than the model was trained on: attention takes less time."),
+      reason: "Long texts, whose attention takes a quarter of the time in training."),
     .init(
       name: "full", aim: .model, flags: ["--method", "full"], settings: { _ in .full },
       reason: "A model of its own, and all the memory that it takes; the yardstick."),
