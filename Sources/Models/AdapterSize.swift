@@ -47,7 +47,7 @@ package struct AdapterSize: Equatable, Sendable {
       isFrozen
       ? 0
       : Panels.floatCount(depth: inputs, columns: rank)
-      + Panels.floatCount(depth: outputs, columns: rank)
+        + Panels.floatCount(depth: outputs, columns: rank)
     let singularValues = hasSingularValues ? rank : 0
     // A as it is multiplied, and of groups its gradient.
     let isApplied = hasSingularValues || groupSize > 1
@@ -64,7 +64,8 @@ package struct AdapterSize: Equatable, Sendable {
 extension LoRA {
   /// Its sizes.
   package var size: AdapterSize {
-    var size = AdapterSize(inputs: a.values.columns * groupSize, outputs: b.values.columns, rank: rank)
+    var size = AdapterSize(
+      inputs: a.values.columns * groupSize, outputs: b.values.columns, rank: rank)
     size.fullRank = fullRank
     size.groupSize = groupSize
     size.isFrozen = parameters.isEmpty

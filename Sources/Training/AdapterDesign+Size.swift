@@ -5,8 +5,11 @@ package import Models
 extension AdapterDesign {
   /// The sizes of the adapter that a layer gets; nil where it gets none: as `adapter(of:_:original:)`.
   ///
+  /// - Parameter groupSize: the inputs of a group of the base's codes, for QA-LoRA.
   /// - Throws: as that, but for what lies in the weight's numbers.
-  package func size(of layer: LlamaConfiguration.Linear) throws(PeftoolError) -> AdapterSize? {
+  package func size(
+    of layer: LlamaConfiguration.Linear, groupSize: Int? = nil
+  ) throws(PeftoolError) -> AdapterSize? {
     guard try targets.contains(layer.module) else { return nil }
     var rank = try rankPatterns.firstValue(for: layer.module) ?? rank
     if case .adaLoRA(let settings) = method {
@@ -21,6 +24,7 @@ extension AdapterDesign {
       size.hasSingularValues = true
       return size
     }
+    if method == .qaLoRA, let groupSize { size.groupSize = groupSize }
     if start.takesFromWeight { size.fullRank = 2 * rank }
     size.trainsA = method != .loraFA
     size.hasMagnitude = usesDoRA

@@ -40,20 +40,32 @@ extension MethodSettings {
 
   /// The numbers of each parameter that the optimizer moves: as `TrainingMethod.moved`.
   fileprivate func movedCounts(_ model: ModelSize) -> [Int] {
-    guard case .galore(let settings) = self else { return model.parameterCounts }
-    return Self.projected(model, settings).map(\.reducedCount)
-      + model.trainedWeights.filter { !$0.isOfLayer }.map(\.elementCount)
+    let moved: [Int]
+    switch self {
+    case .galore(let settings): moved = Self.projected(model, settings).map(\.reducedCount)
+    case .shira(let settings): moved = settings.counts(model)
+    case .lora, .loraFA, .qaLoRA, .adaLoRA, .rankSearch, .sparse, .full:
+      return model.parameterCounts
+    }
+    return moved + model.trainedWeights.filter { !$0.isOfLayer }.map(\.elementCount)
   }
 
   /// The bytes that a method takes beside the parameters and the optimizer.
   fileprivate func byteCount(_ model: ModelSize, threads: Int) -> Int {
     switch self {
-    case .lora, .full: 0
+    case .lora, .qaLoRA, .full: 0
     // A square for each adapter.
     case .loraFA: 4 * model.adapters.reduce(0) { $0 + $1.rank * $1.rank }
     // Two averages of each number, and which singular values are kept.
     case .adaLoRA:
       4 * model.adapters.reduce(0) { $0 + 2 * $1.parameterCounts.reduce(0, +) + $1.rank }
+    // What each layer has got.
+    case .rankSearch: 4 * RankSearch.factCount * model.adapters.count
+    // Whether an entry is left.
+    case .sparse:
+      4 * model.adapters.reduce(0) { $0 + $1.rank * ($1.inputs / $1.groupSize + $1.outputs) }
+    case .shira(let settings):
+      SparseMatrix.byteCountOfEntry * settings.counts(model).reduce(0, +)
     case .galore(let settings):
       Self.projected(model, settings).reduce(0) { $0 + $1.byteCount }
         + 4 * threads * TeamProduct.floatCountOfThread
@@ -63,6 +75,12 @@ extension MethodSettings {
   /// The numbers that the optimizer moves.
   func movedNumbers(_ model: ModelSize) -> Double {
     movedCounts(model).reduce(0) { $0 + Double($1) }
+  }
+
+  /// The numbers that are trained: of what has places in the weights, those there.
+  package func trainedCount(_ model: ModelSize) -> Int {
+    if case .shira(let settings) = self { return settings.counts(model).reduce(0, +) }
+    return model.parameterCounts.reduce(0, +)
   }
 
   /// Whether it is AdaLoRA.
@@ -110,6 +128,13 @@ extension MethodSettings {
     guard case .galore(let settings) = self else { return 0 }
     let largest = Self.projected(model, settings).map(\.decompositionByteCount).max() ?? 0
     return threads * largest
+  }
+}
+
+extension SparseWeights.Settings {
+  /// The entries of each matrix that are trained.
+  fileprivate func counts(_ model: ModelSize) -> [Int] {
+    model.trainedWeights.filter(\.isOfLayer).map { rank * ($0.shape[0] + $0.shape[1]) }
   }
 }
 

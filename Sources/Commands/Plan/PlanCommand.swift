@@ -25,11 +25,13 @@ struct PlanCommand: ParsableCommand {
       --dry-run, and 24 MB for the program; of GaLore the work of finding subspaces counts to the \
       rest. Activations are computed twice where that alone fits, as finetune decides. Of LongLoRA the \
       embeddings and norms are trained besides; its attention's groups are a quarter of the text. \
-      AdaLoRA begins with half as much again of --rank.
+      AdaLoRA begins with half as much again of --rank, and LoRA whose ranks are found with twice \
+      that.
 
       The method that is recommended is the first one for --aim that fits, one that keeps its \
       activations before one that computes them twice: adapter has LoRA, QLoRA and LoRA-FA; quality \
-      DoRA and QDoRA; ranks AdaLoRA; long LongLoRA; model full, full in 8 bits and GaLore. The commands \
+      DoRA and QDoRA; ranks AdaLoRA, LoRA with --rank auto and SHiRA; int4 QA-LoRA; long LongLoRA; \
+      model full, full in 8 bits and GaLore. The commands \
       for it are printed, with train.jsonl for the data. Which is better on a task, nobody knows before \
       a loss on data held out: 'evaluate' tells.
 
@@ -46,7 +48,7 @@ struct PlanCommand: ParsableCommand {
       gradients and moments (GaLore, section 1); in mixed precision with f32 copies it would be 16 \
       bytes. GaLore has one gradient at a time (section 4.3), a projector of 2 bytes and moments of \
       r * max(m, n); with 8 bits and --galore-rank 1024 LLaMA-7B fits in 24 GB, as its abstract says. \
-      LoRA-FA keeps no input of A (section 3.2). Activations are 2 bytes for what torch keeps with \
+      LoRA-FA keeps no input of A (section 3.2). SHiRA has no row there. Activations are 2 bytes for what torch keeps with \
       fused attention. CUDA's own memory, a gigabyte or so, comes to it.
 
       Formats/json-output.md describes what --json prints.

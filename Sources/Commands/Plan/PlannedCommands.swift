@@ -19,6 +19,10 @@ extension TrainingPlan {
     var finetune = ["finetune", model, "--data", "train.jsonl", "-o", "tuned"] + method.flags
     switch method.settings(settings.ranks) {
     case .full: break
+    case .rankSearch(let own):
+      finetune += [
+        "--mean-rank", "\(settings.ranks.adapter)", "--max-rank", "\(own.initialRank)",
+      ]
     case .galore(let own): finetune += ["--rank", "\(own.rank)"]
     default: finetune += ["--rank", "\(settings.ranks.adapter)"]
     }

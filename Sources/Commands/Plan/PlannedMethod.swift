@@ -7,7 +7,7 @@ import Training
 struct PlannedMethod: Sendable {
   /// What is wanted of training.
   enum Aim: String, CaseIterable, Sendable {
-    case adapter, quality, ranks, long, model
+    case adapter, quality, ranks, int4, long, model
   }
 
   /// The name, of the table and of JSON.
@@ -40,6 +40,11 @@ struct PlannedMethod: Sendable {
 
     /// NF4 with double quantization, whose scales take 0.127 bits a number (QLoRA, section 3).
     static let nf4 = Coding(form: .nf4, name: "nf4", flags: [], publishedBitCount: 4.127)
+    /// INT4 in groups of 32 with an offset each, both in 16 bits (QA-LoRA, section 3.3).
+    static let int4 = Coding(
+      form: .groups(size: groupSize), name: "int4",
+      flags: ["--type", "int4", "--group-size", String(groupSize)], publishedBitCount: 5)
+    private static let groupSize = 32
   }
 
   /// The ranks of adapters, and of GaLore.
@@ -77,6 +82,21 @@ struct PlannedMethod: Sendable {
         return .adaLoRA(settings)
       }, reason: "Where nobody knows which layers need what rank; --max-steps has to suffice."),
     .init(
+      name: "LoRA, ranks found", aim: .ranks, flags: ["--rank", "auto"],
+      settings: { ranks in
+        .rankSearch(
+          .init(
+            initialRank: min(2 * ranks.adapter, ranks.most),
+            criterion: .all(.meanRank(Double(ranks.adapter))), stepCount: 1))
+      }, reason: "The same as plain LoRA, with the ranks that its first half has asked for."),
+    .init(
+      name: "SHiRA", aim: .ranks, flags: ["--method", "shira"],
+      settings: { .shira(.init(rank: $0.adapter, mask: .random, seed: 0)) },
+      reason: "A change of high rank in few numbers; merged before it is used."),
+    .init(
+      name: "QA-LoRA", aim: .int4, flags: ["--method", "qa-lora"], settings: { _ in .qaLoRA },
+      coding: .int4, reason: "Where a merged model in INT4 is to compute what was trained."),
+    .init(
       name: "LongLoRA", aim: .long, flags: ["--long"], settings: { _ in .lora }, isLong: true,
       reason: "Long texts, whose attention takes a quarter of the time in training."),
     .init(
@@ -103,6 +123,10 @@ struct PlannedMethod: Sendable {
 
   /// Whether the model itself is trained.
   var trainsModel: Bool { aim == .model }
+  /// Whether entries of the weights are trained, which are then in f32.
+  var trainsEntries: Bool { flags.contains("shira") }
+  /// Whether inputs are pooled by the groups of the base's codes.
+  var isPooled: Bool { flags.contains("qa-lora") }
 
   /// The sizes of a model that is trained so.
   ///
@@ -118,12 +142,27 @@ struct PlannedMethod: Sendable {
     let training: TrainedWeights =
       if trainsModel {
         .wholeModel(sharingGradients: settings(ranks) != .full)
+      } else if trainsEntries {
+        .layers(configuration.linearLayers.filter { $0 != TrainedWeights.head })
       } else {
         TrainedWeights(modules: isLong ? LongTextOptions.modules : [], tokens: [])
       }
+    let form = base.form == .numbers ? coding?.form ?? .numbers : base.form
     return try ModelSize(
-      planning: configuration, dtype: base.dtype,
-      form: base.form == .numbers ? coding?.form ?? .numbers : base.form, training: training
-    ) { (layer) throws(PeftoolError) in try trainsModel ? nil : design.size(of: layer) }
+      planning: configuration, dtype: base.dtype, form: form, training: training
+    ) { (layer) throws(PeftoolError) in
+      try trainsModel || trainsEntries
+        ? nil : design.size(of: layer, groupSize: form.groupSize(of: layer.inputs))
+    }
+  }
+}
+
+extension ModelSize.Form {
+  /// Whether it is INT4 by groups.
+  var isOfGroups: Bool { if case .groups = self { true } else { false } }
+
+  /// The inputs of a group, of so many; nil of what has none.
+  fileprivate func groupSize(of inputs: Int) -> Int? {
+    if case .groups(let size) = self { size ?? inputs } else { nil }
   }
 }

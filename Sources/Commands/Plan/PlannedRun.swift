@@ -34,6 +34,7 @@ struct PlannedRun {
   /// What it costs where the model is used.
   var usage: String {
     if method.trainsModel { return "nothing, it is a model" }
+    if method.trainsEntries { return "nothing once merged, as which alone it is used" }
     let beside = "beside the weights \(addedShare.percentText) more products"
     let base = method.coding != nil ? ", of a base in 4 bits" : ""
     let whole = method.isLong ? "; full attention" : ""

@@ -45,6 +45,8 @@ struct TrainingPlan {
     try Self.check(base, settings)
     var runs: [PlannedRun] = []
     for method in PlannedMethod.all where Self.isPossible(method, base) {
+      // Nothing is published of its bytes there.
+      if settings.isOnGPU, method.trainsEntries { continue }
       runs.append(try Self.run(method, base, settings))
     }
     self.runs = runs
@@ -59,7 +61,9 @@ struct TrainingPlan {
   private static func isPossible(_ method: PlannedMethod, _ base: PlannedBase) -> Bool {
     if method.isLong, base.configuration.windows.contains(where: { $0 != nil }) { return false }
     guard base.form != .numbers else { return true }
-    return !method.trainsModel && (method.coding != nil || !hasCodedTwin(method))
+    if method.trainsModel || method.trainsEntries { return false }
+    if method.isPooled { return base.form.isOfGroups }
+    return method.coding != nil || !hasCodedTwin(method)
   }
 
   /// Whether another row is the same but for a base in codes.
@@ -135,7 +139,7 @@ struct TrainingPlan {
     let cost = StepCost(
       model, methodSettings, isEightBit: method.isEightBit, length: settings.length,
       keeping: keeping, isGrouped: method.isLong)
-    let numbers = model.parameterCounts.reduce(0, +)
+    let numbers = methodSettings.trainedCount(model)
     var run = PlannedRun(
       method: method, parameterCount: numbers, memory: memory, keeping: keeping,
       fits: settings.memory.map { memory.total <= $0 },
@@ -145,7 +149,8 @@ struct TrainingPlan {
           most: maximumTokenCount(base.configuration) / settings.length)
       },
       outputByteCount: method.trainsModel
-        ? numbers * base.dtype.bitCount / 8 : 4 * savedCount(model),
+        ? numbers * base.dtype.bitCount / 8
+        : method.trainsEntries ? 3 * 4 * numbers : 4 * savedCount(model),
       addedShare: added
         / Double(base.configuration.layerElementCount + base.configuration.tableElementCount))
     if let rates = settings.rates {

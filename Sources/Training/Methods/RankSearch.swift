@@ -55,7 +55,9 @@ package struct RankSearch: TrainingMethod {
 
   private let settings: Settings
   private let layers: [(module: String, adapter: LoRA)]
-  /// For each layer the rank, the energy kept, the effective rank and the norm; a rank of 0 before.
+  /// What is remembered of each layer: the rank, the energy kept, the effective rank and the norm.
+  static let factCount = 4
+  /// The same, with a rank of 0 before.
   private let found: Rows
 
   /// - Throws: `different` where a layer has fewer ranks than it begins with, or a budget is less than
@@ -65,7 +67,7 @@ package struct RankSearch: TrainingMethod {
   ) throws(PeftoolError) {
     self.layers = layers
     self.settings = settings
-    found = Rows(layers.count, 4)
+    found = Rows(layers.count, Self.factCount)
     _ = try ranks([[Double]](repeating: [], count: layers.count))
   }
 

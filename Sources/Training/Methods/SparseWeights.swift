@@ -67,8 +67,6 @@ package final class SparseWeights: TrainingMethod {
       items[place].change.gradient.clear()
     }
   }
-
-  var byteCount: Int { items.reduce(0) { $0 + $1.byteCount } }
 }
 
 extension SparseWeights.Settings {
@@ -94,6 +92,9 @@ extension SparseWeights.Settings {
 
 /// A layer's weight, and what of it is trained.
 final class SparseMatrix: Sendable {
+  /// The bytes of an entry's place, its first value, its change and the gradient of that.
+  static let byteCountOfEntry = 8 + 3 * 4
+
   /// W + S, (out, in).
   let weight: TrainableParameter
   /// S's entries, (1, n), by PEFT's name.
@@ -118,9 +119,6 @@ final class SparseMatrix: Sendable {
 
   /// The name of the places, by PEFT.
   var indicesName: String { change.name.droppingSuffix("weight") + "indices" }
-
-  /// The bytes of what is not in the optimizer.
-  var byteCount: Int { places.count * (8 + 4 + 8) }
 
   /// Adds the entries' gradient to that of S, and takes away what others have left the memory for.
   func takeGradient() {
