@@ -22,7 +22,8 @@ from measure import PEFTOOL, warm
 FLAGS = {
     "LoRA": [], "QLoRA": ["--quantize", "nf4"], "LoRA-FA": ["--method", "lora-fa"],
     "DoRA": ["--dora"], "QDoRA": ["--dora", "--quantize", "nf4"],
-    "AdaLoRA": ["--method", "adalora"], "LongLoRA": ["--long"],
+    "AdaLoRA": ["--method", "adalora"], "LoRA, ranks found": ["--rank", "auto"],
+    "SHiRA": ["--method", "shira"], "QA-LoRA": ["--method", "qa-lora"], "LongLoRA": ["--long"],
     "full": ["--method", "full"], "full 8-bit": ["--method", "full", "--optimizer", "adamw_8bit"],
     "GaLore": ["--method", "galore"],
     "GaLore 8-bit": ["--method", "galore", "--optimizer", "adamw_8bit"],
@@ -51,7 +52,7 @@ def main():
     print(f"{options.rows} x {options.tokens} tokens, activations computed "
           f"{'twice' if options.checkpoint == 'on' else 'once'}; "
           f"{plan['flops'] / 1e9:.0f} GFLOP/s\n"
-          f"{'':<14}{'weights':>9}{'activ.':>9}{'grads':>9}{'optim.':>9}{'rest':>9}{'plan':>9}"
+          f"{'':<18}{'weights':>9}{'activ.':>9}{'grads':>9}{'optim.':>9}{'rest':>9}{'plan':>9}"
           f"{'measured':>10}{'plan/measured':>15}{'plan':>9}{'measured':>10}")
     worst = 1.0
     with tempfile.TemporaryDirectory() as name:
@@ -59,14 +60,19 @@ def main():
             if options.only and method["method"] not in options.only:
                 continue
             steps = ADALORA_STEPS if method["method"] == "AdaLoRA" else options.steps
-            trial = Trial(Model(options.model), Path(name), options.rows, options.tokens, steps,
+            base = options.model
+            if method["method"] == "QA-LoRA":
+                base = Path(name) / "int4"
+                subprocess.run([PEFTOOL, "quantize", options.model, "-o", base, "--type", "int4",
+                                "--group-size", "32", "--quiet"], check=True)
+            trial = Trial(Model(base), Path(name), options.rows, options.tokens, steps,
                           options.threads)
             run = trial.peftool(*kept, *FLAGS[method["method"]])
             parts = [method[key + "Bytes"] for key in
                      ("weight", "activation", "gradient", "optimizer", "rest", "peak")]
             ratio = method["peakBytes"] / run.peak_bytes
             worst = max(worst, ratio, 1 / ratio)
-            print(f"{method['method']:<14}" + "".join(f"{part / 1e6:>9.0f}" for part in parts)
+            print(f"{method['method']:<18}" + "".join(f"{part / 1e6:>9.0f}" for part in parts)
                   + f"{run.peak_bytes / 1e6:>7.0f} MB{ratio:>15.3f}"
                   + f"{method['secondsPerStep']:>7.2f} s{run.seconds:>8.2f} s", flush=True)
     print(f"the farthest from what was measured: {(worst - 1) * 100:.1f} %")

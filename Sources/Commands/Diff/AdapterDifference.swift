@@ -74,6 +74,7 @@ extension AdapterDifference {
   /// Settings that say how factors make an update: where updates are compared they are in them.
   private static let settingsOfFactors: Set<String> = [
     "r", "lora_alpha", "alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias",
+    "use_qalora", "qalora_group_size",
   ]
 
   /// Whether one adapter is of DoRA and the other is not, and it is not whole changes that count.
