@@ -80,8 +80,12 @@ package final class Llama: Sendable {
       try weights.checkNoAdapter(besides: module) { () throws(PeftoolError) in
         try adapter(module, weight, original)
       }
+      let whole = try weights.makeTrained(module, whole: weight)
+      guard weights.training.trainsVectors else {
+        return Projection(module, .whole(whole), bias: bias)
+      }
       return Projection(
-        module, .whole(try weights.makeTrained(module, whole: weight)),
+        module, .whole(whole),
         trainedBias: bias.map { weights.makeTrained(module + ".bias", vector: $0) })
     }
     func norm(_ module: String, _ size: Int) throws(PeftoolError) -> RMSNorm {

@@ -145,7 +145,7 @@ extension ModelSize {
           let placed = layer.placed(in: path)
           if training.contains(placed.module) {
             own([layer.outputs, layer.inputs], matrix: layer.module)
-            if layer.hasBias { own([layer.outputs]) }
+            if layer.hasBias, training.trainsVectors { own([layer.outputs]) }
             continue
           }
           frozenByteCount += form.byteCount(dtype, layer.outputs, layer.inputs)

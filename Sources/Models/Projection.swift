@@ -20,11 +20,16 @@ package final class Projection: Sendable {
     self.adapter = adapter
   }
 
-  /// A layer whose weight is trained, all or in part, and then its bias too.
-  init(_ name: String, _ weight: ModuleWeight, trainedBias: TrainableParameter? = nil) {
+  /// A layer whose weight is trained, all or in part, and its bias where that is.
+  ///
+  /// - Parameter bias: that of a frozen one.
+  init(
+    _ name: String, _ weight: ModuleWeight, bias: Rows? = nil,
+    trainedBias: TrainableParameter? = nil
+  ) {
     self.name = name
     self.weight = weight
-    bias = trainedBias?.values
+    self.bias = trainedBias?.values ?? bias
     self.trainedBias = trainedBias
     adapter = nil
   }

@@ -14,6 +14,9 @@ package struct TrainedWeights: Equatable, Sendable {
   /// Whether the gradients of the layers' matrices have one layer's memory, at which they take turns.
   package let sharesGradients: Bool
 
+  /// Whether a layer's bias is trained with its weight.
+  var trainsVectors: Bool { isWholeModel || !sharesGradients }
+
   /// Nothing.
   package static let none = TrainedWeights(modules: [], tokens: [])
 
@@ -22,7 +25,7 @@ package struct TrainedWeights: Equatable, Sendable {
     TrainedWeights(isWholeModel: true, sharesGradients: sharingGradients)
   }
 
-  /// The weights of some linear layers, by their paths, for a method that takes each layer's gradients
+  /// The weights of some linear layers without their biases, by their paths, for a method that takes each layer's gradients
   /// as soon as they are there.
   package static func layers(_ paths: [String]) -> TrainedWeights {
     TrainedWeights(modules: paths, isWholeModel: false, sharesGradients: true)

@@ -252,7 +252,9 @@ extension TrainingPlan {
     let plain = try plan(small, "--memory", "1TB").run("QLoRA")
     let plan = try CommandsTests.plan(config, "--memory", "1TB")
     #expect(
-      plan.runs.map(\.method.name) == ["QLoRA", "LoRA-FA", "QDoRA", "AdaLoRA", "LoRA, ranks found", "LongLoRA"])
+      plan.runs.map(\.method.name) == [
+        "QLoRA", "LoRA-FA", "QDoRA", "AdaLoRA", "LoRA, ranks found", "LongLoRA",
+      ])
     #expect(try plan.run("QLoRA").memory == plain.memory)
     #expect(plan.commands.count == 2)
     #expect(plan.text(width: 80).contains("it is in codes"))

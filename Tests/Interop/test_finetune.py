@@ -23,6 +23,11 @@ CASES = {
     "tokens-tied": ("llama3-f32", ["--trainable-tokens", "130,5,17"]),
     "lora-fa": ("llama3-f32", ["--method", "lora-fa", "--rslora"]),
     "adalora": ("qwen3-f32", ["--method", "adalora", "--init-r", "5", "--tfinal", "2"]),
+    "ranks": ("llama3-f32", ["--rank", "auto", "--max-rank", "4", "--mean-rank", "2"]),
+    "ranks-dora": ("qwen3-f32", [
+        "--rank", "auto", "--rank-by", "effective-rank", "--dora", "--rslora", "--alpha", "7"]),
+    "sparse": ("qwen2-f32", ["--sparsity", "0.5"]),
+    "shira": ("qwen2-f32", ["--method", "shira", "--target-modules", "q_proj,down_proj"]),
     "tokens": ("qwen3-f32", ["--trainable-tokens", "130,5,17", "--modules-to-save", "lm_head"]),
 }
 # Of torch and transformers themselves; the last PEFT says of every rank_pattern of AdaLoRA, its own

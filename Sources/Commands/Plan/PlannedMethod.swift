@@ -138,6 +138,7 @@ struct PlannedMethod: Sendable {
     design.rank = ranks.adapter
     design.usesDoRA = usesDoRA
     design.method = settings(ranks)
+    if case .rankSearch(let own) = design.method { design.rank = own.initialRank }
     if isLong { design.targets = try TargetModules(LongTextOptions.targets) }
     let training: TrainedWeights =
       if trainsModel {
