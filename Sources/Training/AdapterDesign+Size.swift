@@ -14,10 +14,8 @@ extension AdapterDesign {
     var rank = try rankPatterns.firstValue(for: layer.module) ?? rank
     if case .adaLoRA(let settings) = method {
       rank = settings.initialRank
-      try Self.check(rank, "--init-r", layer)
-    } else if method == .loraFA {
-      try Self.check(rank, "--rank", layer)
     }
+    if let option = rankOption { try Self.check(rank, option, layer) }
     var size = AdapterSize(inputs: layer.inputs, outputs: layer.outputs, rank: rank)
     size.dropsInputs = dropout > 0
     if case .adaLoRA = method {

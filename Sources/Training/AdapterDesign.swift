@@ -48,7 +48,7 @@ package struct AdapterDesign: Sendable {
       return adaLoRA(of: module, weight, rank: settings.initialRank)
     }
     let rank = try rankPatterns.firstValue(for: module) ?? rank
-    if method == .loraFA { try Self.check(rank, "--rank", weight.layer(module)) }
+    if let option = rankOption { try Self.check(rank, option, weight.layer(module)) }
     let alpha = try alphaPatterns.firstValue(for: module) ?? alpha
     let scaling = alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank))
     let name = AdapterKey.prefix + module
@@ -73,8 +73,18 @@ package struct AdapterDesign: Sendable {
       scaling: Float(scaling), dropout: dropout, all: (pair.a, pair.b))
   }
 
+  /// The option that must not ask for more ranks than a layer has; nil where it may.
+  var rankOption: String? {
+    switch method {
+    case .adaLoRA: "--init-r"
+    case .rankSearch: "--max-rank"
+    case .loraFA: "--rank"
+    case .lora, .qaLoRA, .sparse, .shira, .full, .galore: nil
+    }
+  }
+
   /// Refuses more ranks than a layer has: rows of A that are independent, which AdaLoRA keeps
-  /// orthonormal and LoRA-FA inverts, there are no more.
+  /// orthonormal and LoRA-FA inverts, there are no more, nor of B·A's singular values.
   ///
   /// - Throws: `different`.
   static func check(

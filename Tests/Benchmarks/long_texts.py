@@ -3,11 +3,12 @@
 
     long_texts.py MODEL [--folder .build/benchmarks/long] [--lengths 1024 2048 4096 8192 16384]
 
-MODEL is a Hugging Face directory of a small model. For each length `finetune` makes two steps on
-one random text, of a LoRA on q, k, v and o with embeddings and norms trained besides: once with
---long, once with full attention. Seconds are the second step's; those of attention are the
-processor's, of all threads, for each step: its share of perf's samples (0 where there is no perf).
-Peaks are the resident set less the base and what is trained, as --dry-run has them.
+MODEL is a Hugging Face directory of a small model. For each length `finetune` makes a step on one
+random text, of a LoRA on q, k, v and o with embeddings and norms trained besides: once with --long,
+once with full attention. Seconds are the step's; those of attention are the processor's, of all
+threads: the share of perf's samples in it, its products with it (0 where there is no perf). MB are
+the peak of the resident set less the base and what is trained, as --dry-run has them, and x is that
+of the row above to it.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from pathlib import Path
 
 from measure import PEFTOOL, ROOT, measure
 
-STEPS = 2
 KINDS = {
     "long": ["--long"],
     "full": ["--target-modules", "q_proj,k_proj,v_proj,o_proj", "--modules-to-save",
@@ -39,19 +39,19 @@ def write_text(path, tokens):
     path.write_bytes(struct.pack("<Q", len(header)) + header + ids.tobytes())
 
 
-def attention_share(command):
-    """Attention's part of the processor's time; its products count with it."""
+def measured(command, out):
+    """A run, and attention's part of the processor's time."""
     if not shutil.which("perf"):
-        return 0.0
+        return measure(command, output=out), 0.0
     with tempfile.NamedTemporaryFile() as data:
-        subprocess.run(["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "499", "-o",
-                        data.name, "--", *map(str, command)], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = measure(["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "499", "-o",
+                       data.name, "--", *command], output=out)
         lines = subprocess.run(
             ["perf", "report", "--stdio", "-q", "--children", "-g", "none", "--sort", "symbol",
              "-i", data.name], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True).stdout.splitlines()
-    return sum(float(line.split("%")[0]) / 100 for line in lines if " pef_attention_" in line)
+    return run, sum(float(line.split("%")[0]) / 100
+                    for line in lines if " pef_attention_" in line)
 
 
 def main():
@@ -73,16 +73,16 @@ def main():
         line, attention = f"{tokens:>7}", {}
         for kind, flags in KINDS.items():
             command = [PEFTOOL, "finetune", options.model, "--data", data, "-o", out,
-                       "--max-steps", STEPS, "--batch-size", 1, "--max-length", tokens,
+                       "--max-steps", 1, "--batch-size", 1, "--max-length", tokens,
                        "--rope-scaling", "linear:8", "--quiet", *flags]
             shutil.rmtree(out, ignore_errors=True)
             plan = json.loads(subprocess.run(
                 [*map(str, command), "--dry-run", "--json"], check=True,
                 stdout=subprocess.PIPE).stdout)
-            run = measure(command, output=out)
+            run, share = measured(command, out)
             seconds = json.loads((out / "log.jsonl").read_text().splitlines()[-1])["seconds"]
             shutil.rmtree(out)
-            attention[kind] = attention_share(command) * (run.user + run.system) / STEPS
+            attention[kind] = share * (run.user + run.system)
             rest = run.peak_bytes - plan["baseBytes"] - plan["trainedBytes"]
             growth = f"{rest / last[kind]:.2f}" if kind in last else ""
             last[kind] = rest

@@ -250,6 +250,27 @@ private func writeTokens(
     #expect(abs(merged - loss) < 1e-5)
   }
 
+  @Test(arguments: [
+    (["--max-rank", "30", "--mean-rank", "29"], "ranks, and --max-rank asks for 30"),
+    (["--budget", "2"], "rank 1 in each of 14 modules takes"),
+    (["--budget", "100000000"], "leaves nothing to cut of"),
+  ])
+  func aSearchThatCannotBeIsTold(options: [String], message: String) throws {
+    let run = try place().run(
+      ["finetune", base, "--data", "train.safetensors", "-o", "out", "--rank", "auto"] + options)
+    #expect(run.status == 2 && run.errors.contains(message), "\(run.errors)")
+  }
+
+  @Test(arguments: ["llama3-f32", "qwen3-f32"]) func theHeadGetsNoSparseChange(
+    model: String
+  ) throws {
+    let place = try place()
+    let run = try place.run(
+      "finetune", Repository.sample("training/bases/" + model), "--data", "train.safetensors",
+      "--method", "shira", "--rank", "2", "--target-modules", "q_proj,lm_head", "-o", "out")
+    #expect(run.status == 2 && run.errors.contains("'lm_head.weight': gets no sparse change"))
+  }
+
   @Test func aSparseChangeThatIsTooLargeIsTold() throws {
     let place = try place()
     let run = try finetune(place, "--method", "shira", "--rank", "500", "-o", "out")
@@ -604,6 +625,10 @@ private func writeTokens(
     (["--sparsity", "0.5", "--method", "adalora"], "--sparsity goes without --method adalora"),
     (["--sparsity", "0.5", "--rank", "auto"], "--sparsity goes without --rank auto, which turns"),
     (["--sparsity", "0.5", "--init", "olora"], "--sparsity goes without --init olora: its frozen"),
+    (
+      ["--rank", "auto", "--max-rank", "4", "--mean-rank", "8"],
+      "--mean-rank is 8.0, expected less than --max-rank, 4"
+    ),
     (["--mask", "random"], "--mask goes with --method shira"),
     (["--method", "shira", "--dora"], "--dora goes without --method shira, which has no A and B"),
     (["--method", "shira", "--alpha", "4"], "--alpha goes without --method shira, which has no"),

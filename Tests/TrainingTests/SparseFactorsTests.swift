@@ -30,8 +30,15 @@ import Testing
     method.afterUpdate(step: 0, rate: 1, optimizer, team)
     #expect(a.values.values == [5, 0, 3, 0, -4, 0, 0, 9])
     #expect(b.values.values == [0, 0, 0, 1, 1, 1])
-    for column in 0..<4 { a.values[0, column] = 100 }
+    for column in 0..<4 {
+      a.values[0, column] = 100
+      a.gradient[0, column] = 1
+    }
+    a.values[1, 1] = -3
+    _ = method.completeGradients(step: 1, team)
+    #expect(a.gradient.values == [1, 0, 1, 0, 0, 0, 0, 0])
     method.afterUpdate(step: 1, rate: 1, optimizer, team)
     #expect(a.values.values == [100, 0, 100, 0, -4, 0, 0, 9])
+    #expect(a.values.values.allSatisfy { $0 != 0 || $0.sign == .plus })
   }
 }

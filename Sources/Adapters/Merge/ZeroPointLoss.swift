@@ -48,7 +48,10 @@ package struct ZeroPointLoss: Sendable {
       for place in change.indices {
         let (scale, zero) = (codes.scales[place], codes.shifts[place])
         let wanted = zero - change[place] / scale
-        let new = wanted.isNaN ? zero : min(15, max(least, wanted.rounded(.toNearestOrEven)))
+        // A zero point of 0 that is there already can stay.
+        let new =
+          wanted.isNaN
+          ? zero : min(15, max(min(least, zero), wanted.rounded(.toNearestOrEven)))
         let error = Double(scale * (zero - new) - change[place])
         lost += error * error
         whole += Double(change[place]) * Double(change[place])

@@ -68,11 +68,12 @@ struct FinetuneCommand: ParsableCommand {
       energy and effective-rank those of each layer by itself. Training goes on with the moments \
       turned alike. The adapter is one of LoRA with rank_pattern, and the report says what each layer \
       has got: its rank, the energy kept and the effective rank that it had. Evaluations before that \
-      step do not count as best.
+      step count neither as best nor for --early-stop.
 
       --sparsity makes A and B sparse while they are trained: from a tenth of the steps to half of \
       them the share of zeros grows to it, of each factor the smallest entries (Zhu and Gupta 2017), \
-      and the others make up for them. PEFT loads it like any LoRA; 'convert -o OUT.zst' packs the \
+      and the others make up for them; evaluations before that count neither as best nor for \
+      --early-stop. PEFT loads it like any LoRA; 'convert -o OUT.zst' packs the \
       zeros away, 'prune' does the same after training.
 
       --method shira trains as many entries of each layer's weight as a LoRA of --rank has numbers, \

@@ -74,7 +74,7 @@ struct FinetuneJob {
         besides: command.longTexts.long ? LongTextOptions.modules : []), of: configuration)
     try start.check(configuration, weights, path: command.model)
     try MemoryRoom.check(
-      Self.modelByteCount(command, checkpoint), for: "the model", isBesideModel: false,
+      Self.modelByteCount(command, checkpoint, weights), for: "the model", isBesideModel: false,
       free: freeByteCount(), wayOut: Self.wayOut(command), path: command.model)
     let model = try Llama(
       checkpoint, quantizing: command.adapter.quantize == .nf4, training: weights,
@@ -128,9 +128,15 @@ struct FinetuneJob {
   /// The bytes of the model as it is trained: of one that is trained whole in f32, and of `full` with
   /// a gradient and two moments for each number.
   private static func modelByteCount(
-    _ command: FinetuneCommand, _ checkpoint: Checkpoint
+    _ command: FinetuneCommand, _ checkpoint: Checkpoint, _ weights: TrainedWeights
   ) -> Int {
-    guard command.adapter.method.takesWeights else {
+    if command.adapter.method == .shira {
+      return checkpoint.tensors.reduce(0) { sum, tensor in
+        let module = tensor.name.split(separator: ".").dropLast().joined(separator: ".")
+        return sum + (weights.contains(module) ? 4 * tensor.elementCount : tensor.byteCount)
+      }
+    }
+    guard command.adapter.method.trainsModel else {
       return Llama.byteCount(of: checkpoint, quantizing: command.adapter.quantize == .nf4)
     }
     let count = checkpoint.tensors.reduce(0.0) { $0 + Double($1.elementCount) }

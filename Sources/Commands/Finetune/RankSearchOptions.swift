@@ -19,7 +19,8 @@ struct RankSearchOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "With budget: as many parameters as this rank in every layer takes; 8 if left out.",
+      "With budget: as many parameters as this rank in every layer takes; 8 if left out, or "
+        + "half of --max-rank where that is less.",
       valueName: "r"))
   var meanRank: Double?
 
@@ -41,6 +42,8 @@ struct RankSearchOptions: ParsableArguments {
     ].filter(\.1).map(\.0)
   }
 
+  private static let defaultRank = 16
+
   private var criterion: AutomaticRankOptions.Criterion { rankBy ?? .budget }
 
   func validate() throws {
@@ -48,8 +51,12 @@ struct RankSearchOptions: ParsableArguments {
       throw ValidationError(
         "--max-rank is \(maxRank), expected 1 to \(AdapterDesignOptions.rankRange.upperBound)")
     }
-    if let meanRank, !(meanRank >= 1 && meanRank <= 65_536) {
-      throw ValidationError("--mean-rank is \(meanRank), expected 1 to 65536")
+    if let meanRank, !(meanRank >= 1 && meanRank <= 32_768) {
+      throw ValidationError("--mean-rank is \(meanRank), expected 1 to 32768")
+    }
+    if let meanRank, meanRank >= Double(initialRank) {
+      throw ValidationError(
+        "--mean-rank is \(meanRank), expected less than --max-rank, \(initialRank)")
     }
     if let budget, budget < 1 {
       throw ValidationError("--budget is \(budget), expected 1 or more")
@@ -69,7 +76,10 @@ struct RankSearchOptions: ParsableArguments {
   }
 
   /// The rank with which layers begin.
-  var initialRank: Int { maxRank ?? meanRank.map { 2 * Int($0.rounded(.up)) } ?? 16 }
+  var initialRank: Int { maxRank ?? meanRank.map { 2 * Int($0.rounded(.up)) } ?? Self.defaultRank }
+
+  /// Half of the rank with which layers begin, 8 at most.
+  private var defaultMeanRank: Double { min(8, Double(initialRank) / 2) }
 
   /// The search in a run of so many steps.
   func settings(stepCount: Int) -> RankSearch.Settings {
@@ -77,7 +87,7 @@ struct RankSearchOptions: ParsableArguments {
       switch criterion {
       case .energy: .each(.energy(energy ?? AutomaticRankOptions.defaultEnergy))
       case .effectiveRank: .each(.effective)
-      case .budget: .all(budget.map { .parameters($0) } ?? .meanRank(meanRank ?? 8))
+      case .budget: .all(budget.map { .parameters($0) } ?? .meanRank(meanRank ?? defaultMeanRank))
       }
     return RankSearch.Settings(
       initialRank: initialRank, criterion: criterion, stepCount: stepCount)

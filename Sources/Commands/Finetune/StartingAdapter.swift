@@ -76,6 +76,11 @@ enum StartingAdapter {
     if case .sparse(let design) = self {
       var chosen: [String] = []
       for module in configuration.linearLayers where try design.targets.contains(module) {
+        guard module != TrainedWeights.head else {
+          throw PeftoolError(
+            .unsupported, "gets no sparse change: leave it out of --target-modules",
+            tensor: module + ".weight")
+        }
         chosen.append(module)
       }
       return .layers(chosen)
@@ -237,26 +242,21 @@ enum StartingAdapter {
     if case .existing(_, _, _, let path) = self { path } else { nil }
   }
 
-  /// Refuses the output embedding, and layers that have fewer entries than are to be trained.
+  /// Refuses layers that have fewer entries than are to be trained.
   ///
-  /// - Throws: `unsupported`, `different`.
+  /// - Throws: `different`.
   private func checkSparse(
     _ design: AdapterDesign, _ model: Llama, path: String
   ) throws(PeftoolError) {
     for weight in model.trainedWeights {
-      let name = weight.modulePath + ".weight"
-      guard weight.modulePath != TrainedWeights.head else {
-        throw PeftoolError(
-          .unsupported, "gets no sparse change: leave it out of --target-modules", tensor: name,
-          path: path)
-      }
       let (outputs, inputs) = (weight.shape[0], weight.shape[1])
       let most = outputs * inputs / (outputs + inputs)
       guard design.rank > most else { continue }
       throw PeftoolError(
         .different,
         "has \(outputs * inputs) entries, and --rank \(design.rank) asks for "
-          + "\(design.rank)·\(outputs + inputs) of them: \(most) at most", tensor: name, path: path)
+          + "\(design.rank)·\(outputs + inputs) of them: \(most) at most",
+        tensor: weight.modulePath + ".weight", path: path)
     }
   }
 }

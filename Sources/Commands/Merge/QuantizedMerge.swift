@@ -16,8 +16,9 @@ enum QuantizedMerge: Sendable {
   case offsets([Int4Weight], DType)
   /// The same of a base whose zero points are integers, which is refused when the loss is known.
   case zeroPoints([Int4Weight])
-  /// The base is quantized, and so is the result, with the same settings.
-  case requantized(QuantizedType, weights: [QuantizedWeight])
+  /// The base is quantized, and so is the result, with the same settings; whether the adapters are
+  /// QA-LoRA's alone.
+  case requantized(QuantizedType, weights: [QuantizedWeight], isPooled: Bool)
   /// The base goes through quantization on its way, and the result is not quantized.
   case simulated(QuantizedType, QuantizePlan.Scheme)
   /// The base is not quantized, the result is.
@@ -71,8 +72,8 @@ enum QuantizedMerge: Sendable {
     let rounding = command.rounding
     guard rounding == .once else {
       throw refuse(
-        "--rounding \(rounding.rawValue) is for sums in the base's dtype, and before they are "
-          + "coded again they have none")
+        "--rounding \(rounding.rawValue) is for sums in the base's dtype, and "
+          + (keepsCodes ? "here offsets are summed" : "before they are coded again they have none"))
     }
     if keepsCodes {
       self = try Self.keepingCodes(weights, command.offsetDtype ?? .f32)
@@ -83,7 +84,7 @@ enum QuantizedMerge: Sendable {
         "--quantize \(before.rawValue) keeps its settings, for others merge without --quantize and "
           + "quantize the result")
     }
-    self = .requantized(before, weights: weights)
+    self = .requantized(before, weights: weights, isPooled: isPooled)
   }
 
   /// What becomes of a base in INT4 whose codes stay as they are.
@@ -141,7 +142,7 @@ enum QuantizedMerge: Sendable {
     if let shardByteCount { options.shardByteCount = shardByteCount }
     switch self {
     case .none, .dequantized, .simulated, .offsets, .zeroPoints: return nil
-    case .requantized(_, let weights):
+    case .requantized(_, let weights, _):
       return try QuantizePlan(
         requantizing: merged, of: base, before: weights, shardByteCount: options.shardByteCount)
     case .quantized(_, let scheme):
@@ -187,7 +188,7 @@ enum QuantizedMerge: Sendable {
 
   /// The weights whose sums stay in f32.
   var singles: Set<ExactName> {
-    guard case .requantized(_, let weights) = self else { return [] }
+    guard case .requantized(_, let weights, _) = self else { return [] }
     return Set(weights.map { ExactName($0.name) })
   }
 
@@ -200,7 +201,7 @@ enum QuantizedMerge: Sendable {
     case .offsets(_, let dtype):
       "added to the offsets of int4, in \(dtype.rawValue); codes and scales stay"
     case .zeroPoints: nil
-    case .requantized(let type, _):
+    case .requantized(let type, _, _):
       "merged into what the \(type.rawValue) codes stand for, and quantized again as before"
     case .simulated(let type, _):
       "merged into what \(type.rawValue) makes of the base; the result is not quantized"
@@ -218,9 +219,13 @@ enum QuantizedMerge: Sendable {
       "\(reason): an exact result is no longer int4. --requantize codes it again, loses most of a "
         + "small change and tells how much; the adapter beside the base, as generate has it, loses "
         + "nothing, and one of QA-LoRA (finetune --method qa-lora) fits"
-    case .requantized(.int4, _):
+    case .requantized(.int4, _, isPooled: true):
+      "not exact: most changes are smaller than half a step between two codes. Exact are the merge "
+        + "that moves the offsets, into a base as mlx and without --requantize, that into 32 bits "
+        + "(--dtype), and the adapter beside the base"
+    case .requantized(.int4, _, isPooled: false):
       "not exact: \(reason), and most changes are smaller than half a step between two. Exact are the "
-        + "merge without --quantize, in 16 or 32 bits, and the adapter beside the base"
+        + "merge without --quantize and --requantize, in 16 or 32 bits, and the adapter beside the base"
     default: nil
     }
   }

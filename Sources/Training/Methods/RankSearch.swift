@@ -12,7 +12,7 @@ import Models
 /// nearest (Eckart, Young 1936). The optimizer's moments are turned alike. What is saved is a plain
 /// LoRA adapter with `rank_pattern`, each layer's scale as it was in `alpha_pattern`.
 ///
-/// Memory: the scores of its layers; and for a moment a layer's factors in f64, twice.
+/// Memory: what is remembered of its layers; and for a moment one layer's factors in f64, twice.
 package struct RankSearch: TrainingMethod {
   /// What ranks are found by.
   package enum Criterion: Equatable, Sendable {
@@ -60,8 +60,7 @@ package struct RankSearch: TrainingMethod {
   /// The same, with a rank of 0 before.
   private let found: Rows
 
-  /// - Throws: `different` where a layer has fewer ranks than it begins with, or a budget is less than
-  ///   rank 1 takes.
+  /// - Throws: `different` where a budget is less than rank 1 takes, or no less than all.
   init(
     _ layers: [(module: String, adapter: LoRA)], _ settings: Settings
   ) throws(PeftoolError) {
@@ -69,6 +68,16 @@ package struct RankSearch: TrainingMethod {
     self.settings = settings
     found = Rows(layers.count, Self.factCount)
     _ = try ranks([[Double]](repeating: [], count: layers.count))
+    guard case .all(let budget) = settings.criterion else { return }
+    let costs = layers.map { $0.adapter.a.values.columns + $0.adapter.b.values.columns }
+    let (most, whole) = (
+      budget.parameterCount(costs: costs), settings.initialRank * costs.reduce(0, +)
+    )
+    guard most >= whole else { return }
+    throw PeftoolError(
+      .different,
+      "the budget of \(most) parameters leaves nothing to cut of \(whole), which rank "
+        + "\(settings.initialRank) takes in each of \(layers.count) modules: a larger --max-rank")
   }
 
   /// The ranks for each layer's energies.
@@ -90,17 +99,12 @@ package struct RankSearch: TrainingMethod {
     step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam
   ) throws(PeftoolError) {
     guard step + 1 == settings.step else { return }
-    var forms: [SingularForm] = []
-    for (module, adapter) in layers {
-      do throws(PeftoolError) {
-        forms.append(try SingularForm(of: adapter))
-      } catch {
-        throw error.at(tensor: module)
-      }
-    }
-    let energies = forms.map { form in form.values.map { $0 * $0 } }
+    var energies: [[Double]] = []
+    // A layer's form is made twice, so that not all are there at once.
+    for place in layers.indices { energies.append(try form(place).values.map { $0 * $0 }) }
     let ranks = try ranks(energies)
-    for (place, form) in forms.enumerated() {
+    for place in layers.indices {
+      let form = try form(place)
       form.take(ranks[place], optimizer)
       let (all, kept) = (
         energies[place].reduce(0, +), energies[place].prefix(ranks[place]).reduce(0, +)
@@ -114,12 +118,28 @@ package struct RankSearch: TrainingMethod {
     }
   }
 
+  /// A layer's update in its singular form.
+  ///
+  /// - Throws: as `SVD`.
+  private func form(_ place: Int) throws(PeftoolError) -> SingularForm {
+    do throws(PeftoolError) {
+      return try SingularForm(of: layers[place].adapter)
+    } catch {
+      throw error.at(tensor: layers[place].module)
+    }
+  }
+
+  func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
+    layers.map(\.adapter).completeGradients(team)
+    return 0
+  }
+
   /// What each layer has got; empty before ranks are found.
   package var findings: [Finding] {
     layers.enumerated().compactMap { place, layer in
       guard found[place, 0] > 0 else { return nil }
       return Finding(
-        module: layer.module, rank: Int(found[place, 0]), energy: Double(found[place, 1]),
+        module: layer.module, rank: layer.adapter.keptRanks.count, energy: Double(found[place, 1]),
         effectiveRank: Double(found[place, 2]), norm: Double(found[place, 3]))
     }
   }

@@ -55,7 +55,13 @@ package struct SparseFactors: TrainingMethod {
   }
 
   func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
-    PlainMethod(adapters: adapters).completeGradients(step: step, team)
+    adapters.completeGradients(team)
+    guard step >= settings.first else { return 0 }
+    // What is 0 has no part in the norm by which the others are clipped.
+    team.forEach(factors.count) { _, place in
+      factors[place].parameter.gradient.clear(whereZero: factors[place].kept)
+    }
+    return 0
   }
 
   func afterUpdate(step: Int, rate: Double, _ optimizer: AdamW, _ team: ThreadTeam) {
@@ -64,7 +70,7 @@ package struct SparseFactors: TrainingMethod {
     team.forEach(factors.count) { _, place in
       let (parameter, kept) = factors[place]
       if let share { Self.choose(share, of: parameter.values, kept) }
-      parameter.values.multiply(by: kept)
+      parameter.values.clear(whereZero: kept)
     }
   }
 
@@ -90,11 +96,11 @@ package struct SparseFactors: TrainingMethod {
 }
 
 extension Rows {
-  /// Each number times another.
-  fileprivate func multiply(by other: Rows) {
+  /// Zeros, without a sign, where other rows have them.
+  fileprivate func clear(whereZero other: Rows) {
     withSpan { values in
-      other.withSpan { factors in
-        for place in values.indices { values[place] *= factors[place] }
+      other.withSpan { kept in
+        for place in values.indices where kept[place] == 0 { values[place] = 0 }
       }
     }
   }

@@ -54,7 +54,14 @@ struct PlainMethod: TrainingMethod {
   let adapters: [LoRA]
 
   func completeGradients(step: Int, _ team: ThreadTeam) -> Double {
-    team.forEach(adapters.count) { _, place in adapters[place].completeGradients() }
+    adapters.completeGradients(team)
     return 0
+  }
+}
+
+extension [LoRA] {
+  /// Completes the gradients of all: `LoRA.completeGradients`.
+  func completeGradients(_ team: ThreadTeam) {
+    team.forEach(count) { _, place in self[place].completeGradients() }
   }
 }
