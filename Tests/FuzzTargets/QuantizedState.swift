@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import JSON
 import Quantization
 import Tensors
 
@@ -7,24 +8,26 @@ import Tensors
 /// these are read at once or in parts.
 ///
 /// An input is a byte of flags, six bytes that say how tensors differ from what the state asks for,
-/// the state, a NUL, and bytes that the tensors are filled with, over and over.
+/// the state, a NUL, and bytes that the tensors are filled with, over and over. With the flag 8 the
+/// state is a `config.json` of INT4 by groups, of a weight whose sizes the filling says.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
   guard bytes.count > 7 else { return 0 }
   let rest = bytes[7...]
   let end = rest.firstIndex(of: 0) ?? rest.endIndex
-  let source = TensorsInMemory(
-    isRows: bytes[0] & 1 == 1, changes: Array(bytes[1..<7]), state: Array(rest[..<end]),
-    filling: Array(rest[end...]))
   do throws(PeftoolError) {
-    let checkpoint = model.viewed(through: source, config: nil)
+    let config = bytes[0] & 8 == 8 ? try JSON(parsing: Array(rest[..<end])) : nil
+    let source = TensorsInMemory(
+      groups: try Int4Settings(config), isRows: bytes[0] & 1 == 1, changes: Array(bytes[1..<7]),
+      state: Array(rest[..<end]), filling: Array(rest[end...]))
+    let checkpoint = model.viewed(through: source, config: config)
     for weight in try QuantizedWeight.all(in: checkpoint) where weight.elementCount <= 1 << 16 {
       let dtype: DType = bytes[0] & 4 == 0 ? .f32 : .f16
       try decode(
         DequantizedSource(
           source, weights: [.init(weight, dtype: dtype, isTransposed: bytes[0] & 2 == 2)]),
-        isFinite: dtype == .f32 || bytes[0] & 1 == 0)
+        isFinite: config == nil && (dtype == .f32 || bytes[0] & 1 == 0))
     }
   } catch {
     precondition(error.description.utf8.count < 4096, "a message that is too long")
@@ -76,8 +79,15 @@ private struct TensorsInMemory: TensorSource {
   var files: [InputFile] { model.source.files }
   var metadata: [(key: String, value: String)] { [] }
 
-  init(isRows: Bool, changes: [UInt8], state: [UInt8], filling: [UInt8]) {
+  init(
+    groups settings: Int4Settings?, isRows: Bool, changes: [UInt8], state: [UInt8],
+    filling: [UInt8]
+  ) {
     self.filling = filling.isEmpty ? [0] : filling
+    if let settings {
+      appendGroups(settings, changes)
+      return
+    }
     if isRows {
       let rows = Int(state.first ?? 0)
       let columns = Int(state.last ?? 0)
@@ -110,6 +120,24 @@ private struct TensorsInMemory: TensorSource {
     guard known?.nestedOffset != nil else { return }
     append("m.weight.nested_absmax", .f32, [known?.nestedBlockCount ?? 1], changes[4])
     append("m.weight.nested_quant_map", .f32, [256], changes[5])
+  }
+
+  /// A weight of INT4 in the layout that the settings say.
+  private mutating func appendGroups(_ settings: Int4Settings, _ changes: [UInt8]) {
+    func size(_ place: Int) -> Int { 8 * (1 + Int(filling[place % filling.count]) % 12) }
+    let (layout, outputs, inputs) = (settings.layout, size(1), size(2))
+    let groupSize = settings.groupSize.map { max(1, min($0, inputs)) } ?? inputs
+    let groups = (inputs + groupSize - 1) / groupSize
+    let types = layout.scaleDTypes
+    let dtype = types[Int(filling[0]) % types.count]
+    let parts = [
+      layout.codes(outputs, inputs), layout.scales(outputs, groups: groups, dtype),
+      layout.shifts(outputs, groups: groups, dtype), layout.groupIndex(inputs),
+    ]
+    for (part, change) in zip(parts, changes) {
+      guard let part else { continue }
+      append("m" + part.ending, part.dtype, part.shape, change)
+    }
   }
 
   /// Adds a tensor as it should be, or with what a byte changes of it.

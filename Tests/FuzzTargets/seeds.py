@@ -203,6 +203,19 @@ def quantized_states():
     for difference in range(6):
         yield bytes([1, difference, difference, 0, 0, 0, 0]) + b"\x03\x09\0" + b"\x00\x01\x81\x40"
     yield bytes(7) + b"[" * 99
+    for config in (
+        {"quantization": {"group_size": 32, "bits": 4}},
+        {"quantization": {"group_size": 64, "bits": 4, "m": {"group_size": 32, "bits": 4}}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": -1,
+                                 "desc_act": True, "checkpoint_format": "gptq_v2"}},
+        {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32,
+                                 "version": "gemm"}},
+        {"quantization": {"group_size": 1 << 62, "bits": 4}},
+    ):
+        for flags, change, filling in ((8, 0, "00000b3c"), (10, 4, "01020304"), (12, 2, "02070b7f")):
+            yield (bytes([flags, change, 0, 0, change, 0, 0]) + json.dumps(config).encode() + b"\0"
+                   + bytes.fromhex(filling))
 
 
 def content_checksum(data):
