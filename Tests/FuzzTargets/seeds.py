@@ -213,7 +213,8 @@ def quantized_states():
                                  "version": "gemm"}},
         {"quantization": {"group_size": 1 << 62, "bits": 4}},
     ):
-        for flags, change, filling in ((8, 0, "00000b3c"), (10, 4, "01020304"), (12, 2, "02070b7f")):
+        for flags, change, filling in (
+                (8, 0, "00000b3c"), (10, 4, "01020304"), (12, 2, "02070b7f")):
             yield (bytes([flags, change, 0, 0, change, 0, 0]) + json.dumps(config).encode() + b"\0"
                    + bytes.fromhex(filling))
 
