@@ -79,6 +79,12 @@ package struct PositionScaling: Equatable, Sendable {
     return try config.replacing(members)
   }
 
+  /// What is left to do where a part of it is done; nil where the one does not go on top of the other.
+  func rest(after part: PositionScaling) -> PositionScaling? {
+    guard kind == .linear, part.kind == .linear, factor > part.factor else { return nil }
+    return PositionScaling(kind: kind, factor: factor / part.factor)
+  }
+
   /// Such as "linear, 4 times".
   package var text: String { "\(kind.rawValue), \(factor.plainText) times" }
 

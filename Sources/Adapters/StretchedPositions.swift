@@ -46,7 +46,7 @@ package struct StretchedPositions: Sendable {
   }
 
   /// These, where a model of a configuration has others; nil where it has them already.
-  func missing(in base: JSON?) -> StretchedPositions? {
+  package func missing(in base: JSON?) -> StretchedPositions? {
     guard let own = StretchedPositions(base) else { return self }
     return difference(from: own) == nil ? nil : self
   }
@@ -57,6 +57,21 @@ package struct StretchedPositions: Sendable {
       .unsupported,
       "was trained with positions stretched (\(scaling.text)), for which \(output) has no place; "
         + "'peftool merge' writes a model that has them")
+  }
+
+  /// Those of another model, stretched as much as these: all else of them stays its own.
+  ///
+  /// - Throws: `unsupported` where they are stretched in another way, or more; `damaged`.
+  func moved(to other: JSON) throws(PeftoolError) -> StretchedPositions? {
+    var rest = scaling
+    if let own = PositionScaling(other), own.kind == scaling.kind {
+      if own == scaling { return StretchedPositions(other) }
+      guard let left = scaling.rest(after: own) else {
+        throw PeftoolError(.unsupported, "positions are stretched already (\(own.text))")
+      }
+      rest = left
+    }
+    return StretchedPositions(try rest.applied(to: other))
   }
 
   /// A model's configuration with these positions in the place of its own.

@@ -47,7 +47,6 @@ import Testing
     ["combine", "a", "b"], ["combine", "a", "b", "--method", "ties_svd", "--density", "0.5"],
     ["convert", "a", "--to", "mlx"], ["convert", "a", "--to", "dora", "--base", base],
     ["convert", "a", "--dtype", "bf16"], ["convert", "loha", "--to", "lora"],
-    ["transfer", "a", "--from", base, "--to", base, "--threshold", "0"],
   ])
   func theResultHasThem(arguments: [String]) throws {
     let place = try Workplace()
@@ -62,6 +61,68 @@ import Testing
     let back = try place.run("convert", "out", "--to", "peft", "-o", "back", "--quiet")
     #expect(back.status == 0, "\(back.errors)")
     #expect(try config(place, "back") as NSDictionary == config(place, "a") as NSDictionary)
+  }
+
+  /// A model with positions of its own keeps them, stretched as much.
+  @Test(
+    arguments: [
+      (["rope_type": "default", "rope_theta": 5e5], 2048, 4, 8192),
+      (["rope_type": "linear", "factor": 2.0, "rope_theta": 5e5], 2048, 4, 4096),
+      (["rope_type": "linear", "factor": 4.0, "rope_theta": 5e5], 2048, 4, 2048),
+    ] as [([String: any Sendable], Int, Double, Int)])
+  func anotherModelKeepsItsOwn(
+    settings: [String: any Sendable], count: Int, factor: Double, expected: Int
+  ) throws {
+    let place = try Workplace()
+    try copy(place, "adapters/lora-f32base", "a", factor: 4)
+    try writeModel(place, settings, count)
+    let run = try place.run(
+      "transfer", "a", "--from", Self.base, "--to", "model", "-o", "out", "--threshold", "0")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(
+      run.unfoldedText.contains(
+        "positions are the new model's, stretched as the adapter was trained: linear, 4 times"),
+      "\(run.text)")
+    let found = try config(place, "out")
+    let right = ["rope_type": "linear", "factor": factor, "rope_theta": 5e5] as NSDictionary
+    #expect(found["rope_parameters"] as? NSDictionary == right)
+    #expect(found["max_position_embeddings"] as? Int == expected)
+    #expect(found["rope_scaling"] == nil)
+  }
+
+  @Test(arguments: [
+    (
+      "yarn", 2.0,
+      "rope_parameters.rope_type is \"yarn\" already, which linear:4 cannot be put on top of"
+    ),
+    ("linear", 8, "positions are stretched already (linear, 8 times)"),
+  ])
+  func aModelThatIsStretchedInAnotherWayIsRefused(
+    kind: String, factor: Double, what: String
+  ) throws {
+    let place = try Workplace()
+    try copy(place, "adapters/lora-f32base", "a", factor: 4)
+    try writeModel(place, ["rope_type": kind, "factor": factor, "rope_theta": 5e5], 2048)
+    let run = try place.run("transfer", "a", "--from", Self.base, "--to", "model", "-o", "out")
+    #expect(run.status == 2)
+    #expect(
+      run.errors == """
+        peftool: model: \(what), and the adapter was trained with positions stretched \
+        (linear, 4 times)
+
+        """)
+    #expect(try place.names == ["a", "model"])
+  }
+
+  /// Copies the model, with other positions.
+  private func writeModel(
+    _ place: borrowing Workplace, _ settings: [String: any Sendable], _ count: Int
+  ) throws {
+    try FileManager.default.copyItem(atPath: Self.base, toPath: place.path("model"))
+    var config = try config(place, "model")
+    config["rope_parameters"] = settings
+    config["max_position_embeddings"] = count
+    try place.write("model/config.json", JSONSerialization.data(withJSONObject: config))
   }
 
   /// One of them as the model has them: nothing is written beside the adapter.

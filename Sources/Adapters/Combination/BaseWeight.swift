@@ -26,6 +26,12 @@ struct BaseWeight: Sendable {
   ) throws(PeftoolError) {
     let path = path ?? module.path
     guard let stored = names.tensor(path, "weight")?.stored else {
+      if base.isTied, BaseModel.isOutputEmbedding(path) {
+        throw PeftoolError(
+          .different,
+          "has no \(path.printable) of its own: it is tied to the input embedding",
+          path: base.checkpoint.path)
+      }
       throw PeftoolError(
         .different,
         "has no module \(path.printable); nearest: "

@@ -38,8 +38,9 @@ extension CarriedModule {
   /// Carries the factors with the stream, and tells how near the weights are to each other then.
   ///
   /// A·diag(γ_s) reads the old stream as it is, and A·diag(γ_s)·R the new one, of which the layer sees
-  /// γ_t ∘ x·√H_t / ‖x‖: A' = √(H_s/H_t)·A·diag(γ_s)·R·diag(1/γ_t). B' = Rᵀ·B where the outputs are
-  /// added to the stream. Energies are those of updates that read the stream as it is.
+  /// γ_t ∘ x·√H_t / ‖x‖: A' = √(H_s/H_t)·A·diag(γ_s)·R·diag(1/γ_t), whatever the length of x. B' = c·Rᵀ·B
+  /// where the outputs are added to the stream. Energies are those of updates that read the stream as
+  /// it is, without c.
   ///
   /// - Throws: `different` where a norm of the new model has a zero; `io`, `damaged` where a value is
   ///   not finite.
@@ -61,7 +62,8 @@ extension CarriedModule {
       b: ends.isAdded ? product(map.r, read.b, transposing: .left) : read.b)
     let width = (Double(map.r.rows) / Double(map.r.columns)).squareRoot()
     let pair = Pair(
-      a: gains.map { moved.a.scaled(columns: $0.target.map { width / $0 }) } ?? moved.a, b: moved.b)
+      a: gains.map { moved.a.scaled(columns: $0.target.map { width / $0 }) } ?? moved.a,
+      b: ends.isAdded ? moved.b.scaled(by: map.scale) : moved.b)
     let spaces = try (
       source: Subspaces(of: source, gains: gains?.source, options).mapped(
         outputs: ends.isAdded ? map.r : nil, inputs: ends.norms == nil ? nil : map.r),

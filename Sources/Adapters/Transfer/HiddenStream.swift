@@ -30,16 +30,19 @@ struct HiddenStream: Sendable {
   }
 }
 
-/// How the hidden stream of one model becomes that of another: x_t = Rᵀ·x_s.
+/// How the hidden stream of one model becomes that of another: x_t = c·Rᵀ·x_s.
 ///
 /// R is what brings the embeddings of the tokens that both have nearest to each other, ‖E_s·R − E_t‖,
 /// of all matrices whose rows, or columns where these are more, are orthonormal: the polar factor of
-/// E_sᵀ·E_t (Schönemann 1966, "A generalized solution of the orthogonal Procrustes problem").
+/// E_sᵀ·E_t (Schönemann 1966, "A generalized solution of the orthogonal Procrustes problem"). c is the
+/// number that brings c·E_s·R nearest to E_t.
 ///
 /// Arithmetic is f64. Memory: E_sᵀ·E_t, what its decomposition takes, and a block of rows of each.
 struct StreamMap: Sendable {
   /// R, (width of the old stream, width of the new).
   let r: Matrix<Double>
+  /// c = ⟨E_s·R, E_t⟩ / ‖E_s·R‖², more than 0.
+  let scale: Double
   /// ⟨E_s·R, E_t⟩ / (‖E_s‖·‖E_t‖), 0 to 1.
   let alignment: Double
   /// The tokens that it was found by.
@@ -60,8 +63,10 @@ struct StreamMap: Sendable {
   ) throws(PeftoolError) {
     var sum = Matrix<Double>(rows: source.columnCount, columns: target.columnCount)
     var squares = (source: 0.0, target: 0.0)
-    for start in stride(from: 0, to: tokens.count, by: Self.blockCount) {
-      let block = tokens[start..<min(start + Self.blockCount, tokens.count)]
+    let blocks = stride(from: 0, to: tokens.count, by: Self.blockCount).map {
+      tokens[$0..<min($0 + Self.blockCount, tokens.count)]
+    }
+    for block in blocks {
       let rows = try (
         source: source.matrix(rows: block.map(\.source)),
         target: target.matrix(rows: block.map(\.target))
@@ -83,8 +88,18 @@ struct StreamMap: Sendable {
         path: target.path)
     }
     r = product(svd.u, svd.vt)
-    alignment = min(
-      1, svd.singularValues.reduce(0, +) / (squares.source * squares.target).squareRoot())
+    let agreement = svd.singularValues.reduce(0, +)
+    alignment = min(1, agreement / (squares.source * squares.target).squareRoot())
+    var kept = squares.source
+    if r.rows > r.columns {
+      // Of a stream that gets narrower a part is lost.
+      kept = 0
+      for block in blocks {
+        let rows = try source.matrix(rows: block.map(\.source))
+        kept += product(rows, r, threads: threads).elements.squaredNorm
+      }
+    }
+    scale = agreement / kept
     tokenCount = tokens.count
   }
 }

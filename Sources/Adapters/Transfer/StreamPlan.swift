@@ -33,22 +33,23 @@ struct StreamPlan {
       target: LayerPositions(of: target.tensors.map(\.name), layerCount: nil).layerCount
     )
     let names = (source: ModuleNames(source), target: ModuleNames(target))
-    var byLayer: [Int?: [LowRankAdapter.Module]] = [:]
+    var byLayer: [Int?: [Origin]] = [:]
     for module in adapter.modules {
-      byLayer[LayerPositions.layer(of: module.path)?.index, default: []].append(module)
+      let origin = try origin(of: module, in: source, names.source)
+      byLayer[LayerPositions.layer(of: module.path)?.index, default: []].append(origin)
     }
     if layers.source > 0, layers.target > 0 {
       let map = LayerMap(from: layers.source, to: layers.target)
       for (layer, own) in map.sources.enumerated() {
-        for module in byLayer[own] ?? [] {
-          let path = LayerPositions.path(module.path, inLayer: layer)
-          modules.append(try carried(module, path, (source, target), names))
+        for origin in byLayer[own] ?? [] {
+          let path = LayerPositions.path(origin.module.path, inLayer: layer)
+          modules.append(try carried(origin, path, (source, target), names))
         }
       }
       noteLayers(map, layers)
     }
-    for module in byLayer[nil] ?? [] {
-      modules.append(try carried(module, module.path, (source, target), names))
+    for origin in byLayer[nil] ?? [] {
+      modules.append(try carried(origin, origin.module.path, (source, target), names))
     }
     guard !modules.isEmpty else {
       throw PeftoolError(
@@ -57,41 +58,71 @@ struct StreamPlan {
     }
   }
 
-  private func carried(
-    _ module: LowRankAdapter.Module, _ path: String,
-    _ models: (source: BaseModel, target: BaseModel),
-    _ names: (source: ModuleNames, target: ModuleNames)
-  ) throws(PeftoolError) -> CarriedModule {
-    guard let stream = HiddenStream(of: module.path), let new = HiddenStream(of: path) else {
+  /// A module in the model that it was made for.
+  private struct Origin {
+    let module: LowRankAdapter.Module
+    let weight: BaseWeight
+    let stream: HiddenStream
+  }
+
+  /// Looks for a module's weight, which has to fit the stream.
+  private func origin(
+    of module: LowRankAdapter.Module, in source: BaseModel, _ names: ModuleNames
+  ) throws(PeftoolError) -> Origin {
+    guard let stream = HiddenStream(of: module.path) else {
       throw PeftoolError(
         .unsupported,
         "\(module.path.printable) is no layer of which it is known where it meets the hidden stream",
-        path: models.source.checkpoint.path)
+        path: source.checkpoint.path)
     }
+    let weight = try BaseWeight(of: module, in: source, names)
+    let width = embeddings.source.columnCount
+    for (isOfStream, count, what) in [
+      (stream.norm != nil, weight.inputCount, "inputs"),
+      (stream.isAdded, weight.outputCount, "outputs"),
+    ] where isOfStream && count != width {
+      throw weight.stored.at(
+        PeftoolError(.different, "has \(count) \(what), and the embedding's rows have \(width)"))
+    }
+    if BaseModel.isOutputEmbedding(module.path),
+      let moved = tokens.first(where: { $0.source != $0.target })
+    {
+      throw PeftoolError(
+        .unsupported,
+        "\(module.path.printable) has an output for each token by its number, and token "
+          + "\(moved.source) is \(moved.target) in the new model", path: source.checkpoint.path)
+    }
+    return Origin(module: module, weight: weight, stream: stream)
+  }
+
+  private func carried(
+    _ origin: Origin, _ path: String, _ models: (source: BaseModel, target: BaseModel),
+    _ names: (source: ModuleNames, target: ModuleNames)
+  ) throws(PeftoolError) -> CarriedModule {
+    let (module, stream) = (origin.module, origin.stream)
     let width = embeddings.target.columnCount
     let shape = [
       stream.isAdded ? width : module.outputCount, stream.norm == nil ? module.inputCount : width,
     ]
-    let own = try BaseWeight(of: module, in: models.source, names.source)
     let weight: BaseWeight
     do throws(PeftoolError) {
-      weight = try BaseWeight(
-        of: module, at: path, shape: shape, in: models.target, names.target)
+      weight = try BaseWeight(of: module, at: path, shape: shape, in: models.target, names.target)
     } catch {
-      guard error.kind == .different else { throw error }
+      // Without a tensor there is no such module.
+      guard error.kind == .different, error.tensor != nil else { throw error }
       throw PeftoolError(
         .different, "\(error.reason): of widths only that of the hidden stream may differ",
         tensor: error.tensor, path: error.path)
     }
     var norms: (source: StoredTensor, target: StoredTensor)?
-    if let norm = stream.norm, let newNorm = new.norm {
+    if let norm = stream.norm, let newNorm = HiddenStream(of: path)?.norm {
       norms = (
         try Self.norm(norm, in: models.source, names.source, embeddings.source.columnCount),
         try Self.norm(newNorm, in: models.target, names.target, width)
       )
     }
     return CarriedModule(
-      module: module, path: path, source: own, target: weight,
+      module: module, path: path, source: origin.weight, target: weight,
       ends: StreamEnds(norms: norms, isAdded: stream.isAdded))
   }
 

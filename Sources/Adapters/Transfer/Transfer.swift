@@ -81,6 +81,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   /// The embeddings and the tokens that both have, where the stream is looked for.
   private let streams: (source: StoredTensor, target: StoredTensor, tokens: [SharedToken])?
   private let layerNotes: [String]
+  /// The new model's, stretched as much as the adapter has them.
+  private let positions: StretchedPositions?
 
   /// The model that it was made for.
   package var base: BaseModel? { source }
@@ -113,6 +115,16 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
       }
       if module.bias != nil { throw refused("\(module.path.printable) has a bias of lora_B") }
     }
+    positions = try adapter.positions.flatMap { (positions) throws(PeftoolError) in
+      do throws(PeftoolError) {
+        return try positions.moved(to: target.config ?? .object([]))
+      } catch {
+        throw PeftoolError(
+          error.kind,
+          "\(error.reason), and the adapter was trained with positions stretched "
+            + "(\(positions.scaling.text))", path: target.checkpoint.path)
+      }
+    }
     guard options.method == .procrustes else {
       carried = try Self.sameShapes(adapter, source, target)
       (streams, layerNotes) = (nil, [])
@@ -137,7 +149,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
             module: module, path: module.path, source: own,
             target: try BaseWeight(of: module, in: target, names.target), ends: nil))
       } catch {
-        guard error.kind == .different else { throw error }
+        // Without a tensor there is no such module.
+        guard error.kind == .different, error.tensor != nil else { throw error }
         throw PeftoolError(
           .different,
           "\(error.reason); but for --method procrustes transfer is between models of the same shapes",
@@ -164,6 +177,12 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   /// What the user should know before anything is read.
   package var notes: [String] {
     adapter.notes + [operands[0].operand.note(onBase: source)].compactMap(\.self) + layerNotes
+      + (positions.map {
+        [
+          "positions are the new model's, stretched as the adapter was trained: "
+            + $0.scaling.text
+        ]
+      } ?? [])
   }
 
   /// The bytes of the weights and factors that are read.
@@ -199,12 +218,11 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     if let map {
       result.notes.append(
         "the stream of \(map.r.rows) became one of \(map.r.columns) by \(map.tokenCount) shared "
-          + "tokens, whose embeddings agree to a cosine of \(Self.text(map.alignment))")
+          + "tokens, whose embeddings agree to a cosine of \(Self.text(map.alignment)), and are "
+          + "\(Self.text(map.scale)) times as long")
     }
     result.baseName = target.checkpoint.path
-    result.positions = try adapter.positions.flatMap { (positions) throws(PeftoolError) in
-      StretchedPositions(try positions.applied(to: target.config ?? .object([])))
-    }
+    result.positions = positions
     result.task = adapter.task
     return (result, modules.map(\.result))
   }
@@ -217,7 +235,10 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     let pair: Pair
     let energy: (before: Double, after: Double)
     let overlap: ModuleResult.Overlap
-    if let map, let ends = module.ends {
+    if options.method == .procrustes {
+      guard let map, let ends = module.ends else {
+        preconditionFailure("procrustes has a map, and each module its ends")
+      }
       (pair, energy, overlap) = try module.carried(before, by: map, ends, options)
     } else {
       (pair, overlap) = try projected(before, module)
@@ -247,8 +268,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
       overlap.alignment = signs.alignment
       let pair = spaces.target.image(of: before, from: spaces.source, signs: signs.values)
       return (pair, overlap)
-    case .proLoRA, .procrustes:
-      return (spaces.target.counterpart(of: before, in: spaces.source), overlap)
+    case .proLoRA: return (spaces.target.counterpart(of: before, in: spaces.source), overlap)
+    case .procrustes: preconditionFailure("procrustes is not by subspaces")
     }
   }
 
@@ -258,8 +279,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     throw PeftoolError(
       .different,
       "the embeddings of \(map.tokenCount) shared tokens agree to a cosine of "
-        + "\(Self.text(map.alignment)), below the threshold \(options.threshold): the models are "
-        + "strangers, or another --threshold", path: operands[0].operand.path)
+        + "\(Self.text(map.alignment)), below the threshold \(options.threshold): they are strangers; "
+        + Self.wayOut, path: operands[0].operand.path)
   }
 
   /// - Throws: `different` with the layer of which the least survives, where that is too little.
@@ -277,9 +298,11 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
       .different,
       "\(lost.count) of \(results.count) layers are below the threshold \(options.threshold); "
         + "\(worst.path.printable) has "
-        + figures.map { "\($0.0) \(Self.text($0.1))" }.joined(separator: ", ")
-        + ": another --threshold or --subspace", path: operands[0].operand.path)
+        + figures.map { "\($0.0) \(Self.text($0.1))" }.joined(separator: ", ") + "; "
+        + Self.wayOut, path: operands[0].operand.path)
   }
+
+  private static let wayOut = "a lower --threshold moves it all the same"
 
   private static func text(_ share: Double) -> String { "\((share * 1000).rounded() / 1000)" }
 }

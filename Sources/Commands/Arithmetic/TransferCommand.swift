@@ -32,8 +32,9 @@ struct TransferCommand: ParsableCommand {
       embeddings of the tokens of both models nearest to each other (the polar factor of Es' * Et), \
       takes the one stream to the other, whatever its width. With g the weight of the norm before a \
       layer and H the width, A becomes sqrt(Hs/Ht) * A * diag(gs) * R * diag(1/gt) where the layer \
-      reads the stream, and B becomes R' * B where it adds to it. That is exact where the new model \
-      computes the same in other coordinates, or in a wider stream. Heads and the width inside of the \
+      reads the stream, and B becomes c * R' * B where it adds to it, c the number that brings \
+      c * Es * R nearest to Et. That is exact where the new stream is the old one turned, scaled, or \
+      laid into a wider one. lm_head is moved where all tokens have the same numbers. Heads and the width inside of the \
       feed-forward layers have no such map: where these differ, it is refused. Layer l of the new \
       model gets what the old one has in layer l * (Ls - 1) / (Lt - 1), rounded, halves up. Tokens are \
       the same where their texts are, by both tokenizer.json; where one has none, by their numbers, if \
@@ -45,7 +46,9 @@ struct TransferCommand: ParsableCommand {
       vectors, too, and looks at that instead. With procrustes weights are compared as they read and \
       write the new stream, and the cosine of the embeddings, which a note tells, has to reach \
       --threshold as well. The kept energy is norm(B*A)^2 after over before. Where one of these is below \
-      --threshold nothing is written, and the layer is named.
+      --threshold nothing is written, and the layer is named; a lower one moves the adapter all the \
+      same. Of an adapter that was trained with positions stretched, what is moved has the new model's, \
+      stretched as much.
 
       LoRA of linear layers is taken; DoRA, embeddings, convolutions, biases and modules that are saved \
       whole are refused. Formats/json-output.md describes what --json prints.

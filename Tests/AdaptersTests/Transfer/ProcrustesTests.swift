@@ -66,34 +66,35 @@ import Testing
     ["q_proj", "v_proj", "up_proj"].contains { name.hasSuffix($0) }
   }
 
-  /// What a matrix becomes, of the model or of an update, in a stream turned by R, (old, new).
+  /// What a matrix becomes, of the model or of an update, in a stream turned by R, (old, new), and
+  /// made so many times as long.
   private func turned(
-    _ name: String, _ old: Matrix<Double>, by r: Matrix<Double>,
+    _ name: String, _ old: Matrix<Double>, by r: Matrix<Double>, scale: Double,
     _ gains: (old: Matrix<Double>, new: Matrix<Double>)?
   ) -> Matrix<Double> {
-    guard let gains else { return product(r, old, transposing: .left) }
+    guard let gains else { return product(r, old, transposing: .left).scaled(by: scale) }
     let width = (Double(r.rows) / Double(r.columns)).squareRoot()
     return product(old.scaled(columns: gains.old.elements), r)
       .scaled(columns: gains.new.elements.map { width / $0 })
   }
 
   /// The model that computes the same in another stream, with norms of its own.
-  private func turned(_ old: [String: Matrix<Double>], by r: Matrix<Double>) -> [String: Matrix<
-    Double
-  >] {
+  private func turned(
+    _ old: [String: Matrix<Double>], by r: Matrix<Double>, scale: Double = 1
+  ) -> [String: Matrix<Double>] {
     var new: [String: Matrix<Double>] = [:]
     for (place, name) in old.keys.sorted().enumerated() where isNorm(name) {
       new[name] = random(1, r.columns, seed: 90 + place, around: 1.2)
     }
     for (name, matrix) in old where !isNorm(name) {
       if name == "model.embed_tokens" {
-        new[name] = product(matrix, r)
+        new[name] = product(matrix, r).scaled(by: scale)
       } else {
         let gains =
           reads(name)
           ? (old[norm(of: name)], new[norm(of: name)]) : (nil, nil)
         let both = gains.0.flatMap { old in gains.1.map { (old, $0) } }
-        new[name] = turned(name, matrix, by: r, both)
+        new[name] = turned(name, matrix, by: r, scale: scale, both)
       }
     }
     return new
@@ -127,9 +128,10 @@ import Testing
       fields: #""r": 2, "lora_alpha": 6"#,
       names.flatMap { name in
         let place = Self.modules.firstIndex { name.hasSuffix($0) } ?? 0
+        let shape = name == "lm_head" ? [Self.vocabulary, Self.width] : Self.shapes[place]
         return [
-          Values("base_model.model.\(name).lora_A.weight", [2, Self.shapes[place][1]]),
-          Values("base_model.model.\(name).lora_B.weight", [Self.shapes[place][0], 2]),
+          Values("base_model.model.\(name).lora_A.weight", [2, shape[1]]),
+          Values("base_model.model.\(name).lora_B.weight", [shape[0], 2]),
         ]
       })
   }
@@ -177,11 +179,26 @@ import Testing
   }
 
   /// The right answer is known: the new model computes what the old one does, and so does the change.
-  @Test(arguments: [width, 20])
-  func aTurnedOrWiderStreamIsFound(width: Int) throws {
-    let (tensors, r) = (old(), map(to: width))
+  @Test(arguments: [(width, 1), (20, 1), (width, 3), (20, 0.25)] as [(Int, Double)])
+  func aTurnedScaledOrWiderStreamIsFound(width: Int, scale: Double) throws {
+    try expectFound(by: map(to: width), scale: scale)
+  }
+
+  /// [E E] is √2·E·[I I]/√2.
+  @Test func aStreamThatIsThereTwiceIsFound() throws {
+    var r = Matrix<Double>(rows: Self.width, columns: 2 * Self.width)
+    for row in 0..<Self.width {
+      for column in [row, row + Self.width] {
+        r.elements[row * r.columns + column] = 0.5.squareRoot()
+      }
+    }
+    try expectFound(by: r, scale: 2.0.squareRoot())
+  }
+
+  private func expectFound(by r: Matrix<Double>, scale: Double) throws {
+    let tensors = old()
     let base = try write("base", tensors)
-    let new = turned(tensors, by: r)
+    let new = turned(tensors, by: r, scale: scale)
     let target = try write("target", new)
     let adapter = try writeAdapter()
     let before = try updates(Operand(opening: adapter).adapter)
@@ -193,7 +210,8 @@ import Testing
       let gains =
         reads(name)
         ? (try #require(tensors[norm(of: name)]), try #require(new[norm(of: name)])) : nil
-      #expect(distance(update, turned(name, own, by: r, gains)) < 1e-5, "\(name)")
+      let right = turned(name, own, by: r, scale: scale, gains)
+      #expect(distance(update, right) < 1e-5, "\(name)")
     }
     for result in moved.results {
       let overlap = try #require(result.overlap)
@@ -203,8 +221,8 @@ import Testing
     #expect(moved.adapter.modules.allSatisfy { $0.scaling == 3 })
     #expect(
       moved.adapter.notes == [
-        "the stream of 12 became one of \(width) by 60 shared tokens, whose embeddings agree to a "
-          + "cosine of 1.0"
+        "the stream of 12 became one of \(r.columns) by 60 shared tokens, whose embeddings agree to "
+          + "a cosine of 1.0, and are \((scale * 1000).rounded() / 1000) times as long"
       ])
   }
 
@@ -371,11 +389,57 @@ import Testing
       $0[path(2, "input_layernorm")]?.elements[4] = 0
     }
     #expect(zero.contains("layers.2.input_layernorm.weight': is 0 at 4: "), "\(zero)")
+    let short = try refusal("short") { $0[path(2, "mlp.up_proj")] = nil }
+    #expect(
+      short.contains("short: has no module model.layers.2.mlp.up_proj; nearest: ")
+        && !short.contains("widths"), "\(short)")
+    let beyond = self.refusal(try writeAdapter([path(7, "mlp.up_proj")]), from: base, to: base)
+    #expect(
+      beyond.contains("base: has no module model.layers.7.mlp.up_proj; nearest: "), "\(beyond)")
+    let tied = self.refusal(try writeAdapter(["lm_head"]), from: base, to: base)
+    #expect(
+      tied.hasSuffix("has no lm_head of its own: it is tied to the input embedding"), "\(tied)")
     let other = self.refusal(
       try writeAdapter(["model.layers.0.mlp.router"]), from: base, to: base)
     #expect(
       other.hasSuffix(
         "model.layers.0.mlp.router is no layer of which it is known where it meets the hidden stream"
       ), "\(other)")
+  }
+
+  /// An embedding of another width than its layers.
+  @Test(arguments: [
+    ("self_attn.q_proj", "has 12 inputs"), ("mlp.down_proj", "has 12 outputs"),
+  ])
+  func aModelThatDoesNotFitItselfIsRefused(module: String, found: String) throws {
+    var tensors = old()
+    let target = try write("target", tensors)
+    tensors["model.embed_tokens"] = random(Self.vocabulary, 64, seed: 1)
+    let refused = refusal(
+      try writeAdapter([path(1, module)]), from: try write("base", tensors), to: target)
+    #expect(
+      refused.hasSuffix(
+        "tensor '\(path(1, module)).weight': \(found), and the embedding's rows have 64"),
+      "\(refused)")
+  }
+
+  /// Its outputs are tokens by their numbers.
+  @Test func aHeadIsMovedBetweenTheSameTokensOnly() throws {
+    var tensors = old()
+    tensors["lm_head"] = random(Self.vocabulary, Self.width, seed: 70)
+    let base = try write("base", tensors)
+    let adapter = try writeAdapter(["lm_head"])
+    let before = try updates(Operand(opening: adapter).adapter)
+    for (name, update) in try updates(transfer(adapter, from: base, to: base).adapter) {
+      #expect(try distance(update, #require(before[name])) < 1e-5)
+    }
+    let tokens = (0..<Self.vocabulary).map {
+      Transfer.SharedToken(source: $0, target: $0 < 40 ? $0 : 99 - $0)
+    }
+    let refused = refusal(adapter, from: base, to: base) { $0.sharedTokens = tokens }
+    #expect(
+      refused.hasSuffix(
+        "lm_head has an output for each token by its number, and token 40 is 59 in the new model"),
+      "\(refused)")
   }
 }
