@@ -151,6 +151,21 @@ import Testing
     #expect(try place.names == ["a"])
   }
 
+  /// llama.cpp applies it to the base, whose positions these are.
+  @Test func aGGUFFileIsWrittenForABaseThatHasThem() throws {
+    let place = try Workplace()
+    try copy(place, "adapters/lora", "a", factor: 4)
+    try FileManager.default.copyItem(atPath: Self.base, toPath: place.path("model"))
+    try place.write("model/config.json", place.bytes("a/config.json"))
+    let run = try place.run("convert", "a", "-o", "out.gguf", "--base", "model")
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(try place.run("verify", "out.gguf").status == 0)
+    // Another factor is another model's.
+    try copy(place, "adapters/lora", "b", factor: 8)
+    let other = try place.run("convert", "b", "-o", "other.gguf", "--base", "model")
+    #expect(other.status == 2 && other.errors.contains("stretched (linear, 8 times), for which"))
+  }
+
   @Test(
     arguments: [
       (8.0, [:], "8 times), a with linear, 4 times: factor is 8.0 and 4.0"),

@@ -20,14 +20,22 @@ extension GGUFWriting {
     self.dtype = dtype
     do throws(PeftoolError) {
       try Self.refuseOthers(adapter.configuration)
-      if let positions = StretchedPositions(try adapter.checkpoint.modelConfig) {
-        throw positions.refusal(of: "a GGUF file")
-      }
     } catch {
       throw error.at(path: adapter.path)
     }
-    let architecture = try Self.architecture(of: adapter, base: base)
+    let (config, path) = try Self.config(of: adapter, base: base)
+    let architecture: GGUFArchitecture
     do throws(PeftoolError) {
+      // Without a word in the configuration, transformers ties nothing.
+      architecture = try GGUFArchitecture(config: config, hasOutput: true)
+    } catch {
+      throw error.at(path: path)
+    }
+    do throws(PeftoolError) {
+      let positions = StretchedPositions(try adapter.checkpoint.modelConfig)
+      if let missing = positions?.missing(in: config) {
+        throw missing.refusal(of: "a GGUF file")
+      }
       guard Self.adapterDTypes.contains(dtype), let fileType = GGUFFileType.number(of: dtype) else {
         let names = Self.adapterDTypes.map(\.rawValue).joined(separator: ", ")
         throw PeftoolError(
@@ -66,9 +74,10 @@ extension GGUFWriting {
   /// What llama.cpp's script writes adapters as.
   private static let adapterDTypes: [DType] = [.f32, .f16, .bf16, .q8v0]
 
-  private static func architecture(
+  /// The base's `config.json`, and its path.
+  private static func config(
     of adapter: Adapter, base: String?
-  ) throws(PeftoolError) -> GGUFArchitecture {
+  ) throws(PeftoolError) -> (JSON, path: String) {
     guard let folder = base ?? adapter.configuration.baseName else {
       throw PeftoolError(
         .unsupported, "does not name its base: --base MODEL names the folder", path: adapter.path)
@@ -83,8 +92,7 @@ extension GGUFWriting {
         path: adapter.path)
     }
     do throws(PeftoolError) {
-      // Without a word in the configuration, transformers ties nothing.
-      return try GGUFArchitecture(config: JSON(opening: path), hasOutput: true)
+      return (try JSON(opening: path), path)
     } catch {
       throw error.at(path: path)
     }
