@@ -141,6 +141,23 @@ import Testing
         """)
   }
 
+  @Test func aLineThatIsTooLongIsToldAndTheNextIsRead() throws {
+    let run = try swap(
+      Workplace(), ["--quiet", "--max-tokens", "2"],
+      [
+        String(repeating: "x", count: (16 << 20) + 1 + (1 << 19)) + "\n",
+        try line(["prompt": "Once"]),
+      ])
+    let answers = try answers(run)
+    #expect(answers.map { $0["line"] as? Int } == [1, 2])
+    #expect(
+      answers.first?["error"] as? String
+        == "standard input: line 1: more than 16777216 bytes, expected at most so many")
+    #expect(answers.last?["tokens"] as? Int == 2)
+    #expect(run.status == 2)
+    #expect(run.errors.contains("1 of 2 lines could not be answered"), "\(run.errors)")
+  }
+
   @Test func withoutLinesNothingIsSaid() throws {
     let run = try swap(Workplace(), ["--quiet"], [])
     #expect(run.status == 0 && run.text == "" && run.errors == "")
@@ -197,6 +214,7 @@ import Testing
       "two adapters are called 'x'; --adapter NAME=PATH gives one another name"
     ),
     (["--adapter", "=x"], "--adapter '=x' has no name before ="),
+    (["--adapter", "a/lr=1e-4/x", "--adapter", "b/x"], "two adapters are called 'x'; --adapter"),
     (["--adapter", "x", "--weights", "1,2"], "--weights"),
   ])
   func wrongUsageIsTold(flags: [String], expected: String) throws {

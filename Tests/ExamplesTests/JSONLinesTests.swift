@@ -125,6 +125,26 @@ private let text = Example(.text("a"), line: 1)
     #expect(error?.description == "f: line 3: more than 4 bytes, expected at most so many")
   }
 
+  /// Whether it ends in the block that is there, in a later one, or not at all.
+  @Test(arguments: [5, 1 << 18, 700_000])
+  func behindALineThatIsTooLongTheReaderGoesOn(count: Int) throws {
+    let long = String(repeating: "x", count: count)
+    let scratch = try Scratch()
+    let path = try scratch.write("f", "ab\n\(long)\nabcd\n\(long)")
+    var lines = LineReader(try DataInput(opening: path), limit: 4)
+    var found: [String] = []
+    while let result = try lines.nextResult() {
+      switch result {
+      case .success(let line):
+        #expect(line.number == lines.number)
+        found.append(String(decoding: line.bytes, as: UTF8.self))
+      case .failure(let error): found.append(error.reason)
+      }
+    }
+    let refused = "more than 4 bytes, expected at most so many"
+    #expect(found == ["ab", "line 2: \(refused)", "abcd", "line 4: \(refused)"])
+  }
+
   @Test func aLineWithoutAnEndIsRefusedBeforeItIsRead() throws {
     let bytes = [UInt8](repeating: 0x61, count: LineReader.maximumByteCount + 1)
     let error = #expect(throws: PeftoolError.self) { try read(bytes) }

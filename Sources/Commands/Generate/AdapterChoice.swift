@@ -8,11 +8,11 @@ struct NamedAdapter {
   let name: String
   let path: String
 
-  /// Reads NAME=PATH, or a path, whose last part is the name; a path with = in it that is there is a
-  /// path.
+  /// Reads NAME=PATH, or a path, whose last part is the name; a path with = in it is one that is there,
+  /// or has / before it, as no name has.
   init(_ argument: String) {
     let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-    if parts.count == 2, !Folder.exists(argument) {
+    if parts.count == 2, !parts[0].contains("/"), !Folder.exists(argument) {
       (name, path) = (String(parts[0]), String(parts[1]))
     } else {
       (name, path) = (Folder.name(of: argument), argument)

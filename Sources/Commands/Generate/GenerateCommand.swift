@@ -24,7 +24,7 @@ struct GenerateCommand: ParsableCommand {
         peftool generate tiny-chat 'Once upon a' --adapter tiny-sailor --max-tokens 40
         echo 'Once upon a time' | peftool generate tiny-chat --temperature 0.8 --seed 7
 
-      --adapter: LoRA, rsLoRA, DoRA or AdaLoRA of PEFT, applied beside the weights: nothing is \
+      --adapter: LoRA, rsLoRA, DoRA, AdaLoRA or QA-LoRA of PEFT, applied beside the weights: nothing is \
       merged, and the numbers are those of the merged model before any rounding. What one adapter \
       has in the place of the model's own (modules_to_save, biases, trained tokens) is taken, too. \
       Several LoRA adapters are added up, each times its weight. Other changes, such as those of \
@@ -43,9 +43,9 @@ struct GenerateCommand: ParsableCommand {
       input has a JSON object a line, {"prompt": "...", "adapter": "NAME"}, and standard output \
       gets a line for each as soon as it is there. The weights are in memory once, beside all \
       adapters. NAME is the last part of an adapter's path, or what stands before = in --adapter \
-      NAME=PATH; without "adapter", or with null, the model answers by itself. Each line is a \
+      NAME=PATH, which --swap alone takes; without "adapter", or with null, the model answers by itself. Each line is a \
       text of its own, with the options and the seed of the command. A line that cannot be \
-      answered gets {"line": N, "error": "..."}, and the next is read; at the end the status \
+      answered, or has more than 16 MiB, gets {"line": N, "error": "..."}, and the next is read; at the end the status \
       is 2 then.
 
         peftool generate tiny-chat --swap --adapter tiny-sailor < prompts.jsonl

@@ -8,7 +8,8 @@ struct ModelOptions: ParsableArguments {
   @Option(
     name: .customLong("adapter"),
     help: ArgumentHelp(
-      "An adapter to be applied beside the weights; repeatable.", valueName: "adapter"),
+      "An adapter to be applied beside the weights; repeatable. generate --swap takes NAME=PATH, too.",
+      valueName: "adapter"),
     completion: .file())
   var adapters: [String] = []
 

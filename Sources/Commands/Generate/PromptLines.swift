@@ -15,18 +15,17 @@ struct PromptLines {
 
   /// Answers all lines, each as soon as it is there; blank ones are none.
   ///
-  /// - Throws: `different` at the end where lines were not answered; `io`; `unsupported` for a line
-  ///   that is too long.
+  /// - Throws: `different` at the end where lines were not answered; `io`.
   func answer() throws(PeftoolError) {
     let input = try DataInput(opening: DataInput.standardInputPath)
     var lines = LineReader(input)
     var (count, faultCount) = (0, 0)
-    while let line = try lines.next() {
-      if line.isBlank { continue }
+    while let result = try lines.nextResult() {
+      if case .success(let line) = result, line.isBlank { continue }
       count += 1
-      var answer: [JSON.Member] = [.init("line", .number(line.number))]
+      var answer: [JSON.Member] = [.init("line", .number(lines.number))]
       do throws(PeftoolError) {
-        answer += try self.answer(to: line)
+        answer += try self.answer(to: result.get())
       } catch {
         faultCount += 1
         answer.append(.init("error", .string("\(error)")))
