@@ -57,6 +57,16 @@ import Testing
     }
   }
 
+  /// What is foretold by the shapes in the file.
+  @Test(arguments: ["lora", "dora", "lora-bias"])
+  func whatAnAdapterTakesIsKnownBefore(name: String) throws {
+    let adapter = try Adapter(opening: Self.sample("adapters/\(name)"))
+    let model = try load([name])
+    #expect(!model.adapters.isEmpty)
+    #expect(adapter.appliedByteCount == model.adapters.reduce(0) { $0 + $1.adapter.byteCount })
+    #expect(adapter.appliedByteCount > 4 * adapter.parameterCount)
+  }
+
   @Test func severalAddUp() throws {
     let model = try load(["task-a", "task-b"], weights: [0.5, 2])
     let (a, b) = (try load(["task-a"]), try load(["task-b"]))

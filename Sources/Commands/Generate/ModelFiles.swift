@@ -42,12 +42,12 @@ struct ModelFiles {
     endTokens = ends ?? Set(tokens.eos.flatMap(tokenizer.id).map { [$0] } ?? [])
   }
 
-  /// Refuses a model that there is no memory for, with the adapters in f32.
+  /// Refuses a model that there is no memory for, with the adapters as they are applied.
   ///
   /// - Throws: as `MemoryRoom.check`.
   func checkRoom(for adapters: [Adapter]) throws(PeftoolError) {
     try MemoryRoom.check(
-      Llama.byteCount(of: checkpoint) + 4 * adapters.reduce(0) { $0 + $1.parameterCount },
+      Llama.byteCount(of: checkpoint) + adapters.reduce(0) { $0 + $1.appliedByteCount },
       for: "the model", isBesideModel: false, wayOut: "a copy made by 'peftool quantize'",
       path: path)
   }
