@@ -26,6 +26,8 @@ package struct ModelSize: Equatable, Sendable {
     package let isOfLayer: Bool
     /// Whether its gradient is in the memory of another one's, which counts there.
     package let isGradientElsewhere: Bool
+    /// Whether it is the output embedding, where both ends are one table that table.
+    package let isHead: Bool
 
     /// The numbers.
     package var elementCount: Int { shape.reduce(1, *) }
@@ -69,11 +71,13 @@ extension Llama {
     size.keepsOutputs = layers.contains(where: \.keepsOutputs)
     let matrices = Set(trainedMatrices.map { ObjectIdentifier($0) })
     var places: Set<ObjectIdentifier> = []
+    let head = (configuration.isTied ? TrainedWeights.embedding : TrainedWeights.head) + ".weight"
     size.trainedWeights = trainedWeights.map { weight in
       let parameter = weight.parameter
       return ModelSize.Weight(
         shape: weight.shape, isOfLayer: matrices.contains(ObjectIdentifier(parameter)),
-        isGradientElsewhere: !places.insert(ObjectIdentifier(parameter.gradient.storage)).inserted)
+        isGradientElsewhere: !places.insert(ObjectIdentifier(parameter.gradient.storage)).inserted,
+        isHead: parameter.name.hasSuffix(head))
     }
     return size
   }
@@ -120,19 +124,19 @@ extension ModelSize {
     self.init(configuration: configuration)
     let hidden = configuration.hiddenSize
     var gradients: Set<String> = []
-    func own(_ shape: [Int], matrix name: String? = nil) {
+    func own(_ shape: [Int], matrix name: String? = nil, isHead: Bool = false) {
       // Of the layers' matrices those of one name share a gradient.
       let isShared = training.sharesGradients && name != nil
       trainedWeights.append(
         Weight(
           shape: shape, isOfLayer: name != nil,
-          isGradientElsewhere: isShared && !gradients.insert(name ?? "").inserted))
+          isGradientElsewhere: isShared && !gradients.insert(name ?? "").inserted, isHead: isHead))
     }
     func norm(_ module: String, _ count: Int) { if training.contains(module) { own([count]) } }
     let table = [configuration.vocabularySize, hidden]
     let tableByteCount = dtype.bitCount / 8 * table[0] * table[1]
     if training.containsTable(isTied: configuration.isTied) {
-      own(table)
+      own(table, isHead: configuration.isTied)
     } else {
       frozenByteCount += tableByteCount
     }
@@ -166,7 +170,7 @@ extension ModelSize {
     groups.append([])
     guard !configuration.isTied else { return }
     if training.contains(TrainedWeights.head) {
-      own(table)
+      own(table, isHead: true)
     } else {
       frozenByteCount += tableByteCount
     }

@@ -52,8 +52,7 @@ package struct StepCost: Equatable, Sendable {
     let forwards = keeping == .inputs ? 2.0 : 1.0
     let own = model.trainedWeights
     let trainedOfLayers = own.filter(\.isOfLayer).reduce(0.0) { $0 + Double($1.elementCount) }
-    let tableShape = [configuration.vocabularySize, configuration.hiddenSize]
-    let trainsHead = own.contains { $0.shape == tableShape }
+    let trainsHead = own.contains(where: \.isHead)
     let heads = Double(configuration.headCount * configuration.headSize)
     let attention =
       Double(configuration.layerCount) * Double(length) * heads

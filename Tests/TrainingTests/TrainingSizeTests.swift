@@ -1,5 +1,6 @@
 import Checkpoints
 import Files
+import JSON
 import LinearAlgebra
 import Tensors
 import Testing
@@ -144,5 +145,27 @@ private func byteCount(of value: Any, _ seen: inout Set<ObjectIdentifier>) -> In
     )
     #expect(abs(all - (200 * (one - subspace) + subspace)) < 1e-9 * all)
     #expect(abs(more - (201 * (one - subspace) + 2 * subspace)) < 1e-9 * more)
+  }
+
+  /// Of two tables the gradient of that of the input takes no product; one of both ends is the head's.
+  @Test(arguments: [false, true]) func aTrainedHeadTakesAProductMore(isTied: Bool) throws {
+    let config = """
+      {"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24,
+       "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
+       "rms_norm_eps": 1e-6, "tie_word_embeddings": \(isTied)}
+      """
+    let configuration = try LlamaConfiguration(JSON(parsing: Array(config.utf8)))
+    func operations(_ modules: String...) throws -> Double {
+      let size = try ModelSize(
+        planning: configuration, dtype: .f32, form: .numbers,
+        training: TrainedWeights(modules: modules, tokens: [])
+      ) { _ in nil }
+      return StepCost(
+        size, .lora, isEightBit: false, length: 10, keeping: .everything, isGrouped: false
+      ).operationsPerToken
+    }
+    let plain = try operations()
+    #expect(try operations("embed_tokens") == plain + (isTied ? 2 * 50 * 16 : 0))
+    #expect(try operations("lm_head") == plain + 2 * 50 * 16)
   }
 }

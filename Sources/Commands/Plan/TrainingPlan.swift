@@ -168,9 +168,8 @@ struct TrainingPlan {
   private static func savedCount(_ model: ModelSize) -> Int {
     let frozen = model.adapters.reduce(0) { $0 + ($1.trainsA ? 0 : $1.rank * $1.inputs) }
     let configuration = model.configuration
-    let table = [configuration.vocabularySize, configuration.hiddenSize]
     let copies =
-      configuration.isTied && model.trainedWeights.contains { $0.shape == table }
+      configuration.isTied && model.trainedWeights.contains(where: \.isHead)
       ? configuration.tableElementCount : 0
     return model.parameterCounts.reduce(0, +) + frozen + copies
   }
