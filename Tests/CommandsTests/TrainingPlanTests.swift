@@ -139,6 +139,11 @@ extension TrainingPlan {
         run.memory.weights + run.memory.gradients + run.memory.optimizer
           == dry.memory.base + dry.memory.trained)
       #expect(run.parameterCount == dry.parameterCount)
+      if run.method.trainsEntries {
+        // All linear layers but the head, of which no tensor is trained whole.
+        let layers = plan.base.configuration.linearLayers.count - 1
+        #expect(dry.modules == layers && dry.trainedWeightCount == 0)
+      }
     }
   }
 

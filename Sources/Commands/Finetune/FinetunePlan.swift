@@ -9,6 +9,7 @@ import Training
 struct FinetunePlan {
   let model: String
   let output: String
+  /// The layers with adapters, or with entries that are trained.
   let modules: Int
   let parameterCount: Int
   let method: String
@@ -16,6 +17,7 @@ struct FinetunePlan {
   let trainsModel: Bool
   /// The modules that are trained whole, and the tokens whose rows are, in a sentence each.
   let wholeLines: [(label: String, value: String)]
+  /// The tensors that are trained whole, or of which rows are.
   let trainedWeightCount: Int
   let examples: TokenExamples
   let evaluationExampleCount: Int?
@@ -49,12 +51,14 @@ struct FinetunePlan {
   ) throws(PeftoolError) {
     model = command.model
     output = command.output
-    modules = trainer.model.adapters.count
     parameterCount = trainer.parameterCount
     trainsModel = command.adapter.method.trainsModel
     method = Self.methodText(command, trainer)
-    trainedWeightCount = trainer.model.trainedWeights.count
-    let takesWeights = trainsModel || command.adapter.method == .shira
+    let takesWeights = command.adapter.method.takesWeights
+    // Of weights that are taken, but not all of them, entries are trained, and nothing whole.
+    let layers = takesWeights && !trainsModel ? trainer.model.trainedWeights.count : 0
+    modules = trainer.model.adapters.count + layers
+    trainedWeightCount = trainer.model.trainedWeights.count - layers
     wholeLines = takesWeights ? [] : Self.wholeLines(trainer.model)
     examples = data
     evaluationExampleCount = evaluationData?.count
