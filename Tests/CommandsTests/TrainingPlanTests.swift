@@ -250,6 +250,24 @@ extension TrainingPlan {
     #expect(try run(rows + 1).memory.total > 900_000_000)
   }
 
+  /// It does not depend on the batch that is asked for: what is too large to be kept is computed twice.
+  @Test func theLargestBatchIsThatWhichIsComputedTwice() throws {
+    func run(_ rows: Int, _ checkpointing: String) throws -> PlannedRun {
+      try plan(
+        small, "--max-length", "300", "--memory", "900MB", "--checkpoint-activations",
+        checkpointing, "--batch-size", "\(rows)"
+      ).run("LoRA")
+    }
+    let kept = try run(1, "auto")
+    #expect(kept.keeping == .everything)
+    let rows = try #require(kept.largestBatch)
+    #expect(try rows == run(1, "on").largestBatch)
+    #expect(try rows > #require(run(1, "off").largestBatch))
+    let largest = try run(rows, "auto")
+    #expect(largest.keeping == .inputs && largest.fits == true && largest.largestBatch == rows)
+    #expect(try run(rows + 1, "auto").fits == false)
+  }
+
   @Test func codesAreTrainedBesideAlone() throws {
     let config = small.replacingOccurrences(
       of: #""dtype": "bfloat16""#,

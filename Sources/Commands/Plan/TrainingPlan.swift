@@ -128,10 +128,7 @@ struct TrainingPlan {
       settings.isOnGPU
       ? GPUMemory(method, model, settings, dtype: base.dtype)
       : ProcessorMemory(method, model, settings)
-    let keeping = settings.checkpointing.keeping(
-      free: settings.memory.map { $0 - estimate.byteCountBesideActivations },
-      estimate.memory(rows: settings.rows, keeping: .everything).activations)
-    let memory = estimate.memory(rows: settings.rows, keeping: keeping)
+    let (keeping, memory) = pass(settings.rows, estimate, settings)
     let methodSettings = method.settings(settings.ranks)
     let added = model.adapters.reduce(0.0) {
       $0 + Double($1.rank) * Double($1.inputs + $1.outputs)
@@ -145,7 +142,7 @@ struct TrainingPlan {
       fits: settings.memory.map { memory.total <= $0 },
       largestBatch: settings.memory.map {
         largestBatch(
-          estimate, limit: $0, keeping,
+          estimate, settings, limit: $0,
           most: maximumTokenCount(base.configuration) / settings.length)
       },
       outputByteCount: method.trainsModel
@@ -174,14 +171,24 @@ struct TrainingPlan {
     return model.parameterCounts.reduce(0, +) + frozen + copies
   }
 
-  /// The rows of the largest batch that there is memory for.
+  /// What is kept of a batch of so many rows, and its memory.
+  private static func pass(
+    _ rows: Int, _ estimate: any MemoryEstimate, _ settings: Settings
+  ) -> (keeping: LossPass.Keeping, memory: PlannedRun.Memory) {
+    let keeping = settings.checkpointing.keeping(
+      free: settings.memory.map { $0 - estimate.byteCountBesideActivations },
+      estimate.memory(rows: rows, keeping: .everything).activations)
+    return (keeping, estimate.memory(rows: rows, keeping: keeping))
+  }
+
+  /// The rows of the largest batch that there is memory for, whatever is kept of that.
   private static func largestBatch(
-    _ estimate: any MemoryEstimate, limit: Int, _ keeping: LossPass.Keeping, most: Int
+    _ estimate: any MemoryEstimate, _ settings: Settings, limit: Int, most: Int
   ) -> Int {
     var (low, high) = (0, most)
     while low < high {
       let middle = (low + high + 1) / 2
-      if estimate.memory(rows: middle, keeping: keeping).total <= limit {
+      if pass(middle, estimate, settings).memory.total <= limit {
         low = middle
       } else {
         high = middle - 1
