@@ -25,8 +25,9 @@ package struct TrainedWeights: Equatable, Sendable {
     TrainedWeights(isWholeModel: true, sharesGradients: sharingGradients)
   }
 
-  /// The weights of some linear layers without their biases, by their paths, for a method that takes each layer's gradients
-  /// as soon as they are there.
+  /// The weights of some linear layers without their biases, by their paths.
+  ///
+  /// It is for a method that takes each layer's gradients as soon as they are there.
   package static func layers(_ paths: [String]) -> TrainedWeights {
     TrainedWeights(modules: paths, isWholeModel: false, sharesGradients: true)
   }

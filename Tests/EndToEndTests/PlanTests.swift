@@ -117,7 +117,7 @@ private let config = """
   }
 
   @Test(arguments: [
-    (["--max-length", "4096"], "the model has 2048 positions"),
+    (["--max-length", "4096"], "the model has 2048 positions, which --rope-scaling of finetune"),
     (["--rank", "5000"], "have 4096 ranks"),
     (["--batch-size", "1000000000"], "a smaller --batch-size"),
   ]) func whatDoesNotFitTheModelIsRefused(options: [String], reason: String) throws {

@@ -48,8 +48,7 @@ struct FinetuneCommand: ParsableCommand {
       and its scale what is used: means times the number of groups, in / group size. The authors' \
       program has 1 there and their paper the group size: --alpha-pattern makes that of them, with an \
       alpha that is in / group size times less for the one, and in / group size^2 for the other. \
-      Groups are those of MODEL, of one size in \
-      all layers with adapters.
+      Groups are those of MODEL, of one size in all layers with adapters.
 
         peftool quantize Llama-3.2-3B -o codes --type int4 --group-size 32
         peftool finetune codes --data train.jsonl -o pooled --method qa-lora

@@ -31,9 +31,8 @@ struct PlanCommand: ParsableCommand {
       The method that is recommended is the first one for --aim that fits, one that keeps its \
       activations before one that computes them twice: adapter has LoRA, QLoRA and LoRA-FA; quality \
       DoRA and QDoRA; ranks AdaLoRA, LoRA with --rank auto and SHiRA; int4 QA-LoRA; long LongLoRA; \
-      model full, full in 8 bits and GaLore. The commands \
-      for it are printed, with train.jsonl for the data. Which is better on a task, nobody knows before \
-      a loss on data held out: 'evaluate' tells.
+      model full, full in 8 bits and GaLore. The commands for it are printed, with train.jsonl for the \
+      data. Which is better on a task, nobody knows before a loss on data held out: 'evaluate' tells.
 
       Time follows from the operations of a step and the rate of products of matrices, which is \
       measured for a quarter of a second, and from the bytes that go through memory; --flops tells the \

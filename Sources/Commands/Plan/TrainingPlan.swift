@@ -88,7 +88,7 @@ struct TrainingPlan {
       throw PeftoolError(
         .different,
         "--max-length is \(settings.length), the model has "
-          + "\(configuration.contextLength) positions",
+          + "\(configuration.contextLength) positions, which --rope-scaling of finetune stretches",
         path: base.path)
     }
     let (rank, most) = (settings.ranks.adapter, settings.ranks.most)
