@@ -115,7 +115,9 @@ extension TrainingPlan {
       ]
       let plan = try PlanCommand.parse(shared + ["--galore-rank", "4", "--no-measure"]).plan()
       guard let run = plan.runs.first(where: { $0.method.name == name }) else {
-        #expect(plan.base.form != .numbers)
+        // Of codes LoRA is QLoRA.
+        #expect(
+          plan.leftOut.contains { $0.method.name == name } || plan.base.form != .numbers)
         continue
       }
       // A base in numbers would have to be coded first.
@@ -280,7 +282,100 @@ extension TrainingPlan {
       ])
     #expect(try plan.run("QLoRA").memory == plain.memory)
     #expect(plan.commands.count == 2)
-    #expect(plan.text(width: 80).contains("it is in codes"))
+    let names = [true, false].map { pooled in
+      plan.leftOut.filter { $0.method.isPooled == pooled }.map(\.method.name)
+    }
+    #expect(names == [["QA-LoRA"], ["SHiRA", "full", "full 8-bit", "GaLore", "GaLore 8-bit"]])
+    let text = plan.text(width: 400)
+    #expect(text.contains("QA-LoRA: the model is quantized, but not to INT4 by groups"))
+    #expect(text.contains("GaLore, GaLore 8-bit: the model is quantized, and codes cannot be"))
+    for (aim, reason) in [("int4", "not to INT4 by groups"), ("model", "codes cannot be trained")] {
+      let error = #expect(throws: PeftoolError.self) {
+        try CommandsTests.plan(config, "--aim", aim)
+      }
+      #expect(error?.reason.contains(reason) == true)
+      #expect(error?.reason.hasSuffix("(--aim \(aim))") == true)
+    }
+  }
+
+  /// `small` in INT4, as `config.json` has that.
+  private func coded(_ settings: String, _ key: String = "quantization_config") -> String {
+    small.replacingOccurrences(
+      of: #""dtype""#, with: #""\#(key)": {"bits": 4, \#(settings)}, "dtype""#)
+  }
+
+  /// Groups that `finetune` refuses are no row.
+  @Test(arguments: [
+    (#""quant_method": "gptq", "group_size": -1"#, "several sizes"),
+    (#""quant_method": "gptq", "group_size": 32, "desc_act": true"#, "desc_act"),
+    (#""quant_method": "awq", "group_size": 128"#, nil),
+    (#""quant_method": "awq", "group_size": 96"#, "256 inputs, which groups of 96 do not divide"),
+    (#""group_size": 32, "model.layers.3.mlp.up_proj": {"bits": 4, "group_size": 64}"#, "several"),
+  ]) func qaLoRAIsPlannedWhereItCanBeTrained(settings: String, reason: String?) throws {
+    let plan = try CommandsTests.plan(coded(settings), "--memory", "1TB")
+    #expect(plan.runs.contains { $0.method.isPooled } == (reason == nil))
+    let told = plan.leftOut.first { $0.method.isPooled }?.reason
+    #expect(reason.map { told?.contains($0) == true } ?? (told == nil), "\(told ?? "")")
+    guard let reason else { return }
+    let error = #expect(throws: PeftoolError.self) {
+      try CommandsTests.plan(coded(settings), "--aim", "int4")
+    }
+    #expect(error?.reason.contains(reason) == true)
+  }
+
+  @Test func codesOfNumbersHaveToDivideInputs() throws {
+    let config = small.replacingOccurrences(of: "640", with: "648")
+    let plan = try CommandsTests.plan(config, "--memory", "1TB")
+    #expect(plan.leftOut.map(\.method.name) == ["QA-LoRA"])
+    #expect(plan.leftOut.first?.reason.contains("648 inputs") == true)
+  }
+
+  /// Into integer zero points `merge` adds nothing.
+  @Test func whatCannotBeMergedIsNotToldTo() throws {
+    let options = ["--no-measure", "--memory", "1TB", "--aim", "int4"]
+    for (settings, key, isMerged) in [
+      (#""group_size": 32"#, "quantization", true),
+      (#""quant_method": "gptq", "group_size": 32"#, "quantization_config", false),
+      (#""quant_method": "awq", "group_size": 32"#, "quantization_config", false),
+    ] {
+      let plan = try CommandsTests.plan(coded(settings, key), options)
+      #expect(plan.commands.count == (isMerged ? 2 : 1))
+      let usage = try plan.run("QA-LoRA").usage
+      #expect(usage.contains("nothing once merged") == isMerged)
+      #expect(usage.contains("zero points are integers") != isMerged)
+      // LoRA is merged in 16 bits.
+      #expect(try plan.run("QLoRA").usage.contains("nothing once merged"))
+    }
+  }
+
+  /// What is written and used has the ranks that are left, with E of AdaLoRA a number a rank.
+  @Test func whatIsWrittenHasTheRanksThatAreLeft() throws {
+    let plan = try CommandsTests.plan(small, "--memory", "1TB")
+    let plain = try plan.run("LoRA")
+    let (found, adaptive) = (try plan.run("LoRA, ranks found"), try plan.run("AdaLoRA"))
+    #expect(found.parameterCount == 2 * plain.parameterCount)
+    #expect(found.outputByteCount == plain.outputByteCount)
+    #expect(adaptive.outputByteCount == plain.outputByteCount + 4 * 8 * 7 * 6)
+    #expect(found.addedShare == plain.addedShare && adaptive.addedShare == plain.addedShare)
+  }
+
+  /// Of codes the bits that were published count, whatever is trained beside them.
+  @Test func codesOnAGPUTakeTheirBits() throws {
+    let layers = 6 * (2 * 256 * 512 + 2 * 256 * 128 + 3 * 256 * 640)
+    let plain = try plan(small, "--gpu")
+    for (config, bits) in [
+      (coded(#""load_in_4bit": true, "quant_method": "bitsandbytes""#), 4.127),
+      (coded(#""load_in_8bit": true, "quant_method": "bitsandbytes""#), 8),
+      (coded(#""quant_method": "awq", "group_size": 64"#), 4.5),
+      (coded(#""quant_method": "gptq", "group_size": -1"#), 4),
+    ] {
+      let plan = try CommandsTests.plan(config, "--gpu")
+      for (name, other) in [("QLoRA", "LoRA"), ("AdaLoRA", "AdaLoRA"), ("LongLoRA", "LongLoRA")] {
+        let less = try plain.run(other).memory.weights - plan.run(name).memory.weights
+        #expect(abs(Double(less) - Double(layers) * (16 - bits) / 8) < 2, "\(name), \(bits)")
+      }
+    }
+    #expect(plain.leftOut.map(\.method.name) == ["SHiRA"])
   }
 
   /// Half as much again as the rank would be more than k_proj has, 128.

@@ -9,7 +9,7 @@ package struct Int4Settings: Sendable {
   /// The inputs that share a scale; nil for whole rows.
   package let groupSize: Int?
   /// Whether groups may be of inputs in any order, which `g_idx` tells.
-  let isReordered: Bool
+  package let isReordered: Bool
   /// Whether every zero point is 8, which some readers take for granted where it is said.
   let isSymmetric: Bool
   /// MLX's settings of modules of their own, by the module's path.
@@ -102,7 +102,7 @@ package struct Int4Settings: Sendable {
   /// The size of a module's groups; nil for whole rows.
   ///
   /// - Throws: as `init`.
-  func groupSize(of module: String) throws(PeftoolError) -> Int? {
+  package func groupSize(of module: String) throws(PeftoolError) -> Int? {
     guard let own = modules[ExactName(module)] else { return groupSize }
     return try Self.groupSize(own, isOptional: false)
   }

@@ -1,12 +1,11 @@
 import Models
-import Tensors
 import Training
 
 /// The memory that a method takes on a GPU, by the byte counts that were published, and not measured
 /// here: what PEFT, bitsandbytes and galore_torch keep, with weights and activations in bf16.
 ///
-/// - Weights: those that are frozen 2 bytes, of NF4 4.127 bits (QLoRA, section 3: double quantization
-///   takes scales from 0.5 to 0.127 bits a number); adapters in f32, as PEFT casts them.
+/// - Weights: those that are frozen 2 bytes, or the bits of their codes; adapters in f32, as PEFT casts
+///   them.
 /// - Trained weights of the model: 2 bytes, a gradient of 2, moments of 2 each, as torch keeps AdamW's
 ///   in the weights' type (GaLore, section 1: 14 GB of weights and 42 GB of moments and gradients for
 ///   LLaMA-7B), or 1 each in 8 bits and 8 bytes for 256. Adapters: 4, 4, and 4 each or 1.
@@ -27,7 +26,8 @@ struct GPUMemory: MemoryEstimate {
   private static let (bf16, f32) = (2, 4)
 
   init(
-    _ method: PlannedMethod, _ model: ModelSize, _ settings: TrainingPlan.Settings, dtype: DType
+    _ method: PlannedMethod, _ model: ModelSize, _ settings: TrainingPlan.Settings,
+    form: ModelSize.Form
   ) {
     self.method = method
     self.model = model
@@ -43,9 +43,8 @@ struct GPUMemory: MemoryEstimate {
       $0 + (!$1.isOfLayer && $1.shape.count == 2 ? $1.elementCount : 0)
     }
     let layers = method.trainsModel ? 0 : configuration.layerElementCount
-    let layerBits = method.coding?.publishedBitCount ?? 16
     weights =
-      Int(Double(layers) * layerBits / 8) + Self.bf16 * (tables - trainedTables)
+      Int(Double(layers) * form.publishedBitCount / 8) + Self.bf16 * (tables - trainedTables)
       + Self.bf16 * whole + Self.f32 * (adapters + frozenOfAdapters)
     let galore: GaLore.Settings? = if case .galore(let settings) = own { settings } else { nil }
     let largest = model.trainedWeights.map(\.elementCount).max() ?? 0
@@ -83,5 +82,20 @@ struct GPUMemory: MemoryEstimate {
       weights: weights, activations: Self.bf16 * tokens * kept, gradients: gradients,
       optimizer: optimizer,
       rest: tokens * configuration.vocabularySize * (Self.bf16 + 2 * Self.f32))
+  }
+}
+
+extension ModelSize.Form {
+  /// The bits of a number on a GPU, as published.
+  fileprivate var publishedBitCount: Double {
+    switch self {
+    case .numbers: 16
+    // Double quantization takes scales from 0.5 to 0.127 bits a number (QLoRA, section 3).
+    case .nf4: 4.127
+    // A scale a row is next to nothing (LLM.int8, section 2), and so it is with groups of whole rows.
+    case .int8: 8
+    // A scale and an offset of 16 bits each (QA-LoRA, section 3.3).
+    case .groups(let size): 4 + (size.map { 32 / Double($0) } ?? 0)
+    }
   }
 }

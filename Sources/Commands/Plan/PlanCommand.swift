@@ -23,10 +23,10 @@ struct PlanCommand: ParsableCommand {
       it is there, the time of a step and of an epoch, the bytes that are written, what it costs in \
       use, and when to choose it. Memory is what 'finetune' takes, by the same arithmetic as its \
       --dry-run, and 24 MB for the program; of GaLore the work of finding subspaces counts to the \
-      rest. Activations are computed twice where that alone fits, as finetune decides. Of LongLoRA the \
-      embeddings and norms are trained besides; its attention's groups are a quarter of the text. \
-      AdaLoRA begins with half as much again of --rank, and LoRA whose ranks are found with twice \
-      that.
+      rest. Activations are computed twice where that alone fits, as finetune decides, for the largest \
+      batch too. Of LongLoRA the embeddings and norms are trained besides; its attention's groups are a \
+      quarter of the text. AdaLoRA begins with half as much again of --rank, and LoRA whose ranks are \
+      found with twice that; written are those of --rank. What a model rules out is left out, and why.
 
       The method that is recommended is the first one for --aim that fits, one that keeps its \
       activations before one that computes them twice: adapter has LoRA, QLoRA and LoRA-FA; quality \
@@ -40,15 +40,16 @@ struct PlanCommand: ParsableCommand {
       in an epoch and not in a step.
 
       --gpu has the same table for training on a GPU by other programs, from byte counts that were \
-      published and not measured here. Frozen weights take 2 bytes, in NF4 with double quantization \
-      4.127 bits (QLoRA, section 3). Adapters are f32 with gradient and moments of 4 bytes each, as in \
-      PEFT. A model that is trained takes 2 bytes a number, 2 of gradient and 2 for each moment, which \
-      torch keeps in the weights' type, or 1 in 8 bits: for LLaMA-7B 14 GB of weights and 42 GB of \
-      gradients and moments (GaLore, section 1); in mixed precision with f32 copies it would be 16 \
-      bytes. GaLore has one gradient at a time (section 4.3), a projector of 2 bytes and moments of \
-      r * max(m, n); with 8 bits and --galore-rank 1024 LLaMA-7B fits in 24 GB, as its abstract says. \
-      LoRA-FA keeps no input of A (section 3.2). SHiRA has no row there. Activations are 2 bytes for what torch keeps with \
-      fused attention. CUDA's own memory, a gigabyte or so, comes to it.
+      published and not measured here. Frozen weights take 2 bytes, in NF4 with double \
+      quantization 4.127 bits (QLoRA, section 3), in LLM.int8 8, and in INT4 4 and 32 a \
+      group. Adapters are f32 with gradient and moments of 4 bytes each, as in PEFT. A model that \
+      is trained takes 2 bytes a number, 2 of gradient and 2 for each moment, which torch keeps in \
+      the weights' type, or 1 in 8 bits: for LLaMA-7B 14 GB of weights and 42 GB of gradients and \
+      moments (GaLore, section 1); in mixed precision with f32 copies it would be 16 bytes. GaLore \
+      has one gradient at a time (section 4.3), a projector of 2 bytes and moments of r * max(m, \
+      n); with 8 bits and --galore-rank 1024 LLaMA-7B fits in 24 GB, as its abstract says. LoRA-FA \
+      keeps no input of A (section 3.2). SHiRA has no row there. Activations are 2 bytes for what \
+      torch keeps with fused attention. CUDA's own memory, a gigabyte or so, comes to it.
 
       Formats/json-output.md describes what --json prints.
       """)

@@ -14,6 +14,18 @@ struct PlannedBase {
   let dtype: DType
   /// How its layers' matrices lie.
   let form: ModelSize.Form
+  /// What comes of QA-LoRA on it, or where it is in numbers, on its codes.
+  let pooling: Pooling
+
+  /// What comes of QA-LoRA on a base, by the groups that there are.
+  enum Pooling: Equatable {
+    /// It is merged into the groups' offsets.
+    case merged
+    /// It stays beside the base, whose zero points are integers.
+    case beside
+    /// It cannot be trained, and why: what follows the base's name.
+    case impossible(String)
+  }
 
   /// Reads a model's folder, or a `config.json`; no weight is read.
   ///
@@ -33,7 +45,9 @@ struct PlannedBase {
     do throws(PeftoolError) {
       configuration = try LlamaConfiguration(config)
       try configuration.checkSize()
-      form = try Self.form(config)
+      let groups = try Int4Settings(config)
+      form = groups.map { .groups(size: $0.groupSize) } ?? Self.form(config)
+      pooling = try Self.pooling(configuration, form, groups)
     } catch {
       throw error.at(path: file)
     }
@@ -54,12 +68,41 @@ struct PlannedBase {
     return dtype.flatMap { $0.bitCount % 8 == 0 ? $0 : nil }
   }
 
-  /// How the layers lie, as the configuration has it.
-  ///
-  /// - Throws: as `Int4Settings`; `damaged`.
-  private static func form(_ config: JSON) throws(PeftoolError) -> ModelSize.Form {
-    if let settings = try Int4Settings(config) { return .groups(size: settings.groupSize) }
+  /// How layers lie that are in no groups, as the configuration has it.
+  private static func form(_ config: JSON) -> ModelSize.Form {
     guard let settings = config["quantization_config"], settings != .null else { return .numbers }
     return settings["load_in_8bit"] == .bool(true) ? .int8 : .nf4
+  }
+
+  /// What comes of QA-LoRA, of whose groups `finetune` asks the same.
+  ///
+  /// - Throws: as `Int4Settings.groupSize(of:)`.
+  private static func pooling(
+    _ configuration: LlamaConfiguration, _ form: ModelSize.Form, _ settings: Int4Settings?
+  ) throws(PeftoolError) -> Pooling {
+    let coded = form == .numbers ? PlannedMethod.Coding.int4.form : form
+    guard case .groups(let size) = coded else {
+      return .impossible(
+        "is quantized, but not to INT4 by groups; 'peftool dequantize' decodes it")
+    }
+    if settings?.isReordered == true {
+      return .impossible("has inputs in groups of any order (desc_act), which have no mean")
+    }
+    var sizes: Set<Int> = []
+    for place in 0..<configuration.layerCount {
+      for layer in configuration.linearGroups.joined() {
+        let module = "model.layers.\(place).\(layer.module)"
+        let own = if let settings { try settings.groupSize(of: module) } else { size }
+        guard layer.inputs % (own ?? layer.inputs) == 0 else {
+          return .impossible(
+            "has layers of \(layer.inputs) inputs, which groups of \(own ?? 0) do not divide")
+        }
+        sizes.insert(own ?? layer.inputs)
+      }
+    }
+    guard sizes.count == 1 else {
+      return .impossible("has groups of several sizes, and QA-LoRA has one size for all layers")
+    }
+    return settings.map { $0.layout == .mlx } ?? true ? .merged : .beside
   }
 }

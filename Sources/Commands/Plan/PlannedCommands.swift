@@ -35,7 +35,9 @@ extension TrainingPlan {
     finetune += ["--batch-size", "\(settings.rows)", "--max-length", "\(settings.length)"]
     if run.keeping == .inputs { finetune += ["--checkpoint-activations", "on"] }
     commands.append(finetune)
-    if !method.trainsModel { commands.append(["merge", model, "tuned", "-o", "merged"]) }
+    if !method.trainsModel, run.isMerged {
+      commands.append(["merge", model, "tuned", "-o", "merged"])
+    }
     return commands.map { (["peftool"] + $0.map(\.shellWord)).joined(separator: " ") }
   }
 }

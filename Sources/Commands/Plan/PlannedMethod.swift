@@ -35,15 +35,13 @@ struct PlannedMethod: Sendable {
     let name: String
     /// How `quantize` is told.
     let flags: [String]
-    /// The bits of a number on a GPU, as published.
-    let publishedBitCount: Double
 
-    /// NF4 with double quantization, whose scales take 0.127 bits a number (QLoRA, section 3).
-    static let nf4 = Coding(form: .nf4, name: "nf4", flags: [], publishedBitCount: 4.127)
-    /// INT4 in groups of 32 with an offset each, both in 16 bits (QA-LoRA, section 3.3).
+    /// NF4.
+    static let nf4 = Coding(form: .nf4, name: "nf4", flags: [])
+    /// INT4 in groups of 32 with an offset each (QA-LoRA, section 3.3).
     static let int4 = Coding(
       form: .groups(size: groupSize), name: "int4",
-      flags: ["--type", "int4", "--group-size", String(groupSize)], publishedBitCount: 5)
+      flags: ["--type", "int4", "--group-size", String(groupSize)])
     private static let groupSize = 32
   }
 
@@ -52,6 +50,11 @@ struct PlannedMethod: Sendable {
     let adapter, galore: Int
     /// The ranks that the smallest layers have.
     let most: Int
+
+    /// Any, where the method is asked for and not its sizes.
+    fileprivate static let some = Ranks(adapter: 1, galore: 1, most: 1)
+    /// Those that are left at the end, with which layers then begin.
+    var left: Ranks { Ranks(adapter: adapter, galore: galore, most: adapter) }
   }
 
   /// All, in the order of the table.
@@ -124,9 +127,14 @@ struct PlannedMethod: Sendable {
   /// Whether the model itself is trained.
   var trainsModel: Bool { aim == .model }
   /// Whether entries of the weights are trained, which are then in f32.
-  var trainsEntries: Bool { flags.contains("shira") }
+  var trainsEntries: Bool { if case .shira = settings(.some) { true } else { false } }
   /// Whether inputs are pooled by the groups of the base's codes.
-  var isPooled: Bool { flags.contains("qa-lora") }
+  var isPooled: Bool { settings(.some) == .qaLoRA }
+
+  /// How the layers of a base lie that is trained so.
+  func form(of base: PlannedBase) -> ModelSize.Form {
+    base.form == .numbers ? coding?.form ?? .numbers : base.form
+  }
 
   /// The sizes of a model that is trained so.
   ///
@@ -148,7 +156,7 @@ struct PlannedMethod: Sendable {
       } else {
         TrainedWeights(modules: isLong ? LongTextOptions.modules : [], tokens: [])
       }
-    let form = base.form == .numbers ? coding?.form ?? .numbers : base.form
+    let form = form(of: base)
     return try ModelSize(
       planning: configuration, dtype: base.dtype, form: form, training: training
     ) { (layer) throws(PeftoolError) in
@@ -159,9 +167,6 @@ struct PlannedMethod: Sendable {
 }
 
 extension ModelSize.Form {
-  /// Whether it is INT4 by groups.
-  var isOfGroups: Bool { if case .groups = self { true } else { false } }
-
   /// The inputs of a group, of so many; nil of what has none.
   fileprivate func groupSize(of inputs: Int) -> Int? {
     if case .groups(let size) = self { size ?? inputs } else { nil }

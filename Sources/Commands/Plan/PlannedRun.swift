@@ -19,6 +19,8 @@ struct PlannedRun {
   var seconds: (step: Double?, epoch: Double?) = (nil, nil)
   /// The bytes of the adapter or model that is written.
   let outputByteCount: Int
+  /// Whether there is a merge that keeps what was trained.
+  let isMerged: Bool
   /// What an adapter adds to the products of a token while it is beside the weights.
   let addedShare: Double
 
@@ -36,6 +38,9 @@ struct PlannedRun {
     if method.trainsModel { return "nothing, it is a model" }
     if method.trainsEntries { return "nothing once merged, as which alone it is used" }
     let beside = "beside the weights \(addedShare.percentText) more products"
+    guard isMerged else {
+      return "\(beside); a merge would lose it, for the base's zero points are integers"
+    }
     let base = method.coding != nil ? ", of a base in 4 bits" : ""
     let whole = method.isLong ? "; full attention" : ""
     return "nothing once merged, \(beside)\(base)\(whole)"

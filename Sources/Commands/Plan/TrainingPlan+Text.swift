@@ -25,17 +25,17 @@ extension TrainingPlan {
     return text + recommendation(width: width)
   }
 
-  /// Why methods are not in the table.
+  /// The methods that are not in the table, those of a reason together.
   private var notes: [String] {
-    var notes: [String] = []
-    if base.configuration.windows.contains(where: { $0 != nil }) {
-      notes.append("LongLoRA, for it has layers with a sliding window")
+    var notes: [(names: String, reason: String)] = []
+    for (method, reason) in leftOut {
+      if let place = notes.firstIndex(where: { $0.reason == reason }) {
+        notes[place].names += ", " + method.name
+      } else {
+        notes.append((method.name, reason))
+      }
     }
-    if base.form != .numbers {
-      notes.append(
-        "what trains the model whole, for it is in codes; 'peftool dequantize' decodes it")
-    }
-    return notes
+    return notes.map { "\($0.names): the model \($0.reason)" }
   }
 
   private var modelText: String {
@@ -129,6 +129,14 @@ extension TrainingPlan {
       .init("bytesPerSecond", settings.rates.map { .number($0.bytes) } ?? .null),
       .init("stepsPerEpoch", settings.stepsPerEpoch.map { .number($0) } ?? .null),
       .init("methods", .array(runs.map(\.json))),
+      .init(
+        "leftOut",
+        .array(
+          leftOut.map {
+            .object([
+              .init("method", .string($0.method.name)), .init("reason", .string($0.reason)),
+            ])
+          })),
       .init(
         "recommended", recommended.map { .string(runs[$0].method.name) } ?? .null),
       .init("commands", .array(commands.map(JSON.string))),

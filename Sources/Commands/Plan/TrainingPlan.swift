@@ -9,6 +9,8 @@ struct TrainingPlan {
   let base: PlannedBase
   let settings: Settings
   let runs: [PlannedRun]
+  /// The methods that are none for the base, and why: what follows its name.
+  let leftOut: [(method: PlannedMethod, reason: String)]
   /// The place of the one that is recommended; nil where none fits.
   let recommended: Int?
 
@@ -37,18 +39,32 @@ struct TrainingPlan {
 
   /// Works it out.
   ///
-  /// - Throws: `unsupported` for a batch that nobody computes; `different` where a rank is more than
-  ///   layers have, and for `long` of a model with a window.
+  /// - Throws: `unsupported` for a batch that nobody computes, and where the base is such that no
+  ///   method is left for the aim; `different` where a rank is more than layers have.
   init(_ base: PlannedBase, _ settings: Settings) throws(PeftoolError) {
     self.base = base
     self.settings = settings
     try Self.check(base, settings)
-    var runs: [PlannedRun] = []
-    for method in PlannedMethod.all where Self.isPossible(method, base) {
-      // Nothing is published of its bytes there.
-      if settings.isOnGPU, method.trainsEntries { continue }
-      runs.append(try Self.run(method, base, settings))
+    var methods: [PlannedMethod] = []
+    var leftOut: [(method: PlannedMethod, reason: String)] = []
+    // Of codes a row that differs by being without them would be the same.
+    for method in PlannedMethod.all
+    where base.form == .numbers || method.coding != nil || !Self.hasCodedTwin(method) {
+      if let reason = Self.obstacle(to: method, base, isOnGPU: settings.isOnGPU) {
+        leftOut.append((method, reason))
+      } else {
+        methods.append(method)
+      }
     }
+    self.leftOut = leftOut
+    if !methods.contains(where: { $0.aim == settings.aim }),
+      let reason = leftOut.first(where: { $0.method.aim == settings.aim })?.reason
+    {
+      throw PeftoolError(
+        .unsupported, "\(reason) (--aim \(settings.aim.rawValue))", path: base.path)
+    }
+    var runs: [PlannedRun] = []
+    for method in methods { runs.append(try Self.run(method, base, settings)) }
     self.runs = runs
     let chosen = runs.indices.filter {
       runs[$0].method.aim == settings.aim && runs[$0].fits != false
@@ -57,13 +73,25 @@ struct TrainingPlan {
     recommended = chosen.first { runs[$0].keeping == .everything } ?? chosen.first
   }
 
-  /// Codes cannot be trained, and are coded already.
-  private static func isPossible(_ method: PlannedMethod, _ base: PlannedBase) -> Bool {
-    if method.isLong, base.configuration.windows.contains(where: { $0 != nil }) { return false }
-    guard base.form != .numbers else { return true }
-    if method.trainsModel || method.trainsEntries { return false }
-    if method.isPooled { return base.form.isOfGroups }
-    return method.coding != nil || !hasCodedTwin(method)
+  /// Why a method is none for a base: what follows its name; nil where it is one.
+  private static func obstacle(
+    to method: PlannedMethod, _ base: PlannedBase, isOnGPU: Bool
+  ) -> String? {
+    if method.isLong {
+      var options = LongTextOptions()
+      options.long = true
+      do throws(PeftoolError) {
+        try options.check(base.configuration, path: base.path)
+      } catch {
+        return error.reason
+      }
+    }
+    if method.isPooled, case .impossible(let reason) = base.pooling { return reason }
+    if base.form != .numbers, method.trainsModel || method.trainsEntries {
+      return "is quantized, and codes cannot be trained; 'peftool dequantize' decodes it"
+    }
+    return isOnGPU && method.trainsEntries
+      ? "takes bytes on a GPU that nobody has published" : nil
   }
 
   /// Whether another row is the same but for a base in codes.
@@ -103,34 +131,25 @@ struct TrainingPlan {
         "a batch of \(settings.rows) texts of \(settings.length) tokens is more than peftool "
           + "computes: a smaller --batch-size or --max-length makes fewer", path: base.path)
     }
-    if settings.aim == .long {
-      var options = LongTextOptions()
-      options.long = true
-      try options.check(configuration, path: base.path)
-    }
-    guard base.form == .numbers || settings.aim != .model else {
-      throw PeftoolError(
-        .unsupported, "is quantized, and codes cannot be trained whole (--aim model)",
-        path: base.path)
-    }
   }
 
   private static func run(
     _ method: PlannedMethod, _ base: PlannedBase, _ settings: Settings
   ) throws(PeftoolError) -> PlannedRun {
-    let model: ModelSize
+    let model, left: ModelSize
     do throws(PeftoolError) {
       model = try method.size(base.configuration, base, settings.ranks)
+      left = try method.size(base.configuration, base, settings.ranks.left)
     } catch {
       throw error.at(path: base.path)
     }
     let estimate: any MemoryEstimate =
       settings.isOnGPU
-      ? GPUMemory(method, model, settings, dtype: base.dtype)
+      ? GPUMemory(method, model, settings, form: method.form(of: base))
       : ProcessorMemory(method, model, settings)
     let (keeping, memory) = pass(settings.rows, estimate, settings)
     let methodSettings = method.settings(settings.ranks)
-    let added = model.adapters.reduce(0.0) {
+    let added = left.adapters.reduce(0.0) {
       $0 + Double($1.rank) * Double($1.inputs + $1.outputs)
     }
     let cost = StepCost(
@@ -147,7 +166,8 @@ struct TrainingPlan {
       },
       outputByteCount: method.trainsModel
         ? numbers * base.dtype.bitCount / 8
-        : method.trainsEntries ? 3 * 4 * numbers : 4 * savedCount(model),
+        : method.trainsEntries ? 3 * 4 * numbers : 4 * savedCount(left),
+      isMerged: !method.isPooled || base.pooling == .merged,
       addedShare: added
         / Double(base.configuration.layerElementCount + base.configuration.tableElementCount))
     if let rates = settings.rates {
