@@ -46,6 +46,9 @@ private let base = FinetuneSamples.base
       "finetune", "q", "--data", "train.safetensors", "-o", "out", "--method", "galore")
     #expect(
       run.status == 2 && run.errors.contains("is quantized, and codes cannot be trained whole"))
+    let again = try place.run(
+      "finetune", "q", "--data", "train.safetensors", "-o", "out", "--quantize", "nf4")
+    #expect(again.status == 2 && again.errors.contains("q: is quantized already: leave --quantize"))
   }
 
   @Test(arguments: [

@@ -47,6 +47,10 @@ struct FinetuneJob {
         .unsupported, "is a file, expected the model's folder, with its config.json",
         path: command.model)
     }
+    if command.adapter.quantize != nil, try !QuantizedWeight.all(in: stored).isEmpty {
+      throw PeftoolError(
+        .unsupported, "is quantized already: leave --quantize out", path: command.model)
+    }
     let checkpoint = try command.longTexts.stretched(stored, existing: command.adapter.existing)
     // What is quickly read comes first.
     let configuration = try LlamaConfiguration(of: checkpoint)

@@ -52,7 +52,7 @@ struct MergeCommand: ParsableCommand {
 
       QA-LoRA (finetune --method qa-lora, PEFT's use_qalora) has one number for each group of a row. \
       Into MLX's files it is merged as INT4: codes stay, and the change is added to the offsets, in \
-      F32 with nothing lost, or with --offset-dtype in the type that they have, with what that takes \
+      F32, which loses next to nothing, or with --offset-dtype in the type that they have, with what that takes \
       of the change told. The zero points of GPTQ and AWQ are integers and would take nearly all: such \
       a merge is refused with the loss that it would have, unless --requantize or --dtype is given. \
       In 16 or 32 bits, and into a base that is not quantized, it is exact.

@@ -34,6 +34,9 @@ struct PlannedBase {
     let isFolder = Folder.isFolder(path)
     self.path = isFolder ? Folder.trimmed(path) : Folder.parent(of: path)
     let file = isFolder ? Folder.path(path, Self.configName) : path
+    guard Folder.exists(path) else {
+      throw PeftoolError(.io, "is not there, expected a model's folder", path: path)
+    }
     guard isFolder || Folder.name(of: path).hasSuffix(".json") else {
       throw PeftoolError(
         .unsupported, "is a file, expected a model's folder or its config.json", path: path)
