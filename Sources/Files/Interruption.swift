@@ -39,10 +39,18 @@ package enum Interruption {
 
   /// Has the first signal from now on only ask for an end, and say so with a line; the second ends
   /// the process.
-  package static func ask(saying line: String) { patience.withLock { $0 = line } }
+  ///
+  /// A pipe that nobody reads any more ends nothing: what is written there is lost.
+  package static func ask(saying line: String) {
+    patience.withLock { $0 = line }
+    signal(SIGPIPE, SIG_IGN)
+  }
 
-  /// Has a signal end the process again, as before `ask`.
-  package static func askNoMore() { patience.withLock { $0 = nil } }
+  /// Has a signal and a closed pipe end the process again, as before `ask`.
+  package static func askNoMore() {
+    patience.withLock { $0 = nil }
+    signal(SIGPIPE, SIG_DFL)
+  }
 
   /// Whether a signal has asked for an end.
   package static var isRequested: Bool { isAsked.load(ordering: .relaxed) }

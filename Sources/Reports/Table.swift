@@ -9,7 +9,8 @@ package struct Table: Sendable {
     package let title: String
     /// Where its cells stand.
     package let alignment: Alignment
-    /// Whether cells lose their middle when the table is too wide; so for names.
+    /// Whether cells lose their middle when the table is too wide, as far as they stay different; so
+    /// for names.
     package let isShortened: Bool
 
     /// A column; at most one of a table is shortened.
@@ -50,7 +51,8 @@ package struct Table: Sendable {
     }
     if let width, let name = columns.firstIndex(where: \.isShortened) {
       let others = widths.reduce(0, +) - widths[name] + 2 * (columns.count - 1)
-      widths[name] = min(widths[name], max(width - others, Self.minimumShortenedWidth))
+      let least = max(width - others, Self.minimumShortenedWidth)
+      if staysDistinct(rows.map { $0[name] }, in: least) { widths[name] = min(widths[name], least) }
     }
     var text = ""
     for row in [columns.map(\.title)] + rows {
@@ -64,6 +66,14 @@ package struct Table: Sendable {
       text += line.trimmingTrailingSpaces + "\n"
     }
     return text
+  }
+}
+
+extension Table {
+  /// Whether names that differ do so when they are shortened, too: 30 layers that look the same tell
+  /// nothing.
+  private func staysDistinct(_ names: [String], in width: Int) -> Bool {
+    Set(names.map { $0.shortenedInTheMiddle(to: width) }).count == Set(names).count
   }
 }
 

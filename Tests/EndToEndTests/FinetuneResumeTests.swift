@@ -196,6 +196,15 @@ private let base = FinetuneSamples.base
     #expect(try place.bytes("out/log.jsonl") == log)
   }
 
+  /// Who looks at the first line of what is told does not end the training.
+  @Test func aReaderThatGoesEndsNothing() throws {
+    let place = try FinetuneSamples.place()
+    let run = try place.shell(
+      "peftool finetune '\(base)' --data train.safetensors -o out --max-steps 40 2>&1 | head -n 1")
+    #expect(run.text.contains("step"))
+    #expect(try place.run("verify", "out").status == 0)
+  }
+
   @Test func whatHasNoCheckpointIsBegunAgain() throws {
     let place = try FinetuneSamples.place()
     try place.write("out/log.jsonl", "{\"step\": 1, \"loss\": 2}\n")

@@ -28,6 +28,32 @@ private let dora = Repository.sample("adapters/dora")
     #expect(try place.names == ["out"])
   }
 
+  /// The next number of BF16 after 1 is 1 + 2⁻⁷: what is less than half of that goes.
+  @Test(arguments: [(0x1p-7, 0), (0x1p-9, 1), (0x1.8p-8, 1.0 / 3)] as [(Float, Double)])
+  func whatRoundingLosesIsTold(change: Float, lost: Double) throws {
+    let place = try Workplace()
+    try place.write(
+      "base.safetensors", Safetensors.file([("layer.weight", "F32", [2, 2], [1, 1, 1, 1])]))
+    try place.write(
+      "adapter/adapter_model.safetensors",
+      Safetensors.file([
+        ("base_model.model.layer.lora_A.weight", "F32", [1, 2], [1, 1]),
+        ("base_model.model.layer.lora_B.weight", "F32", [2, 1], [change, change]),
+      ]))
+    try place.write(
+      "adapter/adapter_config.json", #"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#)
+    let run = try place.run(
+      "merge", "base.safetensors", "adapter", "-o", "out.safetensors", "--dtype", "BF16", "--json")
+    let report = try #require(
+      JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+    #expect(try abs(#require(report["roundingLoss"] as? Double) - lost) < 1e-6)
+    let wide = try place.run("merge", "base.safetensors", "adapter", "-o", "wide.safetensors")
+    #expect(wide.status == 0 && !wide.text.contains("lost"))
+    let narrow = try place.run(
+      "merge", "base.safetensors", "adapter", "-o", "narrow.safetensors", "--dtype", "BF16")
+    #expect(narrow.text.contains("of the change by rounding to BF16"))
+  }
+
   @Test func anAdapterBesideTheBaseIsNotCarriedAlong() throws {
     let place = try Workplace()
     try FileManager.default.copyItem(

@@ -215,6 +215,24 @@ import Testing
       run.errors.hasPrefix("note: a was trained with the model's own positions"), "\(run.errors)")
   }
 
+  /// Neither in the weights nor in the positions.
+  @Test func anAdapterOfWeightZeroHasNoPart() throws {
+    let place = try Workplace()
+    for (name, sample, factor) in [("a", "task-a", 1.0), ("b", "task-b", 4)] {
+      try copy(place, "adapters/" + sample, name, factor: factor)
+    }
+    let run = try place.run("merge", Self.base, "a", "b", "--weights", "1,0", "-o", "out")
+    #expect(run.status == 0 && !run.unfoldedText.contains("positions"), "\(run.errors)")
+    #expect(try scaling(place, "out") == nil)
+    let sailor = "generation/tiny-sailor"
+    try copy(place, sailor, "c", factor: 1)
+    try copy(place, sailor, "d", factor: 4)
+    let text = try place.run(
+      "generate", Repository.sample("generation/tiny-chat"), "Once", "--adapter", "c", "--adapter",
+      "d", "--weights", "1,0", "--max-tokens", "2")
+    #expect(text.status == 0 && !text.errors.contains("positions"), "\(text.errors)")
+  }
+
   /// What a merge with such an adapter has made is extracted with the positions that it has.
   @Test(arguments: [["--rank", "4"], ["--shira", "--rank", "2"]])
   func anExtractedAdapterHasThem(options: [String]) throws {

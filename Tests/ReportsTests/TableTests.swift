@@ -31,6 +31,13 @@ import Testing
         """)
   }
 
+  @Test func namesThatDifferLookDifferent() {
+    var table = Table([.init("tensor", isShortened: true)])
+    let names = (0..<12).map { "model.layers.\($0).self_attn.k_proj" }
+    for name in names { table.append([name]) }
+    #expect(table.text(width: 20) == "tensor\n" + names.map { $0 + "\n" }.joined())
+  }
+
   @Test(arguments: 40...120) func noLineIsWiderThanTheWidth(width: Int) {
     for line in sample().text(width: width).split(separator: "\n") {
       #expect(line.count <= width)

@@ -80,7 +80,8 @@ package struct MergePlan: Sendable {
     if ends.isUntied { edits.untie() }
     edits.resize(to: planner.vocabularySize(of: base))
     edits.replicate()
-    try edits.stretch(by: adapters)
+    // One of weight 0 has no part in anything.
+    try edits.stretch(by: zip(adapters, options.weights).filter { $1 != 0 }.map(\.0))
     if let dtype = options.dtype { edits.setDType(dtype) }
     edits.keep(quantization: options.quantization)
     config = edits.result
@@ -234,7 +235,9 @@ private struct TensorPlanner {
       OutputTensor(
         name: tensor.name, dtype: baseDType.isComputable ? dtype : baseDType,
         base: base, baseDType: baseDType, isOwn: isOwn, changes: changes,
-        isMeasured: ownDType != nil, fileIndex: tensor.stored.info.fileIndex))
+        isMeasured: !changes.isEmpty && options.rounding == .once
+          && (ownDType != nil || dtype.bitCount <= 16),
+        fileIndex: tensor.stored.info.fileIndex))
   }
 
   /// Refuses a change of a tensor that is not written: an adapter may give the output embedding,

@@ -57,8 +57,10 @@ struct Tile<R: Real>: ~Copyable {
       sumOfSquares: R.sumOfSquares(w.span, at: 0, count: count),
       sumOfSquaredChange: R.sumOfSquaredChange(merged.span, from: w.span, count: count))
     if tensor.isMeasured {
-      d.copy(merged, count)
-      Self.round(&d, to: tensor.dtype, &bytes, count)
+      var written = d.mutableSpan
+      R.widen(
+        output.bytes.extracting(0..<count * tensor.dtype.bitCount / 8), tensor.dtype,
+        into: &written, count: count)
       sums.sumOfSquaredRounding = R.sumOfSquaredChange(d.span, from: merged.span, count: count)
     }
     return sums

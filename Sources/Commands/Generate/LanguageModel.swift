@@ -44,7 +44,9 @@ struct LanguageModel {
     _ files: ModelFiles, _ opened: [Adapter], weights: [Double],
     sharing shared: SharedTensors? = nil
   ) throws(PeftoolError) {
-    let (checkpoint, positionNotes) = try files.checkpoint.stretched(by: opened)
+    // One of weight 0 has no part in anything.
+    let (checkpoint, positionNotes) = try files.checkpoint.stretched(
+      by: zip(opened, weights).filter { $1 != 0 }.map(\.0))
     let pairs = try ModelAdapters(opened, weights: weights, for: checkpoint)
     model = try Llama(checkpoint, adapters: pairs, sharing: shared)
     for adapter in opened { try adapter.checkpoint.source.verifyUnchanged() }

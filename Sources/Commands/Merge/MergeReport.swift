@@ -3,6 +3,7 @@ import Checkpoints
 import Files
 import JSON
 import Reports
+import Tensors
 
 /// What a merge has done, in words and as JSON.
 struct MergeReport {
@@ -18,6 +19,8 @@ struct MergeReport {
   /// Whether it was written as a directory.
   let isDirectory: Bool
 
+  private var isOfOffsets: Bool { if case .offsets = quantized { true } else { false } }
+
   /// The summary for a person.
   func text(width: Int) -> String {
     var facts = Facts()
@@ -32,7 +35,13 @@ struct MergeReport {
         "lost", "\((100 * loss.value).measureText) % of the change, by quantizing it again")
     }
     if let rounding = summary.roundingLoss {
-      facts.append("lost", "\((100 * rounding).measureText) % of the change, by rounding offsets")
+      let dtypes = Set(plan.tensors.filter(\.isMeasured).map(\.dtype.rawValue)).sorted()
+      facts.append(
+        "lost",
+        "\((100 * rounding).measureText) % of the change by rounding "
+          + (isOfOffsets
+            ? "offsets"
+            : "to \(dtypes.joined(separator: ", ")); --dtype F32 keeps it"))
     }
     facts.append(
       "tensors",

@@ -138,6 +138,9 @@ struct PlanCommand: ParsableCommand {
       ("--examples and --tokens", examples != nil && tokens != nil),
       ("--flops and --no-measure", flops != nil && noMeasure),
       ("--flops and --gpu", flops != nil && gpu),
+      // No time is planned there.
+      ("--examples and --gpu", examples != nil && gpu),
+      ("--tokens and --gpu", tokens != nil && gpu),
     ]
     if let (names, _) = excluded.first(where: \.1) {
       throw ValidationError("\(names) exclude each other")
