@@ -52,7 +52,9 @@ package struct Table: Sendable {
     if let width, let name = columns.firstIndex(where: \.isShortened) {
       let others = widths.reduce(0, +) - widths[name] + 2 * (columns.count - 1)
       let least = max(width - others, Self.minimumShortenedWidth)
-      if staysDistinct(rows.map { $0[name] }, in: least) { widths[name] = min(widths[name], least) }
+      if least < widths[name], staysDistinct(rows.map { $0[name] }, in: least) {
+        widths[name] = least
+      }
     }
     var text = ""
     for row in [columns.map(\.title)] + rows {

@@ -101,8 +101,7 @@ package final class AdamW {
     var squares = turn
     for element in squares.elements.indices { squares.elements[element] *= turn.elements[element] }
     for (moment, turn) in [(first, turn), (second, squares)] {
-      let values = Matrix<Double>(
-        Matrix<Float>(rows: moment.count, columns: moment.columns, elements: moment.values))
+      let values = Matrix<Double>(Matrix(moment))
       let turned = Matrix<Float>(product(turn.firstRows(rank), values))
       moment.clear()
       moment.rows(0..<rank).copy(from: turned.elements)

@@ -48,6 +48,15 @@ package enum TargetModules: Sendable {
     }
   }
 
+  /// Those of some layers that get one.
+  ///
+  /// - Throws: as `contains`.
+  package func chosen(of modules: [String]) throws(PeftoolError) -> [String] {
+    var chosen: [String] = []
+    for module in modules where try contains(module) { chosen.append(module) }
+    return chosen
+  }
+
   /// The names that fit none of some layers.
   package func unmatched(in modules: [String]) -> [String] {
     guard case .names(let names) = self else { return [] }

@@ -75,13 +75,6 @@ package struct TrainedAdapter: TrainedFiles {
       Array(configuration.text(indent: 2, sortedKeys: true).utf8), to: Self.configurationName)
   }
 
-  /// Writes both files, of all ranks.
-  ///
-  /// - Throws: `io`.
-  package func write(into output: inout StagedOutput) throws(PeftoolError) {
-    try write(into: &output, isFinished: false)
-  }
-
   package func read(from folder: String) throws(PeftoolError) {
     try TensorFile.read(items(), from: Folder.path(folder, Self.tensorsName))
     for (_, adapter) in model.adapters { adapter.refresh() }

@@ -8,15 +8,16 @@ package import Tensors
 /// stays as it is.
 ///
 /// Memory: none of its own.
-package struct TrainedSource: TensorSource {
+package struct TrainedSource: TensorView {
   package let tensors: [TensorInfo]
-  private let base: any TensorSource
+  /// The source of the checkpoint.
+  package let viewed: any TensorSource
   private let trained: [ExactName: Rows]
 
   /// Shows a checkpoint with a model's trained weights; an output embedding that is a copy of the
   /// input embedding's table gets that.
   package init(_ checkpoint: Checkpoint, _ model: Llama) {
-    base = checkpoint.source
+    viewed = checkpoint.source
     var trained: [ExactName: Rows] = [:]
     for weight in model.trainedWeights {
       trained[ExactName(weight.parameter.name)] = weight.parameter.values
@@ -34,20 +35,14 @@ package struct TrainedSource: TensorSource {
     }
   }
 
-  package var path: String { base.path }
-  package var files: [InputFile] { base.files }
-  package var origins: [any TensorSource] { get throws(PeftoolError) { [base] } }
-  package var metadata: [(key: String, value: String)] { base.metadata }
-
-  package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
-    trained[ExactName(tensor.name)] == nil ? base.place(of: tensor) : nil
-  }
+  /// Whether training has changed a tensor.
+  package func isComputed(_ tensor: TensorInfo) -> Bool { trained[ExactName(tensor.name)] != nil }
 
   package func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError) {
     guard let rows = trained[ExactName(tensor.name)] else {
-      return try base.read(tensor, bytes: range, into: &buffer)
+      return try viewed.read(tensor, bytes: range, into: &buffer)
     }
     rows.withSpan { values in
       // A float is its bytes.

@@ -37,13 +37,6 @@ package struct TrainedSparseAdapter: TrainedFiles {
   ///
   /// - Throws: `io`.
   package func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError) {
-    try write(into: &output)
-  }
-
-  /// The same.
-  ///
-  /// - Throws: `io`.
-  package func write(into output: inout StagedOutput) throws(PeftoolError) {
     try TensorFile.write(items, as: TrainedAdapter.tensorsName, into: &output)
     try output.write(
       Array(configuration.text(indent: 2, sortedKeys: true).utf8),

@@ -24,3 +24,12 @@ package protocol TrainedFiles: TrainingResult {
   /// - Throws: `io`.
   func write(into output: inout StagedOutput, isFinished: Bool) throws(PeftoolError)
 }
+
+extension TrainedFiles {
+  /// Writes them as a checkpoint has them.
+  ///
+  /// - Throws: `io`.
+  package func write(into output: inout StagedOutput) throws(PeftoolError) {
+    try write(into: &output, isFinished: false)
+  }
+}

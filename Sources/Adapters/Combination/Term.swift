@@ -1,4 +1,4 @@
-import LinearAlgebra
+package import LinearAlgebra
 
 /// What one adapter does to a module, w·s·B·A, in numbers.
 struct Term: Sendable {
@@ -62,7 +62,7 @@ struct Pair: Sendable {
 
 extension Matrix<Double> {
   /// Each row times a number.
-  func scaled(rows factors: [Double]) -> Matrix {
+  package func scaled(rows factors: [Double]) -> Matrix {
     var scaled = self
     scaled.elements = (0..<rows).flatMap { row in
       elements[row * columns..<(row + 1) * columns].map { $0 * factors[row] }
@@ -80,7 +80,7 @@ extension Matrix<Double> {
   }
 
   /// Every element times a number.
-  func scaled(by factor: Double) -> Matrix {
+  package func scaled(by factor: Double) -> Matrix {
     var scaled = self
     scaled.elements = elements.map { $0 * factor }
     return scaled

@@ -15,7 +15,7 @@ package import Tensors
 /// a weight that is turned around is held whole, and four of them are kept; while one is made there
 /// are three, and the new one twice. Of GPTQ's and AWQ's files, which lie by columns, likewise the
 /// codes and scales of four weights.
-package struct DequantizedSource: TensorSource {
+package struct DequantizedSource: TensorView {
   /// How a weight is shown.
   package struct Weight: Sendable {
     /// The weight with its codes.
@@ -43,13 +43,14 @@ package struct DequantizedSource: TensorSource {
   /// The weights by their names.
   package let weights: [ExactName: Weight]
   package let tensors: [TensorInfo]
-  private let stored: any TensorSource
+  /// The quantized model.
+  package let viewed: any TensorSource
   private let turned = RecentBlocks()
   private let groups = Recent<GroupCodes>()
 
   /// Shows some weights of a checkpoint by what their codes stand for.
   package init(_ stored: any TensorSource, weights: [Weight]) {
-    self.stored = stored
+    viewed = stored
     var places: [ExactName: Weight] = [:]
     var codes: [ExactName: Weight] = [:]
     var companions: Set<ExactName> = []
@@ -66,24 +67,18 @@ package struct DequantizedSource: TensorSource {
     }
   }
 
-  package var path: String { stored.path }
-  package var files: [InputFile] { stored.files }
-  package var origins: [any TensorSource] { get throws(PeftoolError) { [stored] } }
-  package var metadata: [(key: String, value: String)] { stored.metadata }
-
-  package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
-    weights[ExactName(tensor.name)] == nil ? stored.place(of: tensor) : nil
-  }
+  /// Whether a tensor is decoded when it is read.
+  package func isComputed(_ tensor: TensorInfo) -> Bool { weights[ExactName(tensor.name)] != nil }
 
   package func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError) {
     guard let weight = weights[ExactName(tensor.name)] else {
-      return try stored.read(tensor, bytes: range, into: &buffer)
+      return try viewed.read(tensor, bytes: range, into: &buffer)
     }
     let size = weight.dtype.bitCount / 8
     precondition(range.lowerBound % size == 0 && range.count % size == 0, "whole elements")
-    let decoder = WeightDecoder(weight.quantized, in: stored, groups: groups)
+    let decoder = WeightDecoder(weight.quantized, in: viewed, groups: groups)
     do throws(PeftoolError) {
       guard weight.isTransposed else {
         try decoder.decode(

@@ -10,9 +10,10 @@ package import Tensors
 ///
 /// Memory: for a range that is read the rows that it touches, as codes and as blocks; of layouts by
 /// columns four weights.
-package struct Q4v1Source: TensorSource {
+package struct Q4v1Source: TensorView {
   package let tensors: [TensorInfo]
-  private let stored: any TensorSource
+  /// The model in INT4.
+  package let viewed: any TensorSource
   private let weights: [ExactName: Int4Weight]
   private let groups = Recent<GroupCodes>()
 
@@ -20,7 +21,7 @@ package struct Q4v1Source: TensorSource {
   ///
   /// - Throws: `unsupported` for groups that no blocks of 32 can stand for.
   package init(_ stored: any TensorSource, weights: [Int4Weight]) throws(PeftoolError) {
-    self.stored = stored
+    viewed = stored
     var codes: [ExactName: Int4Weight] = [:]
     var shown: [ExactName: Int4Weight] = [:]
     var companions: Set<ExactName> = []
@@ -51,29 +52,23 @@ package struct Q4v1Source: TensorSource {
     }
   }
 
-  package var path: String { stored.path }
-  package var files: [InputFile] { stored.files }
-  package var origins: [any TensorSource] { get throws(PeftoolError) { [stored] } }
-  package var metadata: [(key: String, value: String)] { stored.metadata }
-
-  package func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
-    weights[ExactName(tensor.name)] == nil ? stored.place(of: tensor) : nil
-  }
+  /// Whether a tensor is shown as blocks.
+  package func isComputed(_ tensor: TensorInfo) -> Bool { weights[ExactName(tensor.name)] != nil }
 
   package func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError) {
     guard let weight = weights[ExactName(tensor.name)] else {
-      return try stored.read(tensor, bytes: range, into: &buffer)
+      return try viewed.read(tensor, bytes: range, into: &buffer)
     }
     guard !range.isEmpty else { return }
     let rowByteCount = DType.q4v1.byteCount(of: weight.inputs)
     let rows = range.lowerBound / rowByteCount..<(range.upperBound - 1) / rowByteCount + 1
     let codes =
       try weight.liesByRows
-      ? weight.read(rows: rows, from: stored)
+      ? weight.read(rows: rows, from: viewed)
       : groups.value(of: tensor.name) { () throws(PeftoolError) in
-        try weight.read(from: stored)
+        try weight.read(from: viewed)
       }
     let first = weight.liesByRows ? rows.lowerBound : 0
     var blocks = Block(byteCount: rows.count * rowByteCount)

@@ -74,14 +74,11 @@ enum StartingAdapter {
     besides weights: TrainedWeights, of configuration: LlamaConfiguration
   ) throws(PeftoolError) -> TrainedWeights {
     if case .sparse(let design) = self {
-      var chosen: [String] = []
-      for module in configuration.linearLayers where try design.targets.contains(module) {
-        guard module != TrainedWeights.head else {
-          throw PeftoolError(
-            .unsupported, "gets no sparse change: leave it out of --target-modules",
-            tensor: module + ".weight")
-        }
-        chosen.append(module)
+      let chosen = try design.targets.chosen(of: configuration.linearLayers)
+      guard !chosen.contains(TrainedWeights.head) else {
+        throw PeftoolError(
+          .unsupported, "gets no sparse change: leave it out of --target-modules",
+          tensor: TrainedWeights.head + ".weight")
       }
       return .layers(chosen)
     }
@@ -134,8 +131,7 @@ enum StartingAdapter {
       throw PeftoolError(
         .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
     }
-    var chosen: [String] = []
-    for module in modules where try design.targets.contains(module) { chosen.append(module) }
+    let chosen = try design.targets.chosen(of: modules)
     guard !chosen.isEmpty else {
       throw PeftoolError(
         .different, "--target-modules matches none of its \(modules.count) linear layers",

@@ -11,7 +11,7 @@ import Tensors
 ///
 /// Memory: for a range that is read the steps that it touches, as they are, as codes and decoded; a
 /// `Conv1D`, which is turned around, is held whole, and four of them are kept.
-struct SimulatedSource: TensorSource {
+struct SimulatedSource: TensorView {
   let tensors: [TensorInfo]
   private let plan: QuantizePlan
   private let weights: [ExactName: Int]
@@ -40,20 +40,15 @@ struct SimulatedSource: TensorSource {
     }
   }
 
-  var path: String { plan.model.source.path }
-  var files: [InputFile] { plan.model.source.files }
-  var origins: [any TensorSource] { get throws(PeftoolError) { [plan.model.source] } }
-  var metadata: [(key: String, value: String)] { plan.model.source.metadata }
+  var viewed: any TensorSource { plan.model.source }
 
-  func place(of tensor: TensorInfo) -> (file: InputFile, range: Range<Int>)? {
-    weights[ExactName(tensor.name)] == nil ? plan.model.source.place(of: tensor) : nil
-  }
+  func isComputed(_ tensor: TensorInfo) -> Bool { weights[ExactName(tensor.name)] != nil }
 
   func read(
     _ tensor: TensorInfo, bytes range: Range<Int>, into buffer: inout MutableRawSpan
   ) throws(PeftoolError) {
     guard let place = weights[ExactName(tensor.name)] else {
-      return try plan.model.source.read(tensor, bytes: range, into: &buffer)
+      return try viewed.read(tensor, bytes: range, into: &buffer)
     }
     guard !range.isEmpty else { return }
     let weight = plan.weights[place]

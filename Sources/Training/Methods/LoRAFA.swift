@@ -32,9 +32,7 @@ struct LoRAFA: TrainingMethod {
   /// The pseudo-inverse, singular values cut where torch's `pinv` cuts them in f32.
   private static func inverse(_ adapter: LoRA) throws(PeftoolError) -> Rows {
     let rank = adapter.rank
-    let a = Matrix<Double>(
-      Matrix<Float>(
-        rows: rank, columns: adapter.a.values.columns, elements: adapter.a.values.values))
+    let a = Matrix<Double>(Matrix(adapter.a.values))
     var gram = product(a, a, transposing: .right)
     for place in 0..<rank { gram[place, place] += addend }
     let svd = try SVD(gram)

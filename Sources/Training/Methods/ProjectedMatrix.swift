@@ -67,8 +67,7 @@ extension ProjectedMatrix {
     decomposition.isWide = false
     let svd = try decomposition.largest(
       left?.count ?? right?.count ?? 0,
-      of: Matrix(
-        rows: gradient.count, columns: gradient.columns, elements: gradient.values))
+      of: Matrix(gradient))
     if let left {
       for row in 0..<left.count {
         for column in 0..<left.columns { left[row, column] = svd.u[column, row] }

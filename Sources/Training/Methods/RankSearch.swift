@@ -55,6 +55,8 @@ package struct RankSearch: TrainingMethod {
 
   private let settings: Settings
   private let layers: [(module: String, adapter: LoRA)]
+  /// Of each layer in + out, the parameters of a rank.
+  private let costs: [Int]
   /// What is remembered of each layer: the rank, the energy kept, the effective rank and the norm.
   static let factCount = 4
   /// The same, with a rank of 0 before.
@@ -66,10 +68,10 @@ package struct RankSearch: TrainingMethod {
   ) throws(PeftoolError) {
     self.layers = layers
     self.settings = settings
+    costs = layers.map { $0.adapter.a.values.columns + $0.adapter.b.values.columns }
     found = Rows(layers.count, Self.factCount)
     _ = try ranks([[Double]](repeating: [], count: layers.count))
     guard case .all(let budget) = settings.criterion else { return }
-    let costs = layers.map { $0.adapter.a.values.columns + $0.adapter.b.values.columns }
     let (most, whole) = (
       budget.parameterCount(costs: costs), settings.initialRank * costs.reduce(0, +)
     )
@@ -87,10 +89,9 @@ package struct RankSearch: TrainingMethod {
       return energies.map { max(1, choice.rank(of: $0.map { $0.squareRoot() })) }
     case .all(let budget):
       return try budget.ranks(
-        of: zip(layers, energies).map { layer, energies in
+        of: layers.indices.map { place in
           RankBudget.Spectrum(
-            energies: energies, fullRank: layer.adapter.rank,
-            cost: layer.adapter.a.values.columns + layer.adapter.b.values.columns)
+            energies: energies[place], fullRank: layers[place].adapter.rank, cost: costs[place])
         })
     }
   }
@@ -160,19 +161,20 @@ private struct SingularForm {
   /// - Throws: as `SVD`.
   init(of adapter: LoRA) throws(PeftoolError) {
     self.adapter = adapter
-    let old = Matrix(adapter.a.values)
-    let svd = try LowRankSVD.of(Matrix(adapter.b.values).transposed(), old)
+    let old = Matrix<Double>(Matrix(adapter.a.values))
+    let svd = try LowRankSVD.of(
+      Matrix(adapter.b.values).transposed(), Matrix(adapter.a.values))
     values = svd.singularValues.map { $0 * abs(Double(adapter.scaling)) }
     let length = (old.elements.reduce(0) { $0 + $1 * $1 } / Double(adapter.rank)).squareRoot()
-    a = svd.vt.scalingRows { _ in length }
-    b = svd.u.transposed().scalingRows { svd.singularValues[$0] / length }
+    a = svd.vt.scaled(by: length)
+    b = svd.u.transposed().scaled(rows: svd.singularValues.map { $0 / length })
     // A' = T·A and B' = T⁻ᵀ·B with T⁻ᵀ = Vᵀ·Aᵀ/c: as B goes so does A's gradient, and B's as A.
-    let turn = product(svd.vt, old, transposing: .right).scalingRows { _ in 1 / length }
+    let turn = product(svd.vt, old, transposing: .right).scaled(by: 1 / length)
     let parts = try SVD(turn)
     let least = (parts.singularValues.first ?? 0) * Double(adapter.rank) * Double.ulpOfOne
     let other = product(
       parts.u,
-      parts.vt.scalingRows { parts.singularValues[$0] > least ? 1 / parts.singularValues[$0] : 0 })
+      parts.vt.scaled(rows: parts.singularValues.map { $0 > least ? 1 / $0 : 0 }))
     turns = (turn, other)
   }
 
@@ -184,23 +186,5 @@ private struct SingularForm {
       parameter.values.rows(0..<rank).copy(
         from: Matrix<Float>(values.firstRows(rank)).elements)
     }
-  }
-}
-
-extension Matrix<Double> {
-  /// The floats of rows, in f64.
-  fileprivate init(_ rows: Rows) {
-    self.init(
-      Matrix<Float>(rows: rows.count, columns: rows.columns, elements: rows.values))
-  }
-
-  /// Each row times a factor.
-  fileprivate func scalingRows(_ factor: (Int) -> Double) -> Matrix {
-    var scaled = self
-    for row in 0..<rows {
-      let factor = factor(row)
-      for column in 0..<columns { scaled[row, column] *= factor }
-    }
-    return scaled
   }
 }

@@ -136,20 +136,6 @@ import Testing
       })
   }
 
-  private func updates(_ adapter: LowRankAdapter) throws -> [String: Matrix<Double>] {
-    var updates: [String: Matrix<Double>] = [:]
-    for module in adapter.modules {
-      let term = try module.term(weight: 1)
-      updates[module.path] = product(term.b.scaled(by: term.scaling), term.a)
-    }
-    return updates
-  }
-
-  private func distance(_ left: Matrix<Double>, _ right: Matrix<Double>) -> Double {
-    let difference = zip(left.elements, right.elements).map { $0 - $1 }
-    return (difference.squaredNorm / right.elements.squaredNorm).squareRoot()
-  }
-
   private func transfer(
     _ adapter: String, from source: BaseModel, to target: BaseModel,
     _ change: (inout Transfer.Options) -> Void = { _ in }
@@ -211,7 +197,7 @@ import Testing
         reads(name)
         ? (try #require(tensors[norm(of: name)]), try #require(new[norm(of: name)])) : nil
       let right = turned(name, own, by: r, scale: scale, gains)
-      #expect(distance(update, right) < 1e-5, "\(name)")
+      #expect(relativeDistance(update, right) < 1e-5, "\(name)")
     }
     for result in moved.results {
       let overlap = try #require(result.overlap)
@@ -238,7 +224,7 @@ import Testing
     let back = try transfer(scratch.path("there"), from: wide, to: narrow)
     let before = try updates(Operand(opening: writeAdapter()).adapter)
     for (name, update) in try updates(back.adapter) {
-      #expect(distance(update, try #require(before[name])) < 1e-5)
+      #expect(relativeDistance(update, try #require(before[name])) < 1e-5)
     }
   }
 
@@ -289,7 +275,7 @@ import Testing
     for (layer, own) in sources.enumerated() {
       for module in Self.modules {
         let (found, right) = (after[path(layer, module)], before[path(own, module)])
-        #expect(try distance(#require(found), #require(right)) < 1e-5)
+        #expect(try relativeDistance(#require(found), #require(right)) < 1e-5)
       }
     }
   }
@@ -316,7 +302,7 @@ import Testing
     let moved = try transfer(adapter, from: base, to: target) { $0.sharedTokens = tokens }
     let before = try updates(Operand(opening: adapter).adapter)
     for (name, update) in try updates(moved.adapter) {
-      #expect(distance(update, try #require(before[name])) < 1e-5)
+      #expect(relativeDistance(update, try #require(before[name])) < 1e-5)
     }
     let few = refusal(adapter, from: base, to: target) {
       $0.sharedTokens = Array(tokens.prefix(9))
@@ -431,7 +417,7 @@ import Testing
     let adapter = try writeAdapter(["lm_head"])
     let before = try updates(Operand(opening: adapter).adapter)
     for (name, update) in try updates(transfer(adapter, from: base, to: base).adapter) {
-      #expect(try distance(update, #require(before[name])) < 1e-5)
+      #expect(try relativeDistance(update, #require(before[name])) < 1e-5)
     }
     let tokens = (0..<Self.vocabulary).map {
       Transfer.SharedToken(source: $0, target: $0 < 40 ? $0 : 99 - $0)

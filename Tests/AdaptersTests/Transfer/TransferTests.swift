@@ -79,21 +79,6 @@ import Testing
       })
   }
 
-  /// s·B·A of each module.
-  private func updates(_ adapter: LowRankAdapter) throws -> [String: Matrix<Double>] {
-    var updates: [String: Matrix<Double>] = [:]
-    for module in adapter.modules {
-      let term = try module.term(weight: 1)
-      updates[module.path] = product(term.b.scaled(by: term.scaling), term.a)
-    }
-    return updates
-  }
-
-  private func distance(_ left: Matrix<Double>, _ right: Matrix<Double>) -> Double {
-    let difference = zip(left.elements, right.elements).map { $0 - $1 }
-    return (difference.squaredNorm / right.elements.squaredNorm).squareRoot()
-  }
-
   private func transfer(
     _ adapter: String, from source: BaseModel, to target: BaseModel,
     _ change: (inout Transfer.Options) -> Void = { _ in }
@@ -115,7 +100,7 @@ import Testing
     let before = try updates(Operand(opening: adapter).adapter)
     for (path, update) in try updates(moved.adapter) {
       let right = try #require(before[path])
-      #expect(distance(update, right) < 1e-6)
+      #expect(relativeDistance(update, right) < 1e-6)
     }
     for result in moved.results {
       let overlap = try #require(result.overlap)
@@ -143,8 +128,8 @@ import Testing
       let right = product(
         product(rotation(old.rows, by: angle), old), rotation(old.columns, by: -angle),
         transposing: .right)
-      #expect(distance(update, right) < 1e-3)
-      #expect(distance(update, old) > angle / 4)
+      #expect(relativeDistance(update, right) < 1e-3)
+      #expect(relativeDistance(update, old) > angle / 4)
     }
     #expect(moved.results.allSatisfy { ($0.keptEnergy ?? 0) > 1 - 1e-5 })
   }
@@ -170,7 +155,7 @@ import Testing
     let twice = try transfer(scratch.path("once"), from: base, to: other, settings)
     let found = try updates(twice.adapter)
     for (path, update) in try updates(once.adapter) {
-      #expect(distance(try #require(found[path]), update) < 1e-6)
+      #expect(relativeDistance(try #require(found[path]), update) < 1e-6)
     }
     #expect(twice.results.allSatisfy { ($0.keptEnergy ?? 0) > 1 - 1e-6 })
     #expect(once.results.allSatisfy { ($0.keptEnergy ?? 1) < 1 && ($0.keptEnergy ?? 0) > 0.1 })
@@ -192,7 +177,7 @@ import Testing
         ($0.method, $0.subspace, $0.threshold) = (method, 3, 0)
       }
       for (path, update) in try updates(moved.adapter) {
-        #expect((distance(update, try #require(before[path])) < 0.05) == isKept)
+        #expect((relativeDistance(update, try #require(before[path])) < 0.05) == isKept)
       }
       #expect(moved.results.allSatisfy { (($0.keptEnergy ?? 0) > 0.99) == isKept })
     }
