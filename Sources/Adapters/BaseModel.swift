@@ -140,7 +140,7 @@ package struct BaseModel: Sendable {
 
   /// Whether peftool computes with weights that were quantized so.
   package static func isKnown(quantMethod: JSON) -> Bool {
-    ["bitsandbytes", "gptq", "awq"].contains { quantMethod == .string($0) }
+    ["bitsandbytes", "gptq", "awq", "hqq"].contains { quantMethod == .string($0) }
   }
 
   /// What the output embedding is called once it is a tensor of its own.

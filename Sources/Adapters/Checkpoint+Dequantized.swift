@@ -19,13 +19,13 @@ extension Checkpoint {
     {
       throw PeftoolError(
         .unsupported,
-        "is quantized by \(method.summary), expected \"bitsandbytes\", \"gptq\" or \"awq\"",
+        "is quantized by \(method.summary), expected \"bitsandbytes\", \"gptq\", \"awq\" or \"hqq\"",
         path: path)
     }
     let quantized = try QuantizedWeight.all(in: self)
     guard !quantized.isEmpty else {
       throw PeftoolError(
-        .unsupported, "has no weight that is quantized (bitsandbytes, MLX, GPTQ or AWQ)",
+        .unsupported, "has no weight that is quantized (bitsandbytes, MLX, GPTQ, AWQ or HQQ)",
         path: path)
     }
     let otherDType = otherDType ?? BaseModel.dtype(config)

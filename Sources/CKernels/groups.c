@@ -183,6 +183,25 @@ PEF_CLONES void pef_unpack_awq(const uint32_t *restrict words, size_t rows, size
     }
 }
 
+static inline uint8_t code_at(const uint8_t *packed, size_t k) {
+  return (uint8_t)(packed[k / 2] >> (4 * (k % 2))) & 15;
+}
+
+PEF_CLONES void pef_pack_halves(const uint8_t *restrict packed, size_t total, size_t first,
+                                size_t count, uint8_t *restrict bytes) {
+  for (size_t i = 0; i < count; i++)
+    bytes[i] = (uint8_t)(code_at(packed, first + i) << 4 | code_at(packed, total / 2 + first + i));
+}
+
+PEF_CLONES void pef_unpack_halves(const uint8_t *restrict bytes, size_t total,
+                                  uint8_t *restrict packed) {
+  for (size_t i = 0; i < total / 4; i++) {
+    const uint8_t *pair = bytes + 2 * i;
+    packed[i] = (uint8_t)(pair[0] >> 4 | (pair[1] & 0xF0));
+    packed[total / 4 + i] = (uint8_t)((pair[0] & 15) | pair[1] << 4);
+  }
+}
+
 PEF_CLONES void pef_pack_q4_1(const uint8_t *restrict packed, const float *restrict scales,
                               const float *restrict shifts, enum pef_shift shift,
                               size_t group_size, size_t count, void *restrict blocks) {

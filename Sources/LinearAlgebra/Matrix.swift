@@ -7,6 +7,8 @@ package struct Matrix<Scalar: BLASScalar>: Sendable, Equatable {
   /// The number of columns.
   package let columns: Int
   /// The elements, row by row.
+  ///
+  /// Another module sets them whole: changing one there copies them all.
   package var elements: [Scalar] {
     didSet { precondition(elements.count == rows * columns, "as many elements as before") }
   }

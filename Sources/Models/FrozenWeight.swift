@@ -125,9 +125,9 @@ package struct FrozenWeight: Sendable {
     if case .numbers = codes { false } else { true }
   }
 
-  /// Whether its groups have integer zero points, to which no change of a group can be added.
+  /// Whether its groups have zero points, and no offsets to which a change could be added.
   package var hasZeroPoints: Bool {
-    if case .groups(let groups) = codes { groups.shift == .zeros } else { false }
+    if case .groups(let groups) = codes { groups.shift != .offsets } else { false }
   }
 
   /// The inputs that share a scale, where the weight is in group-wise INT4.

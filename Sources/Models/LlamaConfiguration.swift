@@ -76,7 +76,8 @@ package struct LlamaConfiguration: Equatable, Sendable {
     {
       throw PeftoolError(
         .unsupported,
-        "is quantized (quant_method \(method.summary)), peftool computes bitsandbytes, gptq and awq"
+        "is quantized (quant_method \(method.summary)), peftool computes bitsandbytes, gptq, awq and "
+          + "hqq"
       )
     }
     try Self.refuseUnknownMaths(fields)

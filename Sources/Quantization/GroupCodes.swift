@@ -75,7 +75,7 @@ package struct GroupCodes: Sendable {
               bytes.assumingMemoryBound(to: UInt8.self).baseAddress,
               scales.baseAddress.map { unsafe $0 + first },
               shifts.baseAddress.map { unsafe $0 + first },
-              shift == .zeros ? PEF_ZEROS : PEF_OFFSETS, groupSize, count, $0.baseAddress)
+              shift.kernel, groupSize, count, $0.baseAddress)
           }
         }
       }

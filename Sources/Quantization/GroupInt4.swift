@@ -3,8 +3,8 @@ package import Tensors
 
 /// Group-wise asymmetric INT4: sixteen evenly spaced values for each group of consecutive elements.
 ///
-/// w = scale · (code − zero) with an integer zero point, or w = scale · code + offset. Codes lie two
-/// a byte, the first in the low half; `CKernels.h` says how they are chosen.
+/// w = scale · (code − zero), the zero point an integer or any number, or w = scale · code + offset.
+/// Codes lie two a byte, the first in the low half; `CKernels.h` says how they are chosen.
 package enum GroupInt4 {
   /// The sizes of groups that are written.
   package static let groupSizes = [32, 64, 128]
@@ -13,10 +13,12 @@ package enum GroupInt4 {
   package enum Shift: Equatable, Sendable {
     /// The code that stands for 0, from 0 to 15.
     case zeros
+    /// The number that stands for 0, which need be no code.
+    case realZeros
     /// What code 0 stands for.
     case offsets
 
-    fileprivate var kernel: pef_shift { self == .zeros ? PEF_ZEROS : PEF_OFFSETS }
+    var kernel: pef_shift { self == .offsets ? PEF_OFFSETS : PEF_ZEROS }
   }
 
   /// Which zero points groups may have.
@@ -182,6 +184,36 @@ package enum GroupInt4 {
       unsafe packed.withUnsafeMutableBytes {
         unsafe pef_unpack_awq(
           words.assumingMemoryBound(to: UInt32.self).baseAddress, rows, columns,
+          $0.assumingMemoryBound(to: UInt8.self).baseAddress)
+      }
+    }
+  }
+
+  /// Bytes of HQQ's of packed codes: byte k has code k in its high half, and in its low half the one
+  /// that lies half of all codes further on.
+  package static func packHalves(
+    _ packed: RawSpan, _ range: Range<Int>, into bytes: inout MutableRawSpan
+  ) {
+    precondition(packed.byteCount % 2 == 0 && range.lowerBound >= 0)
+    precondition(range.upperBound <= packed.byteCount && bytes.byteCount >= range.count)
+    // As in quantize.
+    unsafe packed.withUnsafeBytes { packed in
+      unsafe bytes.withUnsafeMutableBytes {
+        unsafe pef_pack_halves(
+          packed.assumingMemoryBound(to: UInt8.self).baseAddress, packed.count * 2,
+          range.lowerBound, range.count, $0.assumingMemoryBound(to: UInt8.self).baseAddress)
+      }
+    }
+  }
+
+  /// The codes of all of HQQ's bytes.
+  package static func unpackHalves(_ bytes: RawSpan, into packed: inout MutableRawSpan) {
+    precondition(bytes.byteCount % 2 == 0 && packed.byteCount >= bytes.byteCount)
+    // As in quantize.
+    unsafe bytes.withUnsafeBytes { bytes in
+      unsafe packed.withUnsafeMutableBytes {
+        unsafe pef_unpack_halves(
+          bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count * 2,
           $0.assumingMemoryBound(to: UInt8.self).baseAddress)
       }
     }

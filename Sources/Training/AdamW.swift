@@ -98,8 +98,8 @@ package final class AdamW {
     guard case .floats(let first, let second) = moments[place] else {
       preconditionFailure("moments in 8 bits are not turned")
     }
-    var squares = turn
-    for element in squares.elements.indices { squares.elements[element] *= turn.elements[element] }
+    let squares = Matrix(
+      rows: turn.rows, columns: turn.columns, elements: turn.elements.map { $0 * $0 })
     for (moment, turn) in [(first, turn), (second, squares)] {
       let values = Matrix<Double>(Matrix(moment))
       let turned = Matrix<Float>(product(turn.firstRows(rank), values))

@@ -65,8 +65,7 @@ package enum AdapterStart: String, CaseIterable, Sendable {
             + "--target-modules")
       }
       var lost = original.matrix
-      let kept = weight.matrix
-      for place in lost.elements.indices { lost.elements[place] -= kept.elements[place] }
+      lost.subtract(weight.matrix)
       try pair.fill(lost, rank: rank, scaling: scaling, rawValue)
     }
     if takesFromWeight { pair.freeze(rank) }

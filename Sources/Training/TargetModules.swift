@@ -63,6 +63,11 @@ package enum TargetModules: Sendable {
     return names.filter { name in !modules.contains { Self.matches($0, name) } }
   }
 
+  /// The last components of the names of some layers, each once.
+  package static func lastNames(of modules: [String]) -> [String] {
+    Set(modules.map { String($0.split(separator: ".").last ?? "") }).sorted()
+  }
+
   private static func matches(_ module: String, _ name: String) -> Bool {
     module == name || module.hasSuffix("." + name)
   }
@@ -72,9 +77,7 @@ package enum TargetModules: Sendable {
     switch self {
     case .allLinear:
       // PEFT too writes what it has found.
-      .array(
-        Set(modules.map { String($0.split(separator: ".").last ?? "") }).sorted()
-          .map(JSON.string))
+      .array(Self.lastNames(of: modules).map(JSON.string))
     case .names(let names): .array(names.map(JSON.string))
     case .expression(let text, _): .string(text)
     }

@@ -66,7 +66,8 @@ private func sample(_ name: String) -> String {
     let path = sample("bases/llama-f32")
     #expect(
       throws: PeftoolError(
-        .unsupported, "has no weight that is quantized (bitsandbytes, MLX, GPTQ or AWQ)", path: path
+        .unsupported, "has no weight that is quantized (bitsandbytes, MLX, GPTQ, AWQ or HQQ)",
+        path: path
       )
     ) { try Checkpoint(opening: path).dequantized() }
   }

@@ -49,6 +49,16 @@ struct Int4File {
       parts["m.scales"] = .init(.f16, [8, 1], scales)
       parts["m.biases"] = .init(.f16, [8, 1], try part("mlx.biases"))
       return
+    case .hqq:
+      config = #"{"quantization_config": {"quant_method": "hqq"}}"#
+      parts["m.W_q"] = .init(.u8, [4, 16], try part("hqq.W_q"))
+      parts["m.scale"] = .init(.f16, [8, 1], scales)
+      parts["m.zero"] = .init(.f16, [8, 1], try part("hqq.zero"))
+      for setting in HQQSettings.all(8, 16, groupSize: 16) {
+        let (part, bytes) = (setting.part, setting.bytes)
+        parts["m" + part.ending] = .init(part.dtype, part.shape, bytes)
+      }
+      return
     case .gptq, .gptqV2:
       config =
         #"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16, "#

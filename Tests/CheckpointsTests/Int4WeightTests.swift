@@ -6,7 +6,7 @@ import JSON
 import Tensors
 import Testing
 
-/// Group-wise INT4 in its four layouts, and what does not fit; `Formats/int4.md` lists the rules.
+/// Group-wise INT4 in its five layouts, and what does not fit; `Formats/int4.md` lists the rules.
 @Suite struct Int4WeightTests {
   private let scratch: Scratch
 
@@ -33,7 +33,7 @@ import Testing
     #expect(file.config.contains(old), sourceLocation: sourceLocation)
     file.config = file.config.replacing(old, with: new)
     try assertRejects(
-      file, .unsupported, reason, tensor: layout == .mlx ? "m.weight" : "m.qweight",
+      file, .unsupported, reason, tensor: "m" + layout.codesEnding,
       sourceLocation: sourceLocation)
   }
 
@@ -135,7 +135,8 @@ import Testing
   // Settings
 
   @Test func bitsOtherThan4() throws {
-    for layout in Int4Layout.allCases {
+    // HQQ has them beside each weight.
+    for layout in Int4Layout.allCases where layout != .hqq {
       try assertRejects(
         layout, #""bits": 4"#, #""bits": 8"#, "is quantized to 8 bits, expected 4")
     }
@@ -168,8 +169,64 @@ import Testing
       "is AWQ without zero points (zero_point is false)")
   }
 
+  @Test func anotherFormOfHQQ() throws {
+    let changes: [(ending: String, bytes: [UInt8], reason: String)] = [
+      (".axis", [0, 0, 0, 0], "is 0, expected 1"), (".nbits", [8, 0, 0, 0], "is 8, expected 4"),
+      (".packing", Array("3bit_32".utf8), "is '3bit_32', expected '4bit_u8'"),
+      (".view_as_float", [1], "is [1], expected 0: false"),
+      (".quant_zero", [1], "is [1], expected 0: false"),
+      (
+        ".group_size", [12, 0, 0, 0],
+        "is of shape [8, 16] in groups of 12, expected an even number of groups of a multiple of 8 "
+          + "inputs, which divide them"
+      ),
+    ]
+    for change in changes {
+      var file = try Int4File(.hqq)
+      file.parts["m" + change.ending]?.bytes = change.bytes
+      try assertRejects(
+        file, .unsupported, change.reason,
+        tensor: change.ending == ".group_size" ? "m.shape" : "m" + change.ending)
+    }
+    // As HQQ writes them: 3 bits in I32, and quantized scales under another name.
+    var file = try Int4File(.hqq)
+    file.parts["m.W_q"] = .init(.i32, [4, 4], [UInt8](repeating: 0, count: 64))
+    file.parts["m.nbits"]?.bytes = [3, 0, 0, 0]
+    try assertRejects(file, .unsupported, "is 3, expected 4", tensor: "m.nbits")
+    file = try Int4File(.hqq)
+    (file.parts["m.scale"], file.parts["m.zero"]) = (nil, nil)
+    file.parts["m.quant_scale"]?.bytes = [1]
+    try assertRejects(
+      file, .unsupported, "is [1], expected 0: false", tensor: "m.quant_scale")
+    // A single group has none to share its bytes with.
+    file = try Int4File(.hqq)
+    file.parts["m.shape"]?.bytes = [1, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0]
+    try assertRejects(
+      file, .unsupported,
+      "is of shape [1, 16] in groups of 16, expected an even number of groups of a multiple of 8 "
+        + "inputs, which divide them", tensor: "m.shape")
+  }
+
+  @Test func damagedSettingsOfHQQ() throws {
+    for ending in [".shape", ".nbits", ".axis", ".packing", ".group_size"] {
+      var file = try Int4File(.hqq)
+      file.parts["m" + ending] = nil
+      try assertRejects(
+        file, .damaged, "has no tensor 'm\(ending)' beside it", tensor: "m.W_q")
+    }
+    var file = try Int4File(.hqq)
+    file.parts["m.shape"] = .init(.i64, [1], [8, 0, 0, 0, 0, 0, 0, 0])
+    try assertRejects(file, .damaged, "has 1 numbers, expected 2", tensor: "m.shape")
+    file.parts["m.quant_zero"]?.bytes = [7]
+    try assertRejects(file, .damaged, "is [7], expected 0: false", tensor: "m.quant_zero")
+    file.parts["m.quant_zero"]?.bytes = [0]
+    file.parts["m.shape"] = .init(.i32, [2], [8, 0, 0, 0, 16, 0, 0, 0])
+    try assertRejects(
+      file, .damaged, "is I32 of shape [2], expected a setting of HQQ in I64", tensor: "m.shape")
+  }
+
   @Test func anotherGroupSize() throws {
-    for layout in Int4Layout.allCases {
+    for layout in Int4Layout.allCases where layout != .hqq {
       try assertRejects(
         layout, #""group_size": 16"#, #""group_size": 12"#,
         "group_size is 12, expected a multiple of 8")
@@ -184,7 +241,7 @@ import Testing
       try assertRejects(
         layout, try Int4File(layout).config, "{}",
         "has scales beside it, and no config.json says what they are: known are quantization (MLX) "
-          + "and quantization_config of gptq or awq")
+          + "and quantization_config of gptq, awq or hqq")
     }
   }
 
@@ -206,11 +263,10 @@ import Testing
   @Test func missingShifts() throws {
     for layout in Int4Layout.allCases {
       var file = try Int4File(layout)
-      let name = layout == .mlx ? "m.biases" : "m.qzeros"
+      let name = "m" + layout.shiftsEnding
       file.parts[name] = nil
       try assertRejects(
-        file, .damaged, "has no tensor '\(name)' beside it",
-        tensor: layout == .mlx ? "m.weight" : "m.qweight")
+        file, .damaged, "has no tensor '\(name)' beside it", tensor: "m" + layout.codesEnding)
     }
   }
 
@@ -285,13 +341,16 @@ import Testing
 
   @Test func tensorsWithoutTheirCodes() throws {
     for layout in Int4Layout.allCases {
-      for ending in layout == .mlx ? ["scales", "biases"] : ["scales", "qzeros", "qweight"] {
+      // MLX's codes alone would be a weight of numbers.
+      let codes = layout == .mlx ? [] : [layout.codesEnding]
+      let settings = layout == .hqq ? [".shape", ".group_size"] : []
+      for ending in [layout.scalesEnding, layout.shiftsEnding] + codes + settings {
         var file = try Int4File(layout)
-        file.parts["other.\(ending)"] = file.parts["m.\(ending)"]
+        file.parts["other\(ending)"] = file.parts["m\(ending)"]
         try assertRejects(
           file, .damaged,
           "belongs to no quantized weight: others beside it are missing, or of another kind",
-          tensor: "other.\(ending)")
+          tensor: "other\(ending)")
       }
     }
   }
@@ -299,9 +358,10 @@ import Testing
   @Test func aScaleThatIsNotFinite() throws {
     for layout in Int4Layout.allCases {
       var file = try Int4File(layout)
-      file.parts["m.scales"]?.bytes.replaceSubrange(6..<8, with: [0x00, 0x7C])
+      let scales = "m" + layout.scalesEnding
+      file.parts[scales]?.bytes.replaceSubrange(6..<8, with: [0x00, 0x7C])
       #expect(
-        throws: PeftoolError(.damaged, "has inf, expected finite numbers", tensor: "m.scales")
+        throws: PeftoolError(.damaged, "has inf, expected finite numbers", tensor: scales)
       ) { try file.values(in: scratch) }
     }
   }
@@ -369,6 +429,7 @@ import Testing
         .randomElement(using: &random) ?? part.dtype
       file.parts[name] = part
     case 4:
+      if part.shape.isEmpty { part.shape = [1] }
       part.shape[0] += 1
       part.bytes += [UInt8](repeating: 0x7C, count: part.bytes.count / (part.shape[0] - 1))
       file.parts[name] = part

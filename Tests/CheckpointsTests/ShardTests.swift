@@ -34,7 +34,10 @@ private let indexName = "model.safetensors.index.json"
 
   @Test func anIndexWithoutAMap() {
     assertRejects("[]", "found an array, expected an object", at: 0)
-    assertRejects("{}", "weight_map is missing, expected an object: no index of shards", at: nil)
+    assertRejects(
+      "{}",
+      "weight_map is missing, expected an object: no index of shards; a model is named by its folder",
+      at: nil)
     assertRejects(#"{"weight_map":[]}"#, "weight_map is an array, expected an object", at: 14)
   }
 

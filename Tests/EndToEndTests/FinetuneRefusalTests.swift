@@ -103,6 +103,7 @@ private let base = FinetuneSamples.base
     (["--method", "galore", "--quantize", "nf4"], "--quantize is for adapters, and --method"),
     (["--method", "galore", "--target-modules", "x"], "--target-modules is for adapters, and"),
     (["--method", "galore", "--modules-to-save", "x"], "--modules-to-save goes beside an adapter"),
+    (["--epochs", "2", "--max-steps", "9"], "--epochs and --max-steps both say how long"),
     (["--method", "full", "--loraplus-ratio", "2"], "--loraplus-ratio goes beside an adapter"),
     (["--method", "full", "--scale", "2"], "--scale goes with --method galore"),
     (["--update-proj-gap", "2"], "--update-proj-gap goes with --method galore"),
@@ -147,7 +148,10 @@ private let base = FinetuneSamples.base
   @Test(arguments: [
     (["--data", "none.safetensors"], "none.safetensors: cannot open: No such file"),
     (["--data", "text.jsonl"], "llama-f32/tokenizer.json: is not there: text needs the model's"),
-    (["--target-modules", "q_prj"], "has no linear layer 'q_prj' (--target-modules)"),
+    (
+      ["--target-modules", "q_prj"],
+      "has no linear layer 'q_prj' (--target-modules), but down_proj, gate_proj, k_proj, lm_head,"
+    ),
     (["--rank-pattern", "q_prj=3"], "the pattern 'q_prj' matches none of the layers with"),
     (["--adapter", "none"], "none: "),
     (["--init", "pissa", "--rank", "41"], "has 40 ranks, of which --init pissa takes 41"),

@@ -57,6 +57,8 @@ private let base = FinetuneSamples.base
     ["--rank", "auto"], ["--rank", "auto", "--rank-by", "energy", "--dora"],
     ["--sparsity", "0.6", "--dora"],
     ["--method", "qa-lora", "--dropout", "0.1"],
+    ["--quantize", "nf4", "--init", "loftq", "--dora", "--warmup", "0.3"],
+    ["--init", "pissa", "--schedule", "cosine", "--loraplus-ratio", "8"],
   ])
   func aRunOfAnotherKindGoesOn(options: [String]) throws {
     let place = try FinetuneSamples.place()

@@ -268,6 +268,8 @@ private let base = FinetuneSamples.base
   @Test(arguments: [
     ["--dora", "--modules-to-save", "q_proj"],
     ["--dora", "--modules-to-save", "embed_tokens,lm_head,norm,up_proj"], ["--method", "qa-lora"],
+    ["--quantize", "nf4", "--init", "loftq", "--dora"],
+    ["--loraplus-ratio", "8", "--schedule", "cosine", "--warmup", "0.3"],
   ])
   func theBytesDoNotDependOnThreads(options: [String]) throws {
     let place = try FinetuneSamples.place()

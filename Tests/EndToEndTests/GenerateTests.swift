@@ -43,6 +43,8 @@ import Testing
     #expect(adapted.text == "Two wee sails beside the mast, sailor!", "\(adapted.errors)")
     let none = try place.run(chat + ["--adapter", Self.sailor, "--weights", "0"])
     #expect(none.text == plain.text)
+    let away = try place.run(chat + ["--adapter", Self.sailor, "--weights", "-1"])
+    #expect(away.status == 0 && away.text != adapted.text, "\(away.errors)")
   }
 
   @Test func aStopStringIsNoPartOfTheText() throws {
@@ -340,6 +342,17 @@ import Testing
     try place.write("e.txt", Data([0x61, 0xFF]))
     let run = try place.run("evaluate", Self.model, "--data", "e.txt")
     #expect(run.errors == "peftool: e.txt: byte 1: the text is no UTF-8\n")
+  }
+
+  /// What a prompt is not seen with is told of.
+  @Test func longExamplesAreToldOf() throws {
+    let pairs = Repository.sample("generation/pairs.jsonl")
+    let whole = try evaluate("--data", pairs)
+    #expect(!whole.text.contains("windows"))
+    let cut = try evaluate("--data", pairs, "--max-length", "8")
+    #expect(cut.text.contains("3 texts longer than --max-length, predicted in windows\n"))
+    let twice = try evaluate("--data", pairs, "--data", pairs)
+    #expect(twice.status == 64 && twice.errors.contains("--data is given 2 times"))
   }
 
   @Test func aWindowIsNoLongerThanTheContext() throws {

@@ -67,6 +67,11 @@ private let dora = Repository.sample("adapters/dora")
       }, "\(run.text)")
   }
 
+  @Test func theRanksThatAdaLoRAKeepsAreCounted() throws {
+    let run = try Workplace().run("inspect", Repository.sample("training/adalora-llama3/end"))
+    #expect(run.unfoldedText.contains("self_attn.q_proj.lora_E: 2 of 6"), "\(run.text)")
+  }
+
   @Test func aPatternListsEachTensorThatItMatches() throws {
     let place = try Workplace()
     let all = try place.run("inspect", model, "--tensors", "*")

@@ -166,6 +166,70 @@ private let layouts = ["mlx", "gptq", "gptq_v2", "awq"]
     #expect(try place.names == [])
   }
 
+  /// The codes stay, and so do the numbers but for a rounding in f32; there and back is the same.
+  @Test func aModelIsLaidOutAnew() throws {
+    let place = try Workplace()
+    for layout in layouts {
+      #expect(
+        try place.run(
+          "quantize", base, "-o", layout, "--type", "int4", "--group-size", "32", "--layout", layout
+        ).status == 0)
+      var from = layout
+      for to in ["mlx", "hqq", "mlx"] {
+        let out = "\(from)-\(to)"
+        let run = try place.run("convert", from, "-o", out, "--layout", to, "--threads", "3")
+        #expect(run.status == 0, "\(run.errors)")
+        #expect(
+          run.unfoldedText.contains("7 weights kept their codes and scales, in F32, as \(to)"))
+        #expect(try place.run("verify", out).status == 0)
+        from = out
+      }
+      for model in [layout, "\(layout)-mlx-hqq"] {
+        // What codes stand for is written in the type that is named there.
+        let edit = "sed -i 's/\"float16\"/\"float32\"/' \(model)/config.json"
+        #expect(try place.shell(edit).status == 0)
+        #expect(try place.run("dequantize", model, "-o", "plain-\(model)").status == 0)
+      }
+      let difference = try place.run(
+        "diff", "plain-\(layout)", "plain-\(layout)-mlx-hqq", "--atol", "1e-6")
+      #expect(difference.status == 0, "\(difference.text)")
+      #expect(try place.run("diff", "\(layout)-mlx", from, "--atol", "1e-7").status == 0)
+    }
+    for (verb, reason) in [
+      (
+        ["quantize", base, "-o", "x", "--type", "int4", "--layout", "hqq"], "is made of a model in"
+      ),
+      (["convert", "mlx", "-o", "x", "--layout", "awq"], "'awq' is none of mlx, hqq"),
+      (["convert", "mlx", "-o", "x.gguf", "--layout", "hqq"], "--layout goes with a directory of"),
+      (["convert", "mlx", "-o", "x.safetensors", "--layout", "hqq"], "its config.json"),
+      (["convert", base, "-o", "x", "--layout", "hqq"], "has no weights in int4"),
+      (
+        ["merge", "mlx-mlx-hqq", Repository.sample("int4/lora"), "-o", "x", "--requantize"],
+        "is in int4 as hqq, which is not quantized again"
+      ),
+    ] {
+      let run = try place.run(verb)
+      #expect(run.status != 0 && run.errors.contains(reason), "\(verb): \(run.errors)")
+    }
+  }
+
+  /// What stays in 16 bits is said, so that HQQ's readers look for no codes.
+  @Test func skippedModulesAreSaid() throws {
+    let place = try Workplace()
+    let quantized = try place.run(
+      "quantize", base, "-o", "part", "--type", "int4", "--group-size", "32", "--exclude",
+      "*.up_proj")
+    #expect(quantized.status == 0, "\(quantized.errors)")
+    #expect(try place.run("convert", "part", "-o", "hqq", "--layout", "hqq").status == 0)
+    let config = try #require(
+      JSONSerialization.jsonObject(with: place.bytes("hqq/config.json")) as? [String: Any])
+    let settings = try #require(config["quantization_config"] as? [String: Any])
+    let skipped = try #require(settings["skip_modules"] as? [String])
+    #expect(skipped.contains("model.layers.0.mlp.up_proj"))
+    let plan = try place.run("plan", "hqq", "--no-measure", "--max-length", "64", "--json")
+    #expect(plan.status == 0 && !plan.text.contains("of several sizes"), "\(plan.errors)")
+  }
+
   /// The codes go into GGUF's blocks as they are, and every other matrix keeps its type.
   @Test func codesBecomeBlocksOfQ4v1() throws {
     let place = try Workplace()

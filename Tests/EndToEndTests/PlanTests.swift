@@ -39,19 +39,20 @@ private let config = """
   }
 
   /// The commands that are printed run as they are, on data of that name.
-  @Test(arguments: ["adapter", "quality", "ranks", "long", "model"])
+  @Test(arguments: ["adapter", "quality", "ranks", "long", "model", "int4"])
   func theCommandsRun(aim: String) throws {
     let place = try Workplace()
     try FileManager.default.copyItem(
-      atPath: chat, toPath: place.path("my model"))
+      atPath: aim == "int4" ? Repository.sample("int4/llama") : chat,
+      toPath: place.path("my model"))
     let texts = (0..<40).map { #"{"prompt": "Say \#($0):", "completion": " \#($0)."}"# }
     try place.write("train.jsonl", texts.joined(separator: "\n"))
     let told = try plan(
       place, "my model", "--aim", aim, "--max-length", "64", "--rank", "4", "--no-measure")
     let commands = try #require(told["commands"] as? [String])
-    #expect(commands.count == (aim == "model" ? 1 : 2))
+    #expect(commands.count == (["model": 1, "int4": 3][aim] ?? 2))
     for command in commands {
-      #expect(command.contains("'my model'"))
+      #expect(command.contains("'my model"))
       let run = try place.shell(command)
       #expect(run.status == 0, "\(command): \(run.errors)")
     }

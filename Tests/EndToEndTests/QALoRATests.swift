@@ -111,6 +111,15 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
     let lost = try #require(report["requantizationLoss"] as? Double)
     #expect(lost > 0.1 && lost < 100)
     #expect(try place.run("verify", "merged").status == 0)
+    // Real offsets of the same codes take it exactly, and HQQ's zero points are made of them.
+    #expect(try place.run("convert", "codes", "-o", "offsets", "--layout", "mlx").status == 0)
+    let after = try loss(place, "codes", "--adapter", "adapter")
+    let exact = try place.run("merge", "offsets", "adapter", "-o", "exact")
+    #expect(exact.status == 0, "\(exact.errors)")
+    #expect(try place.run("convert", "exact", "-o", "hqq", "--layout", "hqq").status == 0)
+    for model in ["exact", "hqq"] { #expect(try abs(loss(place, model) - after) < 1e-5 * after) }
+    let none = try place.run("merge", "hqq", "adapter", "-o", "x")
+    #expect(none.status == 2 && none.errors.contains("is in int4 as hqq, whose zero points nothing is"))
   }
 
   /// So an ordinary LoRA is merged, too.
@@ -175,7 +184,7 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
   @Test(arguments: ["awq", "gptq"]) func zeroPointsAreToldOf(layout: String) throws {
     let run = try place(layout: layout).run(
       "finetune", "codes", "--data", pairs, "-o", "out", "--method", "qa-lora", "--dry-run")
-    #expect(run.unfoldedText.contains("of integer zero points, into which no merge fits"))
+    #expect(run.unfoldedText.contains("of zero points, of which convert --layout mlx makes offsets for a merge"))
   }
 
   @Test func whatHasNoGroupsIsRefused() throws {

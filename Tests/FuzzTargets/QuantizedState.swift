@@ -9,7 +9,8 @@ import Tensors
 ///
 /// An input is a byte of flags, six bytes that say how tensors differ from what the state asks for,
 /// the state, a NUL, and bytes that the tensors are filled with, over and over. With the flag 8 the
-/// state is a `config.json` of INT4 by groups, of a weight whose sizes the filling says.
+/// state is a `config.json` of INT4 by groups, of a weight whose sizes the filling says, which is seen in
+/// other layouts, too.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: start, count: count))
@@ -28,6 +29,12 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         DequantizedSource(
           source, weights: [.init(weight, dtype: dtype, isTransposed: bytes[0] & 2 == 2)]),
         isFinite: config == nil && (dtype == .f32 || bytes[0] & 1 == 0))
+      if case .groups(let groups) = weight.form {
+        for layout in RelaidSource.layouts {
+          let relaid = try RelaidSource(source, weights: [groups], as: layout)
+          for tensor in relaid.tensors { try readParts(tensor, of: relaid) }
+        }
+      }
     }
   } catch {
     precondition(error.description.utf8.count < 4096, "a message that is too long")
@@ -55,17 +62,24 @@ private func decode(_ source: DequantizedSource, isFinite: Bool) throws(PeftoolE
       !isFinite || weight.dtype.nonfiniteCount(bytes, count: weight.elementCount) == 0,
       "a number that is not finite")
   }
-  let size = weight.dtype.bitCount / 8
-  for cut in [1, weight.elementCount / 2, weight.elementCount - 1] where cut > 0 {
-    let place = min(cut, weight.elementCount) * size
+  try readParts(weight, of: source)
+}
+
+private func readParts(
+  _ tensor: TensorInfo, of source: some TensorSource
+) throws(PeftoolError) {
+  let whole = try source.bytes(of: tensor)
+  let count = tensor.elementCount
+  for cut in [1, count / 2, count - 1] where cut > 0 {
+    let place = min(cut, count) * tensor.dtype.bitCount / 8
     let parts = try [0..<place, place..<whole.count].map { (range) throws(PeftoolError) in
       var part = [UInt8](repeating: 0, count: range.count)
       var span = part.mutableSpan
       var raw = span.mutableBytes
-      try source.read(weight, bytes: range, into: &raw)
+      try source.read(tensor, bytes: range, into: &raw)
       return part
     }
-    precondition(parts[0] + parts[1] == whole, "other numbers in parts")
+    precondition(parts[0] + parts[1] == whole, "other bytes in parts")
   }
 }
 
@@ -131,12 +145,21 @@ private struct TensorsInMemory: TensorSource {
     let types = layout.scaleDTypes
     let dtype = types[Int(filling[0]) % types.count]
     let parts = [
-      layout.codes(outputs, inputs), layout.scales(outputs, groups: groups, dtype),
+      layout.codes(outputs, inputs, groupSize: groupSize),
+      layout.scales(outputs, groups: groups, dtype),
       layout.shifts(outputs, groups: groups, dtype), layout.groupIndex(inputs),
     ]
     for (part, change) in zip(parts, changes) {
       guard let part else { continue }
       append("m" + part.ending, part.dtype, part.shape, change)
+    }
+    guard layout == .hqq else { return }
+    let settings = HQQSettings.all(outputs, inputs, groupSize: groupSize)
+    let changed = Int(changes[5]) % settings.count
+    for (place, setting) in settings.enumerated() {
+      append(
+        "m" + setting.part.ending, setting.part.dtype, setting.part.shape,
+        place == changed ? changes[4] : 0, setting.bytes)
     }
   }
 

@@ -207,6 +207,9 @@ def quantized_states():
         {"quantization": {"group_size": 32, "bits": 4}},
         {"quantization": {"group_size": 64, "bits": 4, "m": {"group_size": 32, "bits": 4}}},
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}},
+        {"quantization_config": {"quant_method": "hqq"}},
+        {"quantization_config": {
+            "quant_method": "hqq", "quant_config": {"weight_quant_params": {"group_size": 32}}}},
         {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": -1,
                                  "desc_act": True, "checkpoint_format": "gptq_v2"}},
         {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32,

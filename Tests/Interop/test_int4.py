@@ -1,4 +1,4 @@
-"""Group-wise INT4 against torch, numpy, MLX, mlx-lm and the package gguf."""
+"""Group-wise INT4 against torch, numpy, MLX, mlx-lm, HQQ and the package gguf."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from safetensors.torch import save_file as save_tensors
 from transformers import AutoModelForCausalLM
 
 import make_int4_samples as independent
@@ -265,3 +267,67 @@ def test_offsets_of_other_types_are_rounded_once(peftool, bases, tmp_path):
     peftool.check("dequantize", tmp_path / "out", "-o", tmp_path / "plain", "--quiet")
     expected = logits(tmp_path / "plain", tokens)
     assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def hqq_values(tensors, module):
+    """What HQQ makes of a weight's tensors."""
+    layer = HQQLinear(None, None, compute_dtype=torch.float32, device="cpu")
+    prefix = module + "."
+    layer.load_state_dict({
+        name.removeprefix(prefix): value for name, value in tensors.items()
+        if name.startswith(prefix)})
+    return layer.dequantize()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_hqq_loads_what_is_laid_out_for_it(peftool, bases, tmp_path, layout, group):
+    # Of a model in F32 what codes stand for is written in F32.
+    base, weights = bases["float32"]
+    quantize(peftool, base, tmp_path / "out", layout, group)
+    peftool.check("convert", tmp_path / "out", "-o", tmp_path / "hqq", "--layout", "hqq", "--quiet")
+    peftool.check("verify", tmp_path / "hqq", "--quiet")
+    for name in ["out", "hqq"]:
+        peftool.check("dequantize", tmp_path / name, "-o", tmp_path / f"{name}-plain", "--quiet")
+    before, after = (load_file(tmp_path / f"{name}-plain/model.safetensors")
+                     for name in ["out", "hqq"])
+    tensors = load_file(tmp_path / "hqq/model.safetensors")
+    for module in weights:
+        found = hqq_values(tensors, module)
+        assert torch.equal(found, after[f"{module}.weight"]), module
+        step = tensors[f"{module}.scale"].abs().max() * 16
+        assert (found - before[f"{module}.weight"]).abs().max() <= 2e-7 * step
+    settings = transformers.AutoConfig.from_pretrained(tmp_path / "hqq").quantization_config
+    config = transformers.HqqConfig.from_dict(settings)
+    assert config.quant_config["weight_quant_params"]["group_size"] == group
+    assert config.skip_modules == ["lm_head"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_hqq_quantizes_is_read(peftool, tmp_path, dtype, optimize):
+    """Its zero points are any numbers; with them offsets and codes become MLX's."""
+    torch.manual_seed(5)
+    settings = BaseQuantizeConfig(nbits=4, group_size=64, axis=1)
+    settings["weight_quant_params"]["optimize"] = optimize
+    settings["weight_quant_params"]["round_zero"] = False
+    linear = torch.nn.Linear(128, 96, bias=False)
+    layer = HQQLinear(linear, settings, compute_dtype=DTYPES[dtype], device="cpu")
+    tensors = {f"m.{name}": value.contiguous() for name, value in layer.state_dict().items()}
+    model = tmp_path / "model"
+    model.mkdir()
+    save_tensors(tensors, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps({
+        "model_type": "llama", "dtype": "float32",
+        "quantization_config": {"quant_method": "hqq", "quant_config": settings}}))
+    peftool.check("verify", model, "--quiet")
+    peftool.check("dequantize", model, "-o", tmp_path / "plain", "--quiet")
+    found = load_file(tmp_path / "plain/model.safetensors")["m.weight"]
+    # HQQ computes in f32, too, where it is told to.
+    assert torch.equal(found, hqq_values(tensors, "m"))
+    assert (tensors["m.zero"] % 1 != 0).any()
+    peftool.check("convert", model, "-o", tmp_path / "mlx", "--layout", "mlx", "--quiet")
+    parts = load_file(tmp_path / "mlx/model.safetensors")
+    expected = mx.dequantize(*(mx.array(parts[f"m.{part}"].numpy())
+                               for part in ["weight", "scales", "biases"]), group_size=64, bits=4)
+    assert np.abs(np.array(expected) - found.numpy()).max() < 1e-6 * found.abs().max()

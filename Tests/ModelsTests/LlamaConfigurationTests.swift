@@ -206,11 +206,12 @@ private let sizes = [
     Refusal([key: value], "\(key) is \(value), expected \(expected)").check()
   }
 
-  @Test(arguments: ["hqq", "fp8", "compressed-tensors"])
+  @Test(arguments: ["quanto", "fp8", "compressed-tensors"])
   func codesOfOthersAreRefused(method: String) {
     Refusal(
       ["quantization_config": "{\"quant_method\": \"\(method)\"}"], .unsupported,
-      "is quantized (quant_method \"\(method)\"), peftool computes bitsandbytes, gptq and awq"
+      "is quantized (quant_method \"\(method)\"), peftool computes bitsandbytes, gptq, awq and "
+        + "hqq"
     ).check()
   }
 

@@ -66,20 +66,13 @@ package struct ComputedTensors: TensorSource {
   ) throws(PeftoolError) {
     // Floats and integers are their bytes; both sides live through the call.
     switch values[ExactName(tensor.name)] {
-    case .known(let elements): unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
+    case .known(let elements): buffer.copy(unsafe elements.span.bytes.extracting(range))
     case .integers(let elements):
-      unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
+      buffer.copy(unsafe elements.span.bytes.extracting(range))
     case .computed(let compute):
       let elements = try compute()
-      unsafe Self.copy(elements.span.bytes.extracting(range), to: &buffer)
+      buffer.copy(unsafe elements.span.bytes.extracting(range))
     case nil: preconditionFailure("a tensor of this source")
-    }
-  }
-
-  private static func copy(_ bytes: RawSpan, to buffer: inout MutableRawSpan) {
-    // The caller has them of one size.
-    unsafe bytes.withUnsafeBytes { from in
-      unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyMemory(from: from) }
     }
   }
 }

@@ -232,14 +232,14 @@ package struct Extraction: LowRankArithmetic {
         rankBefore: module.fullRank, bias: bias, weightNorm: weightNorm)
     }
     guard isChanged else { return nil }
-    let change = try module.tuned.change(from: module.base)
+    let (change, weightNorm) = try module.tuned.change(from: module.base)
     guard change.squaredNorm > 0 else { return nil }
     let weight = try module.base.values()
     let update = try DoRAExtraction(
       change: change, of: weight, to: rank, options.decomposition)
     return ComputedModule(
       module.layer, update.truncation(of: change), rankBefore: module.fullRank, bias: nil,
-      magnitude: update.magnitude(of: weight), weightNorm: weight.squaredNorm.squareRoot())
+      magnitude: update.magnitude(of: weight), weightNorm: weightNorm)
   }
 
   /// Puts together what has changed.

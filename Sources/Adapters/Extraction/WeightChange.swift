@@ -19,15 +19,17 @@ extension BaseWeight {
   func values() throws(PeftoolError) -> Matrix<Float> { oriented(try stored(minus: nil).values) }
 
   /// What has to be added to another weight of the same shape to get this one, (out, in); taken in
-  /// f64 and rounded once to f32.
+  /// f64 and rounded once to f32; and the norm of the other weight.
   ///
   /// Memory and errors: as `values`.
-  func change(from other: BaseWeight) throws(PeftoolError) -> Matrix<Float> {
-    oriented(try stored(minus: other.stored).values)
+  func change(
+    from other: BaseWeight
+  ) throws(PeftoolError) -> (change: Matrix<Float>, otherNorm: Double) {
+    let (change, otherNorm) = try storedChange(from: other)
+    return (oriented(change), otherNorm)
   }
 
-  /// The same as it lies in the file, without a second copy where that is turned around; and the norm
-  /// of the other weight.
+  /// The same as it lies in the file, without a second copy where that is turned around.
   func storedChange(
     from other: BaseWeight
   ) throws(PeftoolError) -> (change: Matrix<Float>, otherNorm: Double) {

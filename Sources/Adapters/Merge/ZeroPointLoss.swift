@@ -16,7 +16,7 @@ package struct ZeroPointLoss: Sendable {
   ///
   /// Memory: a weight's codes, scales and changes.
   /// - Throws: as `Int4Weight.read` and `LowRank.factors`; `different` where the adapter has smaller
-  ///   groups than the base.
+  ///   groups than the base, or these are of inputs in another order.
   package init(
     of plan: MergePlan, weights: [Int4Weight], in base: Checkpoint
   ) throws(PeftoolError) {
@@ -25,6 +25,12 @@ package struct ZeroPointLoss: Sendable {
     for weight in weights { places[ExactName(weight.name)] = weight }
     for tensor in plan.tensors where !tensor.changes.isEmpty {
       guard let weight = places[ExactName(tensor.base.info.name)] else { continue }
+      guard weight.groupOfInput == nil else {
+        throw PeftoolError(
+          .different,
+          "has its inputs in groups of another order (desc_act), of which the adapter's are none",
+          tensor: weight.codes.name, path: base.path)
+      }
       let codes = try weight.read(from: base.source)
       let count = codes.outputs * codes.groupCount
       var change = [Float](repeating: 0, count: count)

@@ -7,10 +7,13 @@ import Tensors
 protocol ChangeSource: ArithmeticInputs {
   /// The layers, in the order of the result.
   var layers: [ChangedLayer] { get }
-  /// The change of a layer, (out, in); nil where there is none, or one that is not of its weight alone.
+  /// The change of a layer, (out, in), with ‖W‖ of the weight where that was read; nil where there is
+  /// no change, or one that is not of its weight alone.
   ///
   /// - Throws: `io`, and `damaged` where a value is not finite.
-  func change(of place: Int) throws(PeftoolError) -> Matrix<Float>?
+  func change(
+    of place: Int
+  ) throws(PeftoolError) -> (change: Matrix<Float>, weightNorm: Double?)?
   /// What is saved whole beside the layers that have changes.
   ///
   /// - Throws: as `change`.
@@ -62,12 +65,14 @@ struct ModelChanges: ChangeSource {
     }
   }
 
-  func change(of place: Int) throws(PeftoolError) -> Matrix<Float>? {
+  func change(
+    of place: Int
+  ) throws(PeftoolError) -> (change: Matrix<Float>, weightNorm: Double?)? {
     let module = extraction.plan.modules[place]
     // SHiRA has no biases: the module is saved whole.
     if let bias = module.bias, try !bias.tuned.isSame(as: bias.base) { return nil }
-    let change = try module.tuned.change(from: module.base)
-    return change.squaredNorm > 0 ? change : nil
+    let (change, weightNorm) = try module.tuned.change(from: module.base)
+    return change.squaredNorm > 0 ? (change, weightNorm) : nil
   }
 
   func saved(beside hasChange: [Bool]) throws(PeftoolError) -> [LowRankAdapter.Saved] {
@@ -127,10 +132,12 @@ struct AdapterChanges: ChangeSource, OperandArithmetic {
     }
   }
 
-  func change(of place: Int) throws(PeftoolError) -> Matrix<Float>? {
+  func change(
+    of place: Int
+  ) throws(PeftoolError) -> (change: Matrix<Float>, weightNorm: Double?)? {
     let term = try adapter.modules[place].term(weight: 1)
     let change = product(Matrix<Float>(term.b), Matrix<Float>(term.a.scaled(by: term.scaling)))
-    return change.squaredNorm > 0 ? change : nil
+    return change.squaredNorm > 0 ? (change, nil) : nil
   }
 
   func saved(beside hasChange: [Bool]) -> [LowRankAdapter.Saved] { adapter.saved }

@@ -94,7 +94,7 @@ package struct SparseSelection: AdapterArithmetic {
     let found = try mapBlocks(count: layers.count, threads: threads) {
       (place) throws(PeftoolError) in
       let layer = layers[place]
-      let update = try source.change(of: place).map { (change) throws(PeftoolError) in
+      let update = try source.change(of: place).map { (change, weightNorm) throws(PeftoolError) in
         try checkRoom(in: layer)
         let kept =
           switch size {
@@ -102,7 +102,8 @@ package struct SparseSelection: AdapterArithmetic {
           case .density(let density): layer.keptCount(density)
           }
         return try SparseUpdate(
-          layer.path, of: change, keeping: kept, rank: rank, rankBefore: layer.rank, as: dtype)
+          layer.path, of: change, keeping: kept, rank: rank, rankBefore: layer.rank,
+          weightNorm: weightNorm, as: dtype)
       }
       progress(layer.byteCount)
       return update

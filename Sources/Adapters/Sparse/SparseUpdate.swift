@@ -19,10 +19,11 @@ struct SparseUpdate: Sendable {
   ///   - count: so many are kept.
   ///   - rank: PEFT's r: the file has r·(in + out) entries, of which those that are not kept are 0.
   ///   - rankBefore: of what was changed before.
+  ///   - weightNorm: ‖W‖ of the weight, where it was read.
   /// - Throws: `different` where a number is too large for the dtype.
   init(
     _ path: String, of change: Matrix<Float>, keeping count: Int, rank: Int, rankBefore: Int,
-    as dtype: DType
+    weightNorm: Double?, as dtype: DType
   ) throws(PeftoolError) {
     let (rows, columns) = (change.rows, change.columns)
     let stored = rank * (rows + columns)
@@ -43,6 +44,7 @@ struct SparseUpdate: Sendable {
     let energy = values.squaredNorm
     result = ModuleResult(
       path: path, rankBefore: rankBefore, rank: rank, energyBefore: before, energy: energy,
-      lostEnergy: max(0, before - energy), entries: .init(kept: count, total: rows * columns))
+      lostEnergy: max(0, before - energy), entries: .init(kept: count, total: rows * columns),
+      weightNorm: weightNorm)
   }
 }

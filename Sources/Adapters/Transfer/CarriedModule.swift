@@ -9,9 +9,6 @@ struct CarriedModule: Sendable {
   let path: String
   let source: BaseWeight
   let target: BaseWeight
-  /// What the streams of both models have before it and behind it; nil where shapes are the same
-  /// and nothing of it is looked at.
-  let ends: StreamEnds?
 
   /// The bytes that are read for it.
   var byteCount: Int {
@@ -26,7 +23,7 @@ struct CarriedModule: Sendable {
   }
 }
 
-/// The norms through which a layer reads the streams of two models, and whether it adds to them.
+/// Where a module meets the streams of two models.
 struct StreamEnds: Sendable {
   /// The norms' weights; nil where the inputs are no part of the stream.
   let norms: (source: StoredTensor, target: StoredTensor)?

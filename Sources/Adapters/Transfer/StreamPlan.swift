@@ -7,6 +7,8 @@ import Tensors
 /// of the layer that stands for it.
 struct StreamPlan {
   private(set) var modules: [CarriedModule] = []
+  /// Where each of them meets the streams.
+  private(set) var ends: [StreamEnds] = []
   /// (vocabulary, width) each.
   let embeddings: (source: StoredTensor, target: StoredTensor)
   let tokens: [Transfer.SharedToken]
@@ -43,13 +45,13 @@ struct StreamPlan {
       for (layer, own) in map.sources.enumerated() {
         for origin in byLayer[own] ?? [] {
           let path = LayerPositions.path(origin.module.path, inLayer: layer)
-          modules.append(try carried(origin, path, (source, target), names))
+          try append(origin, path, (source, target), names)
         }
       }
       noteLayers(map, layers)
     }
     for origin in byLayer[nil] ?? [] {
-      modules.append(try carried(origin, origin.module.path, (source, target), names))
+      try append(origin, origin.module.path, (source, target), names)
     }
     guard !modules.isEmpty else {
       throw PeftoolError(
@@ -95,10 +97,11 @@ struct StreamPlan {
     return Origin(module: module, weight: weight, stream: stream)
   }
 
-  private func carried(
+  /// Adds a module with its counterpart in the new model.
+  private mutating func append(
     _ origin: Origin, _ path: String, _ models: (source: BaseModel, target: BaseModel),
     _ names: (source: ModuleNames, target: ModuleNames)
-  ) throws(PeftoolError) -> CarriedModule {
+  ) throws(PeftoolError) {
     let (module, stream) = (origin.module, origin.stream)
     let width = embeddings.target.columnCount
     let shape = [
@@ -121,9 +124,9 @@ struct StreamPlan {
         try Self.norm(newNorm, in: models.target, names.target, width)
       )
     }
-    return CarriedModule(
-      module: module, path: path, source: origin.weight, target: weight,
-      ends: StreamEnds(norms: norms, isAdded: stream.isAdded))
+    modules.append(
+      CarriedModule(module: module, path: path, source: origin.weight, target: weight))
+    ends.append(StreamEnds(norms: norms, isAdded: stream.isAdded))
   }
 
   /// A norm's weight, (width).

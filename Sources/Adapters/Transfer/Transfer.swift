@@ -78,9 +78,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   private let target: BaseModel
   private let options: Options
   private let carried: [CarriedModule]
-  /// The embeddings and the tokens that both have, where the stream is looked for.
-  private let streams: (source: StoredTensor, target: StoredTensor, tokens: [SharedToken])?
-  private let layerNotes: [String]
+  /// What is known of the hidden streams, where it is by these that factors are carried.
+  private let streams: StreamPlan?
   /// The new model's, stretched as much as the adapter has them.
   private let positions: StretchedPositions?
 
@@ -127,13 +126,12 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     }
     guard options.method == .procrustes else {
       carried = try Self.sameShapes(adapter, source, target)
-      (streams, layerNotes) = (nil, [])
+      streams = nil
       return
     }
     let plan = try StreamPlan(adapter, from: source, to: target, options.sharedTokens)
     carried = plan.modules
-    streams = (plan.embeddings.source, plan.embeddings.target, plan.tokens)
-    layerNotes = plan.notes
+    streams = plan
   }
 
   private static func sameShapes(
@@ -147,7 +145,7 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
         carried.append(
           CarriedModule(
             module: module, path: module.path, source: own,
-            target: try BaseWeight(of: module, in: target, names.target), ends: nil))
+            target: try BaseWeight(of: module, in: target, names.target)))
       } catch {
         // Without a tensor there is no such module.
         guard error.kind == .different, error.tensor != nil else { throw error }
@@ -176,7 +174,8 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
 
   /// What the user should know before anything is read.
   package var notes: [String] {
-    adapter.notes + [operands[0].operand.note(onBase: source)].compactMap(\.self) + layerNotes
+    adapter.notes + [operands[0].operand.note(onBase: source)].compactMap(\.self)
+      + (streams?.notes ?? [])
       + (positions.map {
         [
           "positions are the new model's, stretched as the adapter was trained: "
@@ -200,22 +199,25 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
   package func run(
     as dtype: DType, threads: Int, progress: @Sendable (Int) -> Void
   ) throws(PeftoolError) -> (adapter: LowRankAdapter, results: [ModuleResult]) {
-    let map = try streams.map { (streams) throws(PeftoolError) in
-      try StreamMap(
-        from: streams.source, to: streams.target, tokens: streams.tokens, threads: threads)
+    let mapped = try streams.map { (streams) throws(PeftoolError) in
+      let map = try StreamMap(
+        from: streams.embeddings.source, to: streams.embeddings.target, tokens: streams.tokens,
+        threads: threads)
+      try refuseStranger(map)
+      return (map: map, ends: streams.ends)
     }
-    if let map { try refuseStranger(map) }
     let largest = carried.map { $0.source.stored.info.elementCount }.max() ?? 0
     let modules = try mapBlocks(
       count: carried.count, threads: largest > Self.largeElementCount ? 1 : threads
     ) { (place) throws(PeftoolError) in
-      let module = try CombinedModule(transferred(carried[place], map), as: dtype)
+      let module = try CombinedModule(
+        transferred(carried[place], by: mapped.map { ($0.map, $0.ends[place]) }), as: dtype)
       progress(carried[place].byteCount)
       return module
     }
     try refuseLost(modules.map(\.result))
     var result = try LowRankAdapter(of: modules, from: adapter.sources)
-    if let map {
+    if let map = mapped?.map {
       result.notes.append(
         "the stream of \(map.r.rows) became one of \(map.r.columns) by \(map.tokenCount) shared "
           + "tokens, whose embeddings agree to a cosine of \(Self.text(map.alignment)), and are "
@@ -227,18 +229,17 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
     return (result, modules.map(\.result))
   }
 
+  /// - Parameter stream: how the one stream becomes the other, and where the module meets them; nil
+  ///   for the ways between subspaces.
   private func transferred(
-    _ module: CarriedModule, _ map: StreamMap?
+    _ module: CarriedModule, by stream: (map: StreamMap, ends: StreamEnds)?
   ) throws(PeftoolError) -> ComputedModule {
     let term = try module.module.term(weight: 1)
     let before = Pair(a: term.a, b: term.b.scaled(by: term.scaling))
     let pair: Pair
     let energy: (before: Double, after: Double)
     let overlap: ModuleResult.Overlap
-    if options.method == .procrustes {
-      guard let map, let ends = module.ends else {
-        preconditionFailure("procrustes has a map, and each module its ends")
-      }
+    if let (map, ends) = stream {
       (pair, energy, overlap) = try module.carried(before, by: map, ends, options)
     } else {
       (pair, overlap) = try projected(before, module)

@@ -226,6 +226,13 @@ void pef_unpack_nibbles(const uint32_t *words, size_t count, enum pef_nibble_ord
 void pef_pack_awq(const uint8_t *packed, size_t rows, size_t columns, uint32_t *words);
 void pef_unpack_awq(const uint32_t *words, size_t rows, size_t columns, uint8_t *packed);
 
+/// HQQ's bytes first to first + count of packed codes, of which there are `total`, a multiple of 4:
+/// byte k has code k in its high half and code total / 2 + k in its low half. And all packed codes
+/// of all bytes again.
+void pef_pack_halves(const uint8_t *packed, size_t total, size_t first, size_t count,
+                     uint8_t *bytes);
+void pef_unpack_halves(const uint8_t *bytes, size_t total, uint8_t *packed);
+
 /// The same codes in blocks of Q4_1, scales and offsets rounded to f16, an offset of a zero point
 /// being -scale * zero in f32 before; group_size and count are multiples of 32.
 void pef_pack_q4_1(const uint8_t *packed, const float *scales, const float *shifts,

@@ -13,7 +13,7 @@ package import Tensors
 ///
 /// Memory: for a range that is read the bytes of its codes and scales and a tile of 16,384 numbers;
 /// a weight that is turned around is held whole, and four of them are kept; while one is made there
-/// are three, and the new one twice. Of GPTQ's and AWQ's files, which lie by columns, likewise the
+/// are three, and the new one twice. Of GPTQ's, AWQ's and HQQ's files, which lie by columns or halves, likewise the
 /// codes and scales of four weights.
 package struct DequantizedSource: TensorView {
   /// How a weight is shown.

@@ -56,6 +56,9 @@ package struct QuantizedWeight: Sendable {
   ]
 
   private static let int4Endings = [".qweight", ".qzeros", ".scales", ".biases", ".g_idx"]
+  private static let hqqEndings =
+    [Int4Layout.hqq.codesEnding, Int4Layout.hqq.scalesEnding, Int4Layout.hqq.shiftsEnding]
+    + HQQSettings.endings
 
   /// The quantized weights of a checkpoint, in the order of its tensors.
   ///
@@ -114,7 +117,11 @@ package struct QuantizedWeight: Sendable {
   ) -> [PeftoolError] {
     // Such names mean something else where nothing is quantized.
     guard let first = weights.first else { return [] }
-    let endings = if case .groups = first.form { int4Endings } else { endings }
+    let endings =
+      switch first.form {
+      case .groups(let weight): weight.layout == .hqq ? hqqEndings : int4Endings
+      case .blocks, .rows: endings
+      }
     let known = Set(weights.flatMap(\.names).map(ExactName.init))
     return checkpoint.tensors.filter { tensor in
       !known.contains(ExactName(tensor.name))
@@ -142,7 +149,7 @@ package struct QuantizedWeight: Sendable {
     throw PeftoolError(
       .unsupported,
       "has scales beside it, and no config.json says what they are: known are quantization (MLX) "
-        + "and quantization_config of gptq or awq",
+        + "and quantization_config of gptq, awq or hqq",
       tensor: first.name, path: checkpoint.source.files[first.fileIndex].path)
   }
 

@@ -6,7 +6,7 @@ import Tensors
 package struct Int4Settings: Sendable {
   /// How weights lie.
   package let layout: Int4Layout
-  /// The inputs that share a scale; nil for whole rows.
+  /// The inputs that share a scale; nil for whole rows. Of HQQ each weight says it itself.
   package let groupSize: Int?
   /// Whether groups may be of inputs in any order, which `g_idx` tells.
   package let isReordered: Bool
@@ -23,6 +23,7 @@ package struct Int4Settings: Sendable {
     switch settings?["quant_method"] {
     case .string("gptq"): try self.init(gptq: settings ?? .null)
     case .string("awq"): try self.init(awq: settings ?? .null)
+    case .string("hqq"): try self.init(hqq: settings ?? .null)
     case nil:
       guard let settings = config?["quantization"] ?? settings, settings != .null else {
         return nil
@@ -62,6 +63,18 @@ package struct Int4Settings: Sendable {
     }
     layout = .awq
     groupSize = try Self.groupSize(settings, isOptional: true)
+    (isReordered, isSymmetric) = (false, false)
+    modules = [:]
+  }
+
+  /// Of HQQ what counts stands beside each weight.
+  private init(hqq settings: JSON) throws(PeftoolError) {
+    layout = .hqq
+    let size = settings["quant_config"]?["weight_quant_params"]?["group_size"] ?? .null
+    groupSize = size == .null ? nil : try size.int(named: "group_size")
+    if let groupSize, groupSize <= 0 {
+      throw PeftoolError(.unsupported, "group_size is \(groupSize), expected a number above 0")
+    }
     (isReordered, isSymmetric) = (false, false)
     modules = [:]
   }

@@ -9,13 +9,13 @@ extension Int4Weight {
 
   /// All of the weight.
   ///
-  /// Memory: codes and scales, of a layout by columns twice meanwhile.
+  /// Memory: codes and scales, of a layout by columns or halves twice meanwhile.
   /// - Throws: `io`; `damaged` where the file is cut short, or a scale or offset is not finite.
   package func read(from source: any TensorSource) throws(PeftoolError) -> GroupCodes {
     try read(rows: 0..<outputs, from: source)
   }
 
-  /// Some rows of it; of a layout by columns all.
+  /// Some rows of it; of a layout by columns or halves all.
   ///
   /// - Throws: as `read(from:)`.
   func read(
@@ -25,7 +25,7 @@ extension Int4Weight {
     let groups = GroupInt4.groupCount(of: inputs, groupSize: groupSize)
     let scales = try numbers(of: self.scales, rows, groups, in: source)
     let shifts =
-      try layout == .mlx
+      try layout.hasGroupsByRows
       ? numbers(of: self.shifts, rows, groups, in: source) : zeros(groups, in: source)
     try checkFinite(scales, of: self.scales)
     try checkFinite(shifts, of: self.shifts)
@@ -40,14 +40,15 @@ extension Int4Weight {
       var words = Block(byteCount: bytes.byteCount)
       var span = words.mutableBytes(bytes.byteCount)
       try source.read(self.codes, bytes: 0..<bytes.byteCount, into: &span)
-      if layout == .awq {
-        GroupInt4.unpackAWQ(
-          words.bytes(bytes.byteCount), rows: outputs, columns: inputs, into: &bytes)
-      } else {
+      let read = words.bytes(bytes.byteCount)
+      switch layout {
+      case .mlx: preconditionFailure("rows are read as they lie")
+      case .awq: GroupInt4.unpackAWQ(read, rows: outputs, columns: inputs, into: &bytes)
+      case .gptq, .gptqV2:
         // A word has eight inputs of one output, the first lowest, as a row of codes has.
         Transposition.transpose(
-          words.bytes(bytes.byteCount), rows: inputs / 8, columns: outputs, elementByteCount: 4,
-          into: &bytes)
+          read, rows: inputs / 8, columns: outputs, elementByteCount: 4, into: &bytes)
+      case .hqq: GroupInt4.unpackHalves(read, into: &bytes)
       }
     }
     return GroupCodes(
@@ -62,10 +63,10 @@ extension Int4Weight {
     if layout == .mlx, self.scales.dtype == .f16 { return true }
     let groups = GroupInt4.groupCount(of: inputs, groupSize: groupSize)
     let scales = try numbers(of: self.scales, 0..<outputs, groups, in: source)
-    let offsets =
-      try layout == .mlx
-      ? numbers(of: shifts, 0..<outputs, groups, in: source)
-      : zip(scales, zeros(groups, in: source)).map { 0 - $0 * $1 }
+    let shifts =
+      try layout.hasGroupsByRows
+      ? numbers(of: self.shifts, 0..<outputs, groups, in: source) : zeros(groups, in: source)
+    let offsets = layout.shift == .offsets ? shifts : zip(scales, shifts).map { 0 - $0 * $1 }
     return (scales + offsets).isExact(in: .f16)
   }
 
@@ -82,7 +83,7 @@ extension Int4Weight {
     var values = [Float](repeating: 0, count: count)
     var span = values.mutableSpan
     Float.widen(block.bytes(count * size), tensor.dtype, into: &span, count: count)
-    return liesByRows ? values : Self.transposed(values, rows: groups, columns: outputs)
+    return layout.hasGroupsByRows ? values : Self.transposed(values, rows: groups, columns: outputs)
   }
 
   /// Zero points, (outputs, groups).

@@ -30,10 +30,14 @@ package struct Int4Weight: Sendable {
 
   /// The module whose weight a tensor of codes is, in some layout, by its name, type and neighbours.
   static func module(of tensor: TensorInfo, in checkpoint: Checkpoint) -> String? {
-    let isPacked = tensor.name.hasSuffix(".qweight") && tensor.dtype == .i32
-    guard isPacked || tensor.name.hasSuffix(".weight") && tensor.dtype == .u32 else { return nil }
-    let module = String(tensor.name.dropLast(isPacked ? 8 : 7))
-    return checkpoint[module + ".scales"] == nil ? nil : module
+    for (layout, dtype) in [(Int4Layout.mlx, DType.u32), (.gptq, .i32), (.hqq, nil)]
+    where tensor.name.hasSuffix(layout.codesEnding) && dtype ?? tensor.dtype == tensor.dtype {
+      let module = String(tensor.name.dropLast(layout.codesEnding.count))
+      // HQQ's other forms have codes of other types, and other scales.
+      let neighbours = [layout.scalesEnding] + (layout == .hqq ? [HQQSettings.bitsEnding] : [])
+      return neighbours.contains { checkpoint[module + $0] != nil } ? module : nil
+    }
+    return nil
   }
 
   /// Reads what lies beside a module's codes.
@@ -50,16 +54,18 @@ package struct Int4Weight: Sendable {
         "is \(codes.dtype.rawValue) of shape \(codes.shape.shapeText), and config.json says "
           + layout.rawValue)
     }
-    guard let scales = checkpoint[module + ".scales"], scales.shape.count == 2,
+    // What they say tells more than that others are missing.
+    let hqq = layout == .hqq ? try HQQSettings(of: module, in: checkpoint) : nil
+    guard let scales = checkpoint[module + layout.scalesEnding], scales.shape.count == 2,
       layout.scaleDTypes.contains(scales.dtype)
     else {
-      let found = checkpoint[module + ".scales"]
+      let found = checkpoint[module + layout.scalesEnding]
       throw PeftoolError(
         .different,
         "is \(found?.dtype.rawValue ?? "missing") of shape "
           + "\((found?.shape ?? []).shapeText), expected a matrix of "
           + layout.scaleDTypes.map(\.rawValue).joined(separator: ", "),
-        tensor: module + ".scales")
+        tensor: module + layout.scalesEnding)
     }
     guard let shifts = checkpoint[module + layout.shiftsEnding] else {
       throw PeftoolError(
@@ -72,16 +78,19 @@ package struct Int4Weight: Sendable {
       case .mlx: (wide, narrow &* 8)
       case .gptq, .gptqV2: (narrow, wide &* 8)
       case .awq: (narrow &* 8, wide)
+      case .hqq: (hqq?.outputs ?? 0, hqq?.inputs ?? 0)
       }
-    guard outputs > 0, inputs > 0, layout == .mlx || outputs % 8 == 0, inputs % 8 == 0 else {
+    guard outputs > 0, inputs > 0, layout.hasGroupsByRows || outputs % 8 == 0, inputs % 8 == 0
+    else {
       throw PeftoolError(
         .different,
         "of shape \(codes.shape.shapeText) holds a weight of \([outputs, inputs].shapeText), "
           + "expected multiples of 8")
     }
-    let groupSize = try settings.groupSize(of: module) ?? inputs
+    let groupSize =
+      if let hqq { hqq.groupSize } else { try settings.groupSize(of: module) ?? inputs }
     let groups = GroupInt4.groupCount(of: inputs, groupSize: groupSize)
-    var names = [codes.name, scales.name, shifts.name]
+    var names = [codes.name, scales.name, shifts.name] + (hqq?.names ?? [])
     func check(_ tensor: TensorInfo, _ part: Int4Layout.Part) throws(PeftoolError) {
       guard tensor.dtype == part.dtype, tensor.shape == part.shape else {
         throw PeftoolError(
@@ -91,7 +100,7 @@ package struct Int4Weight: Sendable {
             + "\(part.dtype.rawValue) of \(part.shape.shapeText)", tensor: tensor.name)
       }
     }
-    try check(codes, layout.codes(outputs, inputs))
+    try check(codes, layout.codes(outputs, inputs, groupSize: groupSize))
     try check(scales, layout.scales(outputs, groups: groups, scales.dtype))
     try check(shifts, layout.shifts(outputs, groups: groups, scales.dtype))
     var groupOfInput: [Int32]?

@@ -9,7 +9,7 @@ package import Tensors
 /// model's own.
 ///
 /// Memory: for a range that is read the rows that it touches, as codes and as blocks; of layouts by
-/// columns four weights.
+/// columns or halves four weights.
 package struct Q4v1Source: TensorView {
   package let tensors: [TensorInfo]
   /// The model in INT4.

@@ -61,7 +61,10 @@ package struct ShardIndex: Sendable {
     }
     try reader.finish()
     guard let map else {
-      throw PeftoolError(.damaged, "weight_map is missing, expected an object: no index of shards")
+      throw PeftoolError(
+        .damaged,
+        "weight_map is missing, expected an object: no index of shards; a model is named by its "
+          + "folder")
     }
     self.path = path
     self.bytes = bytes

@@ -74,7 +74,9 @@ struct CheckpointSelection: Sendable {
         throw PeftoolError(.different, "has no tensor that is selected")
       }
       config =
-        if let dtype = options.dtype { try checkpoint.modelConfig?.with(dtype) } else { nil }
+        if let dtype = options.dtype { try checkpoint.modelConfig?.with(dtype) } else {
+          checkpoint.isView ? try checkpoint.modelConfig : nil
+        }
     } catch {
       throw error.at(path: checkpoint.path)
     }

@@ -35,11 +35,12 @@ struct ConversionJob: Sendable {
 
   /// Plans it; nothing is read but headers and configurations.
   ///
+  /// - Parameter given: what the user should know of the checkpoint.
   /// - Throws: as `CheckpointSelection` and `GGUFImport`.
   init(
     _ checkpoint: Checkpoint, _ options: CheckpointSelection.Options,
     to destination: ModelOutput.Destination, shardByteCount: Int?,
-    overflow: Conversion.Overflow
+    overflow: Conversion.Overflow, notes given: [String] = []
   ) throws(PeftoolError) {
     let tensors: [Conversion.Tensor]
     if checkpoint.isAdapter, shardByteCount != nil {
@@ -58,14 +59,14 @@ struct ConversionJob: Sendable {
       tensors = model.tensors
       companions = .written(model.companions)
       notes =
-        model.notes
+        given + model.notes
         + (destination.isDirectory
           ? [] : ["config.json and the tokenizer's files are written with a directory only"])
     } else {
       let selection = try CheckpointSelection(checkpoint, options)
       tensors = selection.tensors
       companions = .carried(from: checkpoint, config: selection.config)
-      var notes = selection.notes
+      var notes = given + selection.notes
       if !destination.isDirectory, selection.config != nil, let dtype = options.dtype {
         notes.append(
           "no config.json is written with a single file: in the model's, set dtype to "

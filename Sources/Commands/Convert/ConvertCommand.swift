@@ -55,12 +55,20 @@ struct ConvertCommand: ParsableCommand {
       converter makes it: matrices as --dtype (f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1), \
       which is the model's own BF16 or F16 if left out, and F16 for another; vectors as F32; rows \
       that have no whole blocks as F16. Blocks are coded as the Python package gguf codes them. \
-      Of an int4 model of MLX, GPTQ or AWQ --dtype q4_1 takes the codes as they are, scales and \
+      Of an int4 model of MLX, GPTQ, AWQ or HQQ --dtype q4_1 takes the codes as they are, scales and \
       offsets rounded to float16 where they are not, and keeps the types of the other matrices. \
       The directory needs config.json and tokenizer.json. The rows of q_proj and k_proj, which \
       llama.cpp keeps in another order, change places, and back when a file is read. A way of \
       cutting text that peftool or llama.cpp has no name for is an error. Formats/gguf.md has the \
       names of tensors and settings.
+
+      --layout lays the weights of an int4 model out as another tool has them, with the same codes: \
+      as mlx, or as hqq, in F32. GPTQ's and AWQ's integer zero points become offsets of MLX's, into \
+      which `merge` takes QA-LoRA exactly; HQQ's zero points are any numbers. Formats/int4.md has the \
+      formulas.
+
+        peftool convert Llama-3.2-3B-GPTQ -o offsets --layout mlx
+        peftool convert offsets -o for-hqq --layout hqq
 
       Of a LoRA adapter it makes a file for llama.cpp's --lora, in F32 unless --dtype says f16, \
       bf16 or q8_0. rsLoRA, alpha_pattern and rank_pattern become part of alpha and of the \
@@ -144,6 +152,12 @@ struct ConvertCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Lay the codes of an int4 model out anew, as mlx or hqq.", valueName: "layout"),
+    transform: Self.layout)
+  var layout: Int4Layout?
+
+  @Option(
+    help: ArgumentHelp(
       "What kohya's names of modules begin with, such as lora_te.", valueName: "prefix"))
   var prefix: String?
 
@@ -181,6 +195,11 @@ struct ConvertCommand: ParsableCommand {
         "--level is \(level), expected 1 to \(BlockPacker.levels.upperBound)")
     }
     if level != nil, !isPacking { throw ValidationError("--level goes with -o FILE.zst") }
+    if layout != nil, to != nil || isPacking || isGGUF || dtype != nil || !keepsTensors {
+      throw ValidationError(
+        "--layout goes with a directory of safetensors, and without --to, --dtype, --include, "
+          + "--exclude and --rename: it keeps all numbers")
+    }
     if let to { return try validate(to: to) }
     if isPacking {
       guard keepsAll, base == nil else {
@@ -209,7 +228,9 @@ struct ConvertCommand: ParsableCommand {
     if base != nil {
       throw ValidationError("--base goes with --to, or an output that ends in .gguf")
     }
-    try destination.validate("convert", shardSize: writing.shardSize)
+    try destination.validate(
+      "convert", shardSize: writing.shardSize,
+      onlyDirectory: layout == nil ? nil : "the layout stands in its config.json")
   }
 
   /// Refuses what does not go with `--to`.
@@ -297,15 +318,21 @@ struct ConvertCommand: ParsableCommand {
         : GGUFWriting(checkpoint, dtype: dtype)
       return GGUFJob(writing: writing, path: output)
     }
-    if keepsAll, let packed = checkpoint.packed,
+    if keepsAll, layout == nil, let packed = checkpoint.packed,
       let unpacking = Unpacking(packed, to: destination)
     {
       return UnpackingJob(unpacking: unpacking)
     }
+    if let layout {
+      let relaid = try RelaidModel(checkpoint, as: layout)
+      return try conversion(of: relaid.model, notes: relaid.notes)
+    }
     return try conversion(of: checkpoint)
   }
 
-  private func conversion(of checkpoint: Checkpoint) throws(PeftoolError) -> ConversionJob {
+  private func conversion(
+    of checkpoint: Checkpoint, notes: [String] = []
+  ) throws(PeftoolError) -> ConversionJob {
     var options = CheckpointSelection.Options()
     options.dtype = dtype
     options.include = include
@@ -313,7 +340,17 @@ struct ConvertCommand: ParsableCommand {
     options.renamings = rename
     return try ConversionJob(
       checkpoint, options, to: destination, shardByteCount: writing.shardSize,
-      overflow: saturate ? .saturated : .refused(hint: "; --saturate takes that instead"))
+      overflow: saturate ? .saturated : .refused(hint: "; --saturate takes that instead"),
+      notes: notes)
+  }
+
+  private static func layout(_ text: String) throws -> Int4Layout {
+    guard let layout = RelaidSource.layouts.first(where: { $0.rawValue == text }) else {
+      throw ValidationError(
+        "'\(text.printable)' is none of "
+          + RelaidSource.layouts.map(\.rawValue).joined(separator: ", "))
+    }
+    return layout
   }
 
   private static func dtype(_ text: String) throws -> DType {

@@ -29,7 +29,8 @@ struct EvaluateCommand: ParsableCommand {
 
       Loss is the mean of -ln p over all predicted tokens, perplexity e to the power of it. A text \
       longer than --max-length goes in windows that begin --stride tokens apart; each token is \
-      predicted in the first window that has it, so that a short stride lets it see more. Where \
+      predicted in the first window that has it, so that a short stride lets it see more, and what \
+      is predicted late in a long example may not see its prompt: the summary tells of such. Where \
       windows do not overlap, the first token of each has nothing before it and is left out.
 
       Of questions the accuracy by the summed logarithm of the answer's likelihood, and by that \
@@ -45,7 +46,7 @@ struct EvaluateCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp("The file that is predicted.", valueName: "file"), completion: .file())
-  var data: String
+  var data: [String]
 
   @Option(
     help: ArgumentHelp(
@@ -78,6 +79,10 @@ struct EvaluateCommand: ParsableCommand {
   private static let defaultLength = 2048
 
   func validate() throws {
+    guard data.count == 1 else {
+      throw ValidationError(
+        "--data is given \(data.count) times, and one file is evaluated at a time")
+    }
     if let maxLength, maxLength < 2 {
       throw ValidationError("--max-length is \(maxLength), expected 2 or more")
     }
@@ -91,6 +96,7 @@ struct EvaluateCommand: ParsableCommand {
 
   func run() throws {
     let start = monotonicSeconds()
+    let data = data[0]
     let format = try dataFormat ?? DataFormat(ofPath: data, among: [.jsonl, .csv, .txt])
     // What is wrong with the words is told before gigabytes are read.
     let named = try chatTemplate.map { (name) throws(PeftoolError) in

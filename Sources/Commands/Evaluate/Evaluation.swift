@@ -31,6 +31,8 @@ struct Evaluation {
   struct TextScores {
     /// The texts or examples.
     var count = 0
+    /// The examples of more tokens than the model sees at once; a whole text is none.
+    var windowedCount = 0
     /// The tokens that were predicted.
     var tokenCount = 0
     /// The sum of their losses.
@@ -126,6 +128,7 @@ struct Evaluation {
       let (ids, labels) = try tokenizer.tokens(of: example.content)
       try language.check(ids)
       scores.count += 1
+      scores.windowedCount += ids.count > settings.maximumLength ? 1 : 0
       try score(ids, isLabel: labels.map { $0 != TokenExamples.ignored }, &scores)
     } catch {
       throw error.at(line: example.line, path: input.path)

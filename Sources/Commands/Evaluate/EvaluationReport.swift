@@ -20,6 +20,11 @@ struct EvaluationReport {
       facts.append("predicted", "\(scores.tokenCount.text(of: "token")) of \(what(scores.count))")
       facts.append("loss", scores.loss?.fixed(6))
       facts.append("perplexity", scores.perplexity?.fixed(4))
+      if scores.windowedCount > 0 {
+        facts.append(
+          "note",
+          "\(what(scores.windowedCount)) longer than --max-length, predicted in windows")
+      }
     case .questions(let scores):
       facts.append("questions", scores.count.groupedText)
       for (name, count) in [
@@ -72,6 +77,7 @@ struct EvaluationReport {
         "accuracyByCharacters", number(questions.map { $0.share($0.correctByCharactersCount) })),
       .init("accuracyByBytes", number(questions.map { $0.share($0.correctByBytesCount) })),
       .init("cutQuestions", questions.map { .number($0.cutCount) } ?? .null),
+      .init("windowedTexts", texts.map { .number($0.windowedCount) } ?? .null),
       .init("computedTokens", .number(evaluation.computedTokenCount)),
       .init("seconds", .number(seconds)),
       .init("notes", .array(evaluation.language.notes.map { .string($0) })),

@@ -43,8 +43,8 @@ struct FinetuneCommand: ParsableCommand {
       --method qa-lora is for a MODEL in INT4 by groups (quantize --type int4): A sees the mean of \
       each group of inputs, so that what is trained is one number for each group of a row, which \
       'merge' adds to the offsets of MLX's files without a loss, where no sum with a LoRA fits. Of \
-      GPTQ and AWQ, whose zero points are integers, the adapter is used beside MODEL; merged into \
-      such codes it would be lost. PEFT's use_qalora with qalora_group_size is what is written, \
+      GPTQ, AWQ and HQQ, which have zero points, the adapter is used beside MODEL, or merged into what \
+      'convert --layout mlx' makes of it, with the same codes. PEFT's use_qalora with qalora_group_size is what is written, \
       and its scale what is used: means times the number of groups, in / group size. The authors' \
       program has 1 there and their paper the group size: --alpha-pattern makes that of them, with an \
       alpha that is in / group size times less for the one, and in / group size^2 for the other. \
@@ -114,7 +114,7 @@ struct FinetuneCommand: ParsableCommand {
       for norms and biases.
 
       Arithmetic is f32, step for step that of PEFT; weights stay in memory as they lie in the \
-      file, those of a MODEL that bitsandbytes, MLX, GPTQ or AWQ has quantized as their codes. The adapter is the same, byte for byte, for any number of threads.
+      file, those of a MODEL that bitsandbytes, MLX, GPTQ, AWQ or HQQ has quantized as their codes. The adapter is the same, byte for byte, for any number of threads.
 
       With --eval-data the adapter written is that of the best evaluation. --save-every writes \
       checkpoints into OUT, and so does Ctrl-C after the step that is being made; --resume goes on \

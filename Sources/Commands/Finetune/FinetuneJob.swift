@@ -67,11 +67,11 @@ struct FinetuneJob {
     let stepsPerEpoch = TrainingRun.stepsPerEpoch(data, settings)
     let options = command.training
     let stepCount =
-      options.maxSteps ?? max(1, Int((options.epochs * Double(stepsPerEpoch)).rounded(.up)))
+      options.maxSteps ?? max(1, Int(((options.epochs ?? 1) * Double(stepsPerEpoch)).rounded(.up)))
     let method = try command.method(stepCount: stepCount)
     settings.firstCountedStep = method.firstCountedStep
     self.settings = settings
-    let start = try StartingAdapter(command, method, for: checkpoint)
+    let start = try TrainingStart(command, method, for: checkpoint)
     let weights = try start.trainedWeights(
       besides: command.weights.weights(
         ofModel: command.model,

@@ -16,7 +16,7 @@ struct FinetunePlan {
   /// Whether the model is trained itself, and not an adapter.
   let trainsModel: Bool
   /// The modules that are trained whole, and the tokens whose rows are, in a sentence each.
-  let wholeLines: [(label: String, value: String)]
+  private let wholeLines: [(label: String, value: String)]
   /// The tensors that are trained whole, or of which rows are.
   let trainedWeightCount: Int
   let examples: TokenExamples
@@ -26,8 +26,9 @@ struct FinetunePlan {
   /// The most tokens that go through the model together, and of a text.
   let tokensPerBatch: Int
   let longest: Int
-  /// The tokens of a group of LongLoRA's attention.
+  /// The tokens of a group of LongLoRA's attention, and of the longest row that is trained on.
   let groupSize: Int?
+  private let trainedRow: Int
   let keeping: LossPass.Keeping
   /// The bytes of the base, of what is trained, and of a pass.
   let memory: (base: Int, trained: Int, pass: Int)
@@ -71,6 +72,7 @@ struct FinetunePlan {
     // That of the evaluation data is no matter: they have whole texts.
     var trainedRow = data.longest
     if case .packed = settings.arrangement { trainedRow = row }
+    self.trainedRow = trainedRow
     groupSize = command.longTexts.groupSize(row: trainedRow)
     let rows = min(settings.rowsPerBatch, max(data.count, evaluationData?.count ?? 0))
     let tokens = rows * row
@@ -131,7 +133,8 @@ struct FinetunePlan {
     return "\(trainer.methodName) of rank \(least)" + (most > least ? " to \(most)" : "")
       + (command.adapter.quantize == nil ? "" : " with its base in NF4")
       + " on \(model.adapters.count.groupedText) layers" + change
-      + (isPooledOnZeroPoints(model) ? " of integer zero points, into which no merge fits" : "")
+      + (isPooledOnZeroPoints(model)
+        ? " of zero points, of which convert --layout mlx makes offsets for a merge" : "")
   }
 
   private static func isPooledOnZeroPoints(_ model: Llama) -> Bool {
@@ -144,7 +147,18 @@ struct FinetunePlan {
   }
 
   /// What is trained, and how, for a person.
-  var methodLine: (label: String, value: String) { (trainsModel ? "method" : "adapter", method) }
+  var methodLines: [(label: String, value: String)] {
+    var lines = [(label: trainsModel ? "method" : "adapter", value: method)] + wholeLines
+    if let groupSize {
+      lines.append(
+        (
+          "attention",
+          "in shifted groups of \(groupSize.text(of: "token")); the longest row has "
+            + trainedRow.groupedText
+        ))
+    }
+    return lines
+  }
 
   private static func wholeLines(_ model: Llama) -> [(label: String, value: String)] {
     var lines: [(label: String, value: String)] = []
@@ -168,11 +182,8 @@ struct FinetunePlan {
   func text(width: Int) -> String {
     var facts = Facts()
     facts.append("model", model.printable)
-    for line in [methodLine] + wholeLines { facts.append(line.label, line.value) }
+    for line in methodLines { facts.append(line.label, line.value) }
     facts.append("trained", "\(parameterCount.groupedText) parameters")
-    if let groupSize {
-      facts.append("attention", "in shifted groups of \(groupSize.text(of: "token"))")
-    }
     facts.append("data", dataText)
     if let count = evaluationExampleCount {
       facts.append("evaluation", count.text(of: "example"))
@@ -185,7 +196,8 @@ struct FinetunePlan {
     }
     facts.append(
       "memory",
-      "\((memory.base + memory.trained + memory.pass).byteText): base \(memory.base.byteText), "
+      "\((memory.base + memory.trained + memory.pass).byteText): "
+        + (memory.base > 0 ? "base \(memory.base.byteText), " : "")
         + "trained \(memory.trained.byteText), a batch of \(tokensPerBatch.groupedText) tokens "
         + "\(memory.pass.byteText), activations \(activationsText)")
     return facts.text(width: width)
@@ -220,6 +232,7 @@ struct FinetunePlan {
       .init("evaluationExamples", evaluationExampleCount.map { .number($0) } ?? .null),
       .init("stepsPerEpoch", .number(stepsPerEpoch)), .init("steps", .number(stepCount)),
       .init("tokensPerBatch", .number(tokensPerBatch)),
+      .init("groupSize", groupSize.map { .number($0) } ?? .null),
       .init("checkpointsActivations", .bool(keeping == .inputs)),
       .init("baseBytes", .number(memory.base)), .init("trainedBytes", .number(memory.trained)),
       .init("passBytes", .number(memory.pass)),

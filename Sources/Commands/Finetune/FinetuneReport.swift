@@ -49,10 +49,11 @@ struct FinetuneReport {
 
   /// What was done and what came of it, for the summary, the page and the model card.
   var lines: [(label: String, value: String)] {
-    var lines = [plan.methodLine] + plan.wholeLines
+    var lines = plan.methodLines
     if let ranks, let least = ranks.min(), let most = ranks.max() {
       let mean = Double(ranks.reduce(0, +)) / Double(ranks.count)
-      lines.append(("ranks", "\(least) to \(most) are left, \(mean.fixed(1)) in the mean"))
+      lines.append(
+        ("ranks", "\(least) to \(most) are left, \(mean.fixed(1)) in the mean of layers"))
     }
     lines += rankLines
     lines.append(("data", plan.dataText))

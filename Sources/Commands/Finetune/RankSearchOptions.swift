@@ -101,7 +101,8 @@ extension RankSearch.Criterion {
     case .each(.energy(let share)): "those that keep \(share.percentText) of each layer's energy"
     case .each: "each layer's effective rank"
     case .all(.parameters(let count)): "the best for \(count.groupedText) parameters"
-    case .all(.meanRank(let rank)): "the best of mean rank \(rank.measureText)"
+    case .all(.meanRank(let rank)):
+      "the best for the parameters of rank \(rank.measureText) everywhere"
     }
   }
 }

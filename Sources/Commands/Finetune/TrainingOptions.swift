@@ -4,8 +4,9 @@ import Training
 
 /// How an adapter is trained.
 struct TrainingOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("How often the data is gone through.", valueName: "n"))
-  var epochs = 1.0
+  @Option(
+    help: ArgumentHelp("How often the data is gone through; once if left out.", valueName: "n"))
+  var epochs: Double?
 
   @Option(help: ArgumentHelp("Steps in all, instead of --epochs.", valueName: "n"))
   var maxSteps: Int?
@@ -98,6 +99,9 @@ struct TrainingOptions: ParsableArguments {
   var checkpointing = Checkpointing.auto
 
   func validate() throws {
+    if epochs != nil, maxSteps != nil {
+      throw ValidationError("--epochs and --max-steps both say how long: give one of them")
+    }
     let counts: [(String, Int?)] = [
       ("--max-steps", maxSteps), ("--batch-size", batchSize),
       ("--gradient-accumulation", accumulation), ("--eval-every", evaluateEvery),
@@ -108,11 +112,12 @@ struct TrainingOptions: ParsableArguments {
         throw ValidationError("\(name) is \(count), expected 1 to 1000000000")
       }
     }
-    for (name, value) in [("--epochs", epochs), ("--warmup", warmup)] where value > 1e6 {
+    for (name, value) in [("--epochs", epochs ?? 1), ("--warmup", warmup)] where value > 1e6 {
       throw ValidationError("\(name) is \(value), expected at most 1000000")
     }
     for (name, value) in [
-      ("--epochs", epochs), ("--learning-rate", learningRate ?? 1), ("--loraplus-ratio", ratio),
+      ("--epochs", epochs ?? 1), ("--learning-rate", learningRate ?? 1),
+      ("--loraplus-ratio", ratio),
     ] where !(value > 0 && value.isFinite) {
       throw ValidationError("\(name) is \(value), expected a number above 0")
     }

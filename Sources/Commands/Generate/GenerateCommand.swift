@@ -16,7 +16,7 @@ struct GenerateCommand: ParsableCommand {
       Prints what the model says comes after PROMPT, as it comes. A prompt that is - or missing is \
       read from standard input, without a newline at its end. The model is a directory with \
       config.json, tokenizer.json and weights in safetensors or PyTorch files, of the Llama family \
-      (llama, mistral, qwen2, qwen3), also quantized by bitsandbytes, MLX, GPTQ or AWQ; it is \
+      (llama, mistral, qwen2, qwen3), also quantized by bitsandbytes, MLX, GPTQ, AWQ or HQQ; it is \
       computed in f32 from the weights as they lie in the file.
 
         peftool generate tiny-chat 'Once upon a time'

@@ -14,6 +14,7 @@ struct ModelOptions: ParsableArguments {
   var adapters: [String] = []
 
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "A factor for each adapter's whole change, such as 0.7,-0.5.", valueName: "numbers"))
   var weights: Weights?

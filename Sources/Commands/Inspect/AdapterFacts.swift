@@ -165,7 +165,9 @@ struct AdapterFacts {
 
   private func patternText(_ key: String) -> String? {
     guard case .object(let members) = json[key], !members.isEmpty else { return nil }
-    let shown = members.prefix(Self.listedCount).map { "\($0.key.printable): \($0.value.summary)" }
+    let shown = members.prefix(Self.listedCount).map {
+      "\($0.key.printable): \($0.value.keptRanksText ?? $0.value.summary)"
+    }
     return shown.joined(separator: ", ") + Self.rest(members.count)
   }
 
@@ -277,5 +279,18 @@ extension Array where Element: Hashable & Comparable {
     guard counts.count > 1 else { return counts.first.map { text($0.key) } }
     return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
       .map { "\(text($0.key)) (\($0.value.text(of: "module")))" }.joined(separator: ", ")
+  }
+}
+
+extension JSON {
+  /// The true ones of an array of truth values, AdaLoRA's `rank_pattern`; nil of anything else.
+  fileprivate var keptRanksText: String? {
+    guard case .array(let values) = self, !values.isEmpty else { return nil }
+    var keptCount = 0
+    for value in values {
+      guard case .bool(let isKept) = value else { return nil }
+      keptCount += isKept ? 1 : 0
+    }
+    return "\(keptCount) of \(values.count)"
   }
 }

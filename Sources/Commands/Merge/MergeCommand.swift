@@ -36,6 +36,9 @@ struct MergeCommand: ParsableCommand {
       that 0 gives the base. Several adapters make one sum, rounded once. --rounding peft merges \
       one after the other and rounds after each, as PEFT does; peft-safe is PEFT's safe_merge.
 
+      The summary tells how much of the change rounding to BASE's type takes. Of a small change in \
+      BF16 it may be half: --dtype F32, or the adapter beside BASE (generate --adapter), keeps it all.
+
       An adapter on one end of tied embeddings unties them: both are written, and \
       tie_word_embeddings becomes false. PEFT leaves them tied, and its result is wrong.
 
@@ -45,7 +48,7 @@ struct MergeCommand: ParsableCommand {
       the others keep their codes. Of a BASE in 16 or 32 bits --quantize quantizes the merged \
       model, which is `merge` and `quantize` in one.
 
-      So it is with INT4 by groups (MLX, GPTQ, AWQ), which no sum with a LoRA fits: it gives each \
+      So it is with INT4 by groups (MLX, GPTQ, AWQ, HQQ), which no sum with a LoRA fits: it gives each \
       weight a change of its own, and a group has sixteen values. The result in 16 or 32 bits is \
       exact, --requantize codes it again as BASE is and tells what is lost of the change, and the \
       adapter beside BASE (generate --adapter) loses nothing.
@@ -54,7 +57,8 @@ struct MergeCommand: ParsableCommand {
       Into MLX's files it is merged as INT4: codes stay, and the change is added to the offsets, in \
       F32, which loses next to nothing, or with --offset-dtype in the type that they have, with what that takes \
       of the change told. The zero points of GPTQ and AWQ are integers and would take nearly all: such \
-      a merge is refused with the loss that it would have, unless --requantize or --dtype is given. \
+      a merge is refused with the loss that it would have, unless --requantize or --dtype is given; \
+      after 'convert --layout mlx' of BASE, with the same codes, it is exact. \
       In 16 or 32 bits, and into a base that is not quantized, it is exact.
 
         peftool quantize Llama-3.2-3B -o codes --type int4 --group-size 32

@@ -14,7 +14,7 @@ enum QuantizedMerge: Sendable {
   case dequantized(from: QuantizedType, isPooled: Bool)
   /// The base is in INT4, and so is the result: QA-LoRA's changes are added to its offsets, of a type.
   case offsets([Int4Weight], DType)
-  /// The same of a base whose zero points are integers, which is refused when the loss is known.
+  /// The same of a base of zero points, which is refused when the loss is known.
   case zeroPoints([Int4Weight])
   /// The base is quantized, and so is the result, with the same settings; whether the adapters are
   /// QA-LoRA's alone.
@@ -153,18 +153,27 @@ enum QuantizedMerge: Sendable {
     }
   }
 
-  /// Refuses a merge that integer zero points would lose.
+  /// Refuses a merge into zero points.
   ///
   /// - Throws: `unsupported` with the loss; as `ZeroPointLoss`.
   func check(_ plan: MergePlan, base: Checkpoint) throws(PeftoolError) {
     guard case .zeroPoints(let weights) = self, let layout = weights.first?.layout else { return }
+    guard layout != .hqq else {
+      throw PeftoolError(
+        .unsupported,
+        "is in int4 as hqq, whose zero points nothing is merged into: 'peftool convert --layout mlx' "
+          + "keeps its codes, the merge into that is exact, and --layout hqq makes HQQ's of the "
+          + "result; --dtype F16 writes 16 bits, and 'generate --adapter' loses nothing",
+        path: base.path)
+    }
     let loss = try ZeroPointLoss(of: plan, weights: weights, in: base)
     throw PeftoolError(
       .unsupported,
       "is in int4 as \(layout.rawValue), whose integer zero points would lose "
         + "\((100 * loss.value).fixed(1)) % of the adapter's change: --requantize codes the merged "
         + "weights again, --dtype F16 writes them in 16 bits, 'generate --adapter' loses nothing, and "
-        + "an adapter that was trained on a base as mlx (quantize --layout mlx) is merged exactly",
+        + "into what 'peftool convert --layout mlx' makes of the base, of the same codes, the merge "
+        + "is exact",
       path: base.path)
   }
 

@@ -21,7 +21,7 @@ struct PlannedBase {
   enum Pooling: Equatable {
     /// It is merged into the groups' offsets.
     case merged
-    /// It stays beside the base, whose zero points are integers.
+    /// It stays beside the base, which has zero points, or is merged into offsets made of these.
     case beside
     /// It cannot be trained, and why: what follows the base's name.
     case impossible(String)

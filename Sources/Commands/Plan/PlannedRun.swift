@@ -39,7 +39,8 @@ struct PlannedRun {
     if method.trainsEntries { return "nothing once merged, as which alone it is used" }
     let beside = "beside the weights \(addedShare.percentText) more products"
     guard isMerged else {
-      return "\(beside); a merge would lose it, for the base's zero points are integers"
+      return
+        "\(beside); a merge wants the offsets that convert --layout mlx makes of the base"
     }
     let base = method.coding != nil ? ", of a base in 4 bits" : ""
     let whole = method.isLong ? "; full attention" : ""

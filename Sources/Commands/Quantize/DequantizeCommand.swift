@@ -12,7 +12,7 @@ struct DequantizeCommand: ParsableCommand {
     abstract: "Makes a 16- or 32-bit model of a quantized one.",
     discussion: """
       Reads a model with weights in NF4, FP4 or LLM.int8 of bitsandbytes, or in INT4 by groups as \
-      MLX, GPTQ (v1 and v2, act-order too) and AWQ (gemm) have it, and writes OUT, a model directory \
+      MLX, GPTQ (v1 and v2, act-order too), AWQ (gemm) and HQQ have it, and writes OUT, a model directory \
       with what the codes stand for: the model that QLoRA trains against. Nothing that quantization \
       has lost comes back. OUT is whole or absent, whatever happens.
 

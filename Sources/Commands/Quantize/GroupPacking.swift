@@ -42,6 +42,7 @@ struct GroupPacking {
       Transposition.transpose(
         codes, rows: rows.count, columns: inputs / 8, elementByteCount: 4, into: &bytes)
       try write(words, inputs / 8, bitCount: 32, to: target.codes)
+    case .hqq: preconditionFailure("what is in hqq is laid out anew, and not quantized")
     case .awq:
       var words = Block(byteCount: codes.byteCount)
       var bytes = words.mutableBytes(codes.byteCount)

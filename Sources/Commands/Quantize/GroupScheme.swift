@@ -40,6 +40,12 @@ struct GroupScheme: Equatable, Sendable {
           : "has its inputs in groups of another order (desc_act), which are not quantized again",
         tensor: weight.codes.name)
     }
+    guard weight.layout != .hqq else {
+      throw PeftoolError(
+        .unsupported,
+        "is in int4 as hqq, which is not quantized again: 'peftool convert --layout mlx' makes a model "
+          + "of it that is", tensor: weight.codes.name)
+    }
     self.init(
       layout: weight.layout, groupSize: weight.groupSize, isSymmetric: weight.isSymmetric,
       scaleDType: weight.scales.dtype)
@@ -72,7 +78,7 @@ struct GroupScheme: Equatable, Sendable {
     let (outputs, inputs) = (weight.rowCount, weight.columnCount)
     let groups = inputs / groupSize
     return [
-      (layout.codes(outputs, inputs), .codes),
+      (layout.codes(outputs, inputs, groupSize: groupSize), .codes),
       (layout.scales(outputs, groups: groups, scaleDType), .scales),
       (layout.shifts(outputs, groups: groups, scaleDType), .shifts),
     ] + (layout.groupIndex(inputs).map { [($0, nil)] } ?? [])
@@ -116,6 +122,26 @@ struct GroupScheme: Equatable, Sendable {
             .init("modules_to_not_convert", skip.map { .array($0.map(JSON.string)) } ?? .null),
             .init("quant_method", .string("awq")), .init("version", .string("gemm")),
             .init("zero_point", .bool(true)),
+          ]))
+      ]
+    case .hqq:
+      let weights = JSON.object([
+        .init("axis", .number(1)), .init("channel_wise", .bool(true)), size,
+        .init("nbits", .number(4)), .init("optimize", .bool(false)),
+        .init("round_zero", .bool(false)), .init("view_as_float", .bool(false)),
+      ])
+      return [
+        .init(
+          "quantization_config",
+          .object([
+            .init(
+              "quant_config",
+              .object([
+                .init("offload_meta", .bool(false)), .init("scale_quant_params", .null),
+                .init("weight_quant_params", weights), .init("zero_quant_params", .null),
+              ])),
+            .init("quant_method", .string("hqq")),
+            .init("skip_modules", .array((skip ?? []).map(JSON.string))),
           ]))
       ]
     }

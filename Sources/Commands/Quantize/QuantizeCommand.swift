@@ -48,13 +48,14 @@ struct QuantizeCommand: ParsableCommand {
       which its readers get wrong: those have 1. A weight whose inputs the groups do not divide is an \
       error that says so. Readers of gptq may want --symmetric.
 
-      What a layout can hold: gptq and awq have integer zero points, mlx real offsets. A merged \
+      What a layout can hold: gptq and awq have integer zero points, mlx real offsets, hqq real zero points. A merged \
       QA-LoRA, whose change is one number a group, needs real offsets: an integer zero point rounds \
       it away, all of it where it is smaller than half a step. Of a change of a twentieth of a step \
       offsets in float16, the default, lose 3 %, in bfloat16 25 %, in float32 (--scale-dtype) \
       nothing that matters. GGUF's Q4_1 has float16 offsets for groups of 32: convert -o m.gguf \
       --dtype q4_1 takes the codes of an int4 model as they are, exactly from mlx in float16, and \
-      keeps the types of its other matrices. Formats/int4.md describes the files.
+      keeps the types of its other matrices; convert --layout makes HQQ's or MLX's files of a model in \
+      int4, whosever it is, with the same codes. Formats/int4.md describes the files.
 
       --report tells for each weight what quantization loses: the root of the mean square error, \
       the largest error, the ratio of signal to noise and the bits a parameter, worst first; with \

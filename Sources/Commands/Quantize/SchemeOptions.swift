@@ -45,6 +45,10 @@ struct SchemeOptions: ParsableArguments {
     if let groupSize, !GroupInt4.groupSizes.contains(groupSize) {
       throw ValidationError("--group-size is \(groupSize), expected 32, 64 or 128")
     }
+    guard layout != .hqq else {
+      throw ValidationError(
+        "--layout hqq is made of a model in another layout: 'peftool convert --layout hqq'")
+    }
     if let scaleDtype, let layout, !layout.scaleDTypes.contains(scaleDtype) {
       throw ValidationError("--scale-dtype is for --layout mlx: \(layout.rawValue) has float16")
     }
@@ -99,4 +103,9 @@ struct SchemeOptions: ParsableArguments {
   }
 }
 
-extension Int4Layout: ExpressibleByArgument {}
+extension Int4Layout: ExpressibleByArgument {
+  /// What `quantize` writes.
+  package static var allValueStrings: [String] {
+    allCases.filter { $0 != .hqq }.map(\.rawValue)
+  }
+}

@@ -19,7 +19,7 @@ struct Verify: ParsableCommand {
       are not where the index says, twice or nowhere; missing shards; and in every tensor NaN and \
       infinity, counted. Of a model directory also where config.json and the tensors contradict \
       each other: number of layers, size of the vocabulary, embeddings that are not tied; and of a \
-      quantized one (bitsandbytes, MLX, GPTQ, AWQ) scales, zero points and states that are missing or \
+      quantized one (bitsandbytes, MLX, GPTQ, AWQ, HQQ) scales, zero points and states that are missing or \
       do not fit the codes, and inputs of groups that there are not. \
       Of a GGUF model where its metadata and the tensors contradict each other.
 

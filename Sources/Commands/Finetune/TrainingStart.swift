@@ -6,9 +6,9 @@ import Models
 import Training
 
 /// What training begins with: an adapter that is made for it, one that there is, or the model alone.
-enum StartingAdapter {
+enum TrainingStart {
   /// The model is trained itself.
-  case none(sharesGradients: Bool)
+  case model(sharesGradients: Bool)
   case new(AdapterDesign)
   /// A sparse change of the layers' weights.
   case sparse(AdapterDesign)
@@ -23,7 +23,7 @@ enum StartingAdapter {
   ) throws {
     if method.trainsModel {
       // Of several batches a step gradients are added up, each in its own place.
-      self = .none(sharesGradients: method != .full && command.training.accumulation == 1)
+      self = .model(sharesGradients: method != .full && command.training.accumulation == 1)
       return
     }
     guard let path = command.adapter.existing else {
@@ -82,7 +82,7 @@ enum StartingAdapter {
       }
       return .layers(chosen)
     }
-    if case .none(let sharesGradients) = self {
+    if case .model(let sharesGradients) = self {
       return .wholeModel(sharingGradients: sharesGradients)
     }
     guard case .existing(let pairs, _, let modules, let path) = self else { return weights }
@@ -107,7 +107,7 @@ enum StartingAdapter {
     of module: String, _ weight: FrozenWeight, original: FrozenWeight
   ) throws(PeftoolError) -> LoRA? {
     switch self {
-    case .none, .sparse: nil
+    case .model, .sparse: nil
     case .new(let design): try design.adapter(of: module, weight, original: original)
     case .existing(let pairs, _, _, _): pairs.pair(of: module)
     }
@@ -123,13 +123,15 @@ enum StartingAdapter {
   ) throws(PeftoolError) {
     let design: AdapterDesign
     switch self {
-    case .none, .existing: return
+    case .model, .existing: return
     case .new(let own), .sparse(let own): design = own
     }
     let modules = configuration.linearLayers
     if let name = design.targets.unmatched(in: modules).first {
       throw PeftoolError(
-        .different, "has no linear layer '\(name.printable)' (--target-modules)", path: path)
+        .different,
+        "has no linear layer '\(name.printable)' (--target-modules), but "
+          + TargetModules.lastNames(of: modules).joined(separator: ", "), path: path)
     }
     let chosen = try design.targets.chosen(of: modules)
     guard !chosen.isEmpty else {
@@ -167,7 +169,7 @@ enum StartingAdapter {
         path: existingPath ?? path)
     }
     switch self {
-    case .none: break
+    case .model: break
     case .sparse(let design): try checkSparse(design, model, path: path)
     case .new(let design):
       try Self.checkGroups(model, path: path)
@@ -220,7 +222,7 @@ enum StartingAdapter {
     of model: Llama, base: String, others: [String: JSON]
   ) throws(PeftoolError) -> JSON? {
     switch self {
-    case .none: nil
+    case .model: nil
     case .sparse(let design):
       design.json(modules: model.trainedWeights.map(\.modulePath), base: base)
     case .new(let design):
