@@ -85,6 +85,7 @@ private final class Shared: @unchecked Sendable {
   private let round = Atomic<Int>(0)
   private let working = Atomic<Int>(0)
   private let isStopped = Atomic<Bool>(false)
+  private let isRunning = Atomic<Bool>(false)
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
 
@@ -104,6 +105,8 @@ private final class Shared: @unchecked Sendable {
   }
 
   func run(_ items: Int, others: Int, _ job: @escaping @Sendable (Int, Int) -> Void) {
+    let wasRunning = isRunning.exchange(true, ordering: .acquiring)
+    precondition(!wasRunning, "one thread at a time")
     self.job = job
     self.items = items
     next.store(0, ordering: .relaxed)
@@ -116,6 +119,7 @@ private final class Shared: @unchecked Sendable {
       if looks > Self.patience { sched_yield() } else { pef_pause() }
     }
     self.job = nil
+    isRunning.store(false, ordering: .releasing)
   }
 
   func stop() {

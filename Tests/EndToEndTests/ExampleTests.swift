@@ -48,7 +48,7 @@ struct Example: Sendable, CustomTestStringConvertible {
 /// The models and adapters that the help speaks of, each with the sample that stands for it.
 private let standIns = [
   "Llama-3.2-1B": "bases/llama-bf16",
-  "Llama-3.2-3B": "int4/llama",
+  "Llama-3.2-3B": "int4/llama", "Llama-3.2-3B-GPTQ": "int4/llama-gptq",
   "my-adapter": "adapters/lora",
   "my-lora": "adapters/lora",
   "my-dora": "adapters/dora",

@@ -5,7 +5,8 @@ import Testing
 @testable import Training
 
 @Suite struct GaLoreTests {
-  private static let team = ThreadTeam(count: 2)
+  // One caller at a time, and tests run side by side: each has its own.
+  private let team = ThreadTeam(count: 2)
 
   private static func random(_ rows: Int, _ columns: Int, seed: UInt64) -> Rows {
     let random = RandomNumbers(seed: seed, stream: 4)
@@ -20,7 +21,7 @@ import Testing
       left.rows(place..<place + 1).scale(by: 1 / Float(place + 1) / Float(rows))
     }
     let result = Rows(rows, columns)
-    TeamProduct(team: team).multiply(left, right, transposing: .left, into: result)
+    TeamProduct(team: ThreadTeam(count: 2)).multiply(left, right, transposing: .left, into: result)
     return result
   }
 
@@ -54,7 +55,7 @@ import Testing
         }
       }
     }
-    item.project(by: TeamProduct(team: Self.team))
+    item.project(by: TeamProduct(team: team))
     let values = try SVD.singularValues(
       of: Matrix<Double>(
         Matrix<Float>(
@@ -77,7 +78,7 @@ import Testing
     var galore = Self.settings(rank: size, .right, gap: gap)
     galore.weightDecay = 0.1
     settings.weightDecay = 0.1
-    let method = GaLore([own], galore, team: Self.team)
+    let method = GaLore([own], galore, team: team)
     let optimizer = AdamW(method.moved([own]), settings)
     let other = AdamW([plain], settings)
     for step in 0..<6 {
@@ -86,10 +87,10 @@ import Testing
         own.gradient[place, place] = value
         plain.gradient[place, place] = value
       }
-      _ = try method.completeGradients(step: step, Self.team)
-      optimizer.step(rates: [0.01], Self.team)
-      method.afterUpdate(step: step, rate: 0.01, optimizer, Self.team)
-      other.step(rates: [0.01], Self.team)
+      _ = try method.completeGradients(step: step, team)
+      optimizer.step(rates: [0.01], team)
+      method.afterUpdate(step: step, rate: 0.01, optimizer, team)
+      other.step(rates: [0.01], team)
       own.gradient.clear()
     }
     for (one, another) in zip(own.values.values, plain.values.values) {
@@ -102,22 +103,22 @@ import Testing
     let weight = TrainableParameter("w", Rows([Float](repeating: 1, count: 4), columns: 2))
     var settings = Self.settings(rank: 1, .standard)
     settings.weightDecay = 0.1
-    let method = GaLore([weight], settings, team: Self.team)
+    let method = GaLore([weight], settings, team: team)
     for column in 0..<2 { weight.values[0, column] = 1e-3 }
-    method.afterUpdate(step: 0, rate: 1e-5, AdamW([], .init()), Self.team)
+    method.afterUpdate(step: 0, rate: 1e-5, AdamW([], .init()), team)
     #expect(weight.values[0, 0] == Float(1e-3) - Float(1e-6) * Float(1e-3))
   }
 
   /// After so many steps and subspaces the change has no more ranks than they have together.
   @Test func theChangeHasTheRankOfItsSubspaces() throws {
     let weight = TrainableParameter("w", Rows(20, 30))
-    let method = GaLore([weight], Self.settings(rank: 2, .standard, gap: 4), team: Self.team)
+    let method = GaLore([weight], Self.settings(rank: 2, .standard, gap: 4), team: team)
     let optimizer = AdamW(method.moved([weight]), .init())
     for step in 0..<10 {
       weight.gradient.copy(from: Self.random(20, 30, seed: UInt64(50 + step)))
-      _ = try method.completeGradients(step: step, Self.team)
-      optimizer.step(rates: [0.01], Self.team)
-      method.afterUpdate(step: step, rate: 0.01, optimizer, Self.team)
+      _ = try method.completeGradients(step: step, team)
+      optimizer.step(rates: [0.01], team)
+      method.afterUpdate(step: step, rate: 0.01, optimizer, team)
     }
     let values = try SVD.singularValues(
       of: Matrix<Double>(Matrix<Float>(rows: 20, columns: 30, elements: weight.values.values)))
