@@ -54,7 +54,7 @@ extension ModelOutput.Destination {
   ///   - verb: who writes, for the message.
   ///   - reason: why it has to be a directory; nil where a file or a stream will do.
   func validate(_ verb: String, shardSize: Int?, onlyDirectory reason: String? = nil) throws {
-    if let reason, !isDirectory { throw ValidationError("-o is a directory: \(reason)") }
+    if let reason, !isDirectory { throw ValidationError("-o has to be a directory: \(reason)") }
     if case .directory("") = self { throw ValidationError("-o names nothing") }
     if case .stream = self, StandardOutput.terminalWidth != nil {
       throw ValidationError("-o - writes a model, and standard output is a terminal")

@@ -339,7 +339,7 @@ extension TrainingPlan {
       (#""quant_method": "awq", "group_size": 32"#, "quantization_config", false),
     ] {
       let plan = try CommandsTests.plan(coded(settings, key), options)
-      #expect(plan.commands.count == (isMerged ? 2 : 1))
+      #expect(plan.commands.count == (isMerged ? 2 : 3))
       let usage = try plan.run("QA-LoRA").usage
       #expect(usage.contains("nothing once merged") == isMerged)
       #expect(usage.contains("--layout mlx") != isMerged)

@@ -350,7 +350,15 @@ import Testing
     let whole = try evaluate("--data", pairs)
     #expect(!whole.text.contains("windows"))
     let cut = try evaluate("--data", pairs, "--max-length", "8")
-    #expect(cut.text.contains("3 texts longer than --max-length, predicted in windows\n"))
+    let note = cut.unfoldedText
+    #expect(note.contains("3 texts longer than --max-length, predicted in windows, of which the"))
+    func count(_ run: Run) throws -> Int {
+      try #require(
+        run.unfoldedText.firstMatch(of: #/predicted +(\d+) tokens/#).flatMap { Int($0.1) })
+    }
+    let skipped = try #require(
+      note.firstMatch(of: #/; (\d+) tokens? first in a/#).map { Int($0.1) })
+    #expect(try count(whole) - count(cut) == skipped)
     let twice = try evaluate("--data", pairs, "--data", pairs)
     #expect(twice.status == 64 && twice.errors.contains("--data is given 2 times"))
   }

@@ -137,6 +137,25 @@ def test_transformers_loads_a_model_that_was_trained(peftool, tmp_path, base, op
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_what_rounding_takes_of_a_model_is_told(peftool, tmp_path):
+    base = BASES / "llama3-f32"
+    ids = torch.randint(0, 160, (6, 24), generator=torch.Generator().manual_seed(2))
+    save_file({"input_ids": ids.to(torch.int32)}, tmp_path / "data.safetensors")
+    reports = {
+        dtype: json.loads(peftool.check(
+            "finetune", base, "--data", tmp_path / "data.safetensors", "-o", tmp_path / dtype,
+            "--method", "full", "--max-steps", 3, "--dtype", dtype, "--json"))
+        for dtype in ["bf16", "f32"]}
+    assert reports["f32"]["roundingLoss"] is None
+    before, exact, rounded = (
+        load_file(folder / "model.safetensors")
+        for folder in [base, tmp_path / "f32", tmp_path / "bf16"])
+    lost = sum((rounded[name].double() - exact[name].double()).square().sum() for name in exact)
+    change = sum((exact[name].double() - before[name].double()).square().sum() for name in exact)
+    assert reports["bf16"]["roundingLoss"] == pytest.approx(float(lost / change) ** 0.5, rel=1e-6)
+    assert reports["bf16"]["roundingLoss"] > 0.5
+
+
 def test_a_difference_of_galore_has_the_rank_of_its_subspaces(peftool, tmp_path):
     base = BASES / "qwen3-f32"
     out, _, _ = finetune(

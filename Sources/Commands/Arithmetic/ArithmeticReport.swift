@@ -34,7 +34,8 @@ extension ArithmeticReport {
     facts.append("method", "\(method.name): \(method.summary)")
     facts.append("modules", modulesText)
     facts.append("change", changeText)
-    facts.append("rank", rankText)
+    // Entries have no rank but the file's own.
+    if method.name != "shira" { facts.append("rank", rankText) }
     facts.append("parameters", parametersText)
     facts.append("entries", entriesText)
     facts.append("kept energy", keptEnergyText)

@@ -33,6 +33,8 @@ struct Evaluation {
     var count = 0
     /// The examples of more tokens than the model sees at once; a whole text is none.
     var windowedCount = 0
+    /// The tokens of these that stand first in a window, which nothing predicts.
+    var skippedCount = 0
     /// The tokens that were predicted.
     var tokenCount = 0
     /// The sum of their losses.
@@ -128,7 +130,13 @@ struct Evaluation {
       let (ids, labels) = try tokenizer.tokens(of: example.content)
       try language.check(ids)
       scores.count += 1
-      scores.windowedCount += ids.count > settings.maximumLength ? 1 : 0
+      if ids.count > settings.maximumLength {
+        scores.windowedCount += 1
+        let cut = StridedWindows(
+          labels.map { $0 != TokenExamples.ignored }, length: settings.maximumLength,
+          stride: settings.stride)
+        scores.skippedCount += cut.dropFirst().count { $0.isLabel[0] }
+      }
       try score(ids, isLabel: labels.map { $0 != TokenExamples.ignored }, &scores)
     } catch {
       throw error.at(line: example.line, path: input.path)

@@ -20,11 +20,7 @@ struct EvaluationReport {
       facts.append("predicted", "\(scores.tokenCount.text(of: "token")) of \(what(scores.count))")
       facts.append("loss", scores.loss?.fixed(6))
       facts.append("perplexity", scores.perplexity?.fixed(4))
-      if scores.windowedCount > 0 {
-        facts.append(
-          "note",
-          "\(what(scores.windowedCount)) longer than --max-length, predicted in windows")
-      }
+      facts.append("note", windowsNote)
     case .questions(let scores):
       facts.append("questions", scores.count.groupedText)
       for (name, count) in [
@@ -43,6 +39,16 @@ struct EvaluationReport {
       "computed",
       "\(evaluation.computedTokenCount.text(of: "token")) in \(seconds.durationText)")
     return facts.text(width: width)
+  }
+
+  /// What a reader of a loss has to know where examples do not fit.
+  private var windowsNote: String? {
+    guard case .texts(let scores) = outcome, scores.windowedCount > 0 else { return nil }
+    return
+      "\(what(scores.windowedCount)) longer than --max-length, predicted in windows, of which the "
+      + "later may not see the prompt"
+      + (scores.skippedCount > 0
+        ? "; \(scores.skippedCount.text(of: "token")) first in a window not predicted" : "")
   }
 
   private func what(_ count: Int) -> String { count.text(of: "text") }
@@ -80,7 +86,9 @@ struct EvaluationReport {
       .init("windowedTexts", texts.map { .number($0.windowedCount) } ?? .null),
       .init("computedTokens", .number(evaluation.computedTokenCount)),
       .init("seconds", .number(seconds)),
-      .init("notes", .array(evaluation.language.notes.map { .string($0) })),
+      .init(
+        "notes",
+        .array((evaluation.language.notes + [windowsNote].compactMap(\.self)).map { .string($0) })),
     ]
     return .object(members)
   }

@@ -283,7 +283,7 @@ struct FinetuneJob {
     progress.finish()
     defer { Interruption.askNoMore() }
     if case .interrupted = ending {} else { try run.restoreBest() }
-    let report = FinetuneReport(
+    var report = FinetuneReport(
       output: command.output, ending: ending, plan: plan, first: first, last: last,
       stepCount: trainer.optimizer.stepCount,
       evaluations: evaluations, best: run.best, seconds: monotonicSeconds() - started,
@@ -291,7 +291,7 @@ struct FinetuneJob {
       findings: trainer.findings)
     if case .interrupted = ending { return report }
     try trainer.checkIsFinite()
-    try write(report, to: folder, of: run)
+    report.roundingLoss = try write(report, to: folder, of: run)
     try reportFile?.write(
       report.page(
         log: TrainingLog.entries(Folder.path(folder, TrainingLog.name), upTo: plan.stepCount),
@@ -305,15 +305,16 @@ struct FinetuneJob {
 
   /// Writes what has been trained; where that fails, a checkpoint, so that it is not lost.
   ///
+  /// - Returns: what rounding takes of the change.
   /// - Throws: as `FinetuneOutput.write`.
   private func write(
     _ report: FinetuneReport, to folder: String, of run: TrainingRun
-  ) throws(PeftoolError) {
+  ) throws(PeftoolError) -> Double? {
     let card = ModelCard(
       base: command.model, method: trainer.methodName,
       isModel: command.adapter.method.trainsModel, facts: report.lines)
     do throws(PeftoolError) {
-      try output.write(card: card.text, to: folder, threads: team.count)
+      return try output.write(card: card.text, to: folder, threads: team.count)?.value
     } catch {
       guard (try? run.saveLast()) != nil else { throw error }
       throw PeftoolError(

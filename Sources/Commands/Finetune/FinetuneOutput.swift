@@ -45,10 +45,14 @@ struct FinetuneOutput {
   /// Puts all files into a run's folder, the configuration last.
   ///
   /// - Parameter card: the text of the README.
-  /// - Throws: `io`; as `Conversion.run`.
-  func write(card: String, to folder: String, threads: Int) throws(PeftoolError) {
+  /// - Returns: of a model what rounding to its type takes of the change, nil in F32.
+  /// - Throws: `io`; as `Conversion.run` and `ChangeLoss`.
+  func write(
+    card: String, to folder: String, threads: Int
+  ) throws(PeftoolError) -> ChangeLoss? {
     let made = Folder.path(folder, "finished")
     let last: String
+    var loss: ChangeLoss?
     switch kind {
     case .adapter(let adapter, let config):
       var output = try StagedOutput(.adapterFolder, at: made, force: true)
@@ -57,7 +61,7 @@ struct FinetuneOutput {
       try output.commit()
       last = Self.lastName(trainsModel: false)
     case .model(_, let model, let checkpoint, let config, let dtype):
-      try Self.write(model, of: checkpoint, config, dtype, to: made, threads: threads)
+      loss = try Self.write(model, of: checkpoint, config, dtype, to: made, threads: threads)
       last = Self.lastName(trainsModel: true)
     }
     var readme = try StagedOutput(.file, at: Folder.path(made, Self.card), force: true)
@@ -70,12 +74,13 @@ struct FinetuneOutput {
     }
     try Folder.sync(folder)
     try Folder.remove(made)
+    return loss
   }
 
   private static func write(
     _ model: Llama, of checkpoint: Checkpoint, _ config: JSON?, _ dtype: DType?, to folder: String,
     threads: Int
-  ) throws(PeftoolError) {
+  ) throws(PeftoolError) -> ChangeLoss? {
     let source = TrainedSource(checkpoint, model)
     let tensors = zip(source.tensors, checkpoint.tensors).map { info, original in
       Conversion.Tensor(
@@ -93,5 +98,10 @@ struct FinetuneOutput {
       try output.carryOtherFiles(
         of: checkpoint, config: config, except: [TrainingLog.name, card])
     }
+    let rounded = tensors.filter { source.isComputed($0.stored.info) && !$0.isCopy }
+    guard !rounded.isEmpty else { return nil }
+    return try ChangeLoss(
+      of: rounded.map(\.stored), base: checkpoint, written: Checkpoint(opening: folder),
+      threads: threads)
   }
 }

@@ -15,6 +15,10 @@ struct FinetunePlan {
   let method: String
   /// Whether the model is trained itself, and not an adapter.
   let trainsModel: Bool
+  /// What the loss of a step has besides that of the tokens, as what follows it.
+  let lossAddition: String
+  /// What the adapter fits, where that is not the model as it is.
+  private let fit: String?
   /// The modules that are trained whole, and the tokens whose rows are, in a sentence each.
   private let wholeLines: [(label: String, value: String)]
   /// The tensors that are trained whole, or of which rows are.
@@ -54,6 +58,12 @@ struct FinetunePlan {
     output = command.output
     parameterCount = trainer.parameterCount
     trainsModel = command.adapter.method.trainsModel
+    lossAddition =
+      command.adapter.method == .adaLoRA
+      ? ", with what keeps A and B orthonormal; evaluations are without" : ""
+    fit =
+      command.adapter.start == .loftq
+      ? "MODEL as 'peftool quantize' codes it: use it beside that, or 'merge --simulate nf4'" : nil
     method = Self.methodText(command, trainer)
     let takesWeights = command.adapter.method.takesWeights
     // Of weights that are taken, but not all of them, entries are trained, and nothing whole.
@@ -155,8 +165,10 @@ struct FinetunePlan {
           "attention",
           "in shifted groups of \(groupSize.text(of: "token")); the longest row has "
             + trainedRow.groupedText
+            + (groupSize >= trainedRow ? ", so that attention is whole" : "")
         ))
     }
+    if let fit { lines.append(("fits", fit)) }
     return lines
   }
 

@@ -20,6 +20,8 @@ struct FinetuneReport {
   let ranks: [Int]?
   /// What each layer has got in a search for ranks.
   let findings: [RankSearch.Finding]
+  /// What rounding a trained model to 16 bits has taken of the change, ‖rounding‖ / ‖change‖.
+  var roundingLoss: Double?
 
   /// The summary for a person.
   func text(width: Int) -> String {
@@ -41,6 +43,11 @@ struct FinetuneReport {
         "no evaluation was better than that before the first step: what is written is what "
           + "training began with")
     }
+    if let roundingLoss {
+      facts.append(
+        "lost",
+        "\((100 * roundingLoss).measureText) % of the change by rounding; --dtype f32 keeps it")
+    }
     if isWritten {
       facts.append("written", "\(output.printable) in \(seconds.durationText)")
     }
@@ -58,12 +65,11 @@ struct FinetuneReport {
     lines += rankLines
     lines.append(("data", plan.dataText))
     if let first, let last {
-      lines.append(
-        (
-          "loss",
-          "\(first.loss.fixed(4)) in step \(first.number), \(last.loss.fixed(4)) in step "
-            + "\(last.number)"
-        ))
+      var text = "\(first.loss.fixed(4)) in step \(first.number)"
+      if last.number > first.number {
+        text += ", \(last.loss.fixed(4)) in step \(last.number)"
+      }
+      lines.append(("loss", text + plan.lossAddition))
     }
     if let before = evaluations.first, let best {
       lines.append(
@@ -160,11 +166,12 @@ struct FinetuneReport {
 
   /// The summary for a program.
   var json: JSON {
-    .object([
+    let numbers: (Double?) -> JSON = { $0.map { .number($0) } ?? .null }
+    return .object([
       .init("output", .string(output)), .init("ending", endingJSON),
       .init("steps", .number(stepCount)),
-      .init("firstLoss", first.map { .number($0.loss) } ?? .null),
-      .init("lastLoss", last.map { .number($0.loss) } ?? .null),
+      .init("firstLoss", numbers(first?.loss)),
+      .init("lastLoss", numbers(last?.loss)),
       .init(
         "evaluations",
         .array(
@@ -172,9 +179,10 @@ struct FinetuneReport {
             .object([.init("step", .number($0.step)), .init("loss", .number($0.loss))])
           })),
       .init("bestStep", best.map { .number($0.step) } ?? .null),
-      .init("bestLoss", best.map { .number($0.loss) } ?? .null),
+      .init("bestLoss", numbers(best?.loss)),
       .init("ranks", ranks.map { .array($0.map { .number($0) }) } ?? .null),
       .init("rankSearch", findings.isEmpty ? .null : .array(findings.map(\.json))),
+      .init("roundingLoss", numbers(roundingLoss)),
       .init("tokensPerSecond", .number(tokensPerSecond)), .init("seconds", .number(seconds)),
     ])
   }

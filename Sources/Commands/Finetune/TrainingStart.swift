@@ -136,7 +136,9 @@ enum TrainingStart {
     let chosen = try design.targets.chosen(of: modules)
     guard !chosen.isEmpty else {
       throw PeftoolError(
-        .different, "--target-modules matches none of its \(modules.count) linear layers",
+        .different,
+        "--target-modules matches none of its \(modules.count) linear layers: "
+          + TargetModules.lastNames(of: modules).joined(separator: ", "),
         path: path)
     }
     for key in design.rankPatterns.map(\.key) + design.alphaPatterns.map(\.key) {

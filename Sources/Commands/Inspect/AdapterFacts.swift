@@ -158,7 +158,10 @@ struct AdapterFacts {
   private var scalingText: String? {
     guard let configuration else { return nil }
     return modules.compactMap(\.scaling).countsText(\.measureText).map {
-      $0 + (configuration.usesRSLoRA ? " (alpha / √rank" : " (alpha / rank")
+      $0
+        + (configuration.method == .adaLoRA
+          ? " (alpha / the rank at first"
+          : configuration.usesRSLoRA ? " (alpha / √rank" : " (alpha / rank")
         + (configuration.pooledGroupSize == nil ? ")" : " · groups)")
     }
   }

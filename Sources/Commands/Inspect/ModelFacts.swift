@@ -1,3 +1,4 @@
+import Checkpoints
 import Files
 import JSON
 import Reports
@@ -42,6 +43,17 @@ struct ModelFacts {
     return config["quantization"]?["bits"] == nil ? nil : "mlx"
   }
 
+  /// What INT4 by groups has, where `config.json` says it; of other kinds nil.
+  private var groupsText: String? {
+    var found: Int4Settings?
+    do throws(PeftoolError) { found = try Int4Settings(config) } catch {}
+    guard let settings = found else { return nil }
+    let layout = settings.layout == .gptqV2 ? "gptq_v2, " : ""
+    return layout + "4 bits"
+      + (settings.groupSize.map { ", groups of \($0)" } ?? "")
+      + (settings.isReordered ? " of inputs in any order (desc_act)" : "")
+  }
+
   private func int(_ keys: String...) -> Int? {
     for key in keys {
       if case .number(let digits) = text[key], let value = Int(digits) { return value }
@@ -62,7 +74,9 @@ struct ModelFacts {
     if let expertCount { parts.append(expertCount.text(of: "expert")) }
     if let vocabularySize { parts.append("vocabulary of \(vocabularySize.groupedText)") }
     if let isTied { parts.append("embeddings \(isTied ? "tied" : "not tied")") }
-    if let quantization { parts.append("quantized: \(quantization.printable)") }
+    if let quantization {
+      parts.append("quantized: \(quantization.printable)" + (groupsText.map { ", " + $0 } ?? ""))
+    }
     let name = [modelType?.printable, architecture.map { "(\($0.printable))" }]
       .compactMap { $0 }.joined(separator: " ")
     let words = (name.isEmpty ? [] : [name]) + parts

@@ -49,8 +49,8 @@ struct MergeCommand: ParsableCommand {
       model, which is `merge` and `quantize` in one.
 
       So it is with INT4 by groups (MLX, GPTQ, AWQ, HQQ), which no sum with a LoRA fits: it gives each \
-      weight a change of its own, and a group has sixteen values. The result in 16 or 32 bits is \
-      exact, --requantize codes it again as BASE is and tells what is lost of the change, and the \
+      weight a change of its own, and a group has sixteen values. The result in 32 bits is exact, in 16 \
+      but for rounding, --requantize codes it again as BASE is and tells what is lost of the change, and the \
       adapter beside BASE (generate --adapter) loses nothing.
 
       QA-LoRA (finetune --method qa-lora, PEFT's use_qalora) has one number for each group of a row. \
@@ -59,7 +59,7 @@ struct MergeCommand: ParsableCommand {
       of the change told. The zero points of GPTQ and AWQ are integers and would take nearly all: such \
       a merge is refused with the loss that it would have, unless --requantize or --dtype is given; \
       after 'convert --layout mlx' of BASE, with the same codes, it is exact. \
-      In 16 or 32 bits, and into a base that is not quantized, it is exact.
+      In 32 bits it is exact, too, and in 16 but for rounding.
 
         peftool quantize Llama-3.2-3B -o codes --type int4 --group-size 32
         peftool finetune codes --data train.jsonl -o pooled --method qa-lora --max-steps 10
@@ -226,9 +226,11 @@ struct MergeCommand: ParsableCommand {
       of: plan, base: checkpoint, shardByteCount: writing.shardSize)
     let summary = if let quantization { try run(plan, quantization) } else { try run(plan) }
     let loss = try quantization.flatMap { (quantization) throws(PeftoolError) in
-      try requantize
-        ? RequantizationLoss(
-          of: quantization, base: plan.base.checkpoint, written: output, threads: writing.threads)
+      try quantized.isCodedAgain
+        ? ChangeLoss(
+          of: quantization.weights.map(\.tensor), base: plan.base.checkpoint,
+          written: Checkpoint(opening: output).dequantized(otherDType: .f32),
+          threads: writing.threads)
         : nil
     }
     let report = MergeReport(

@@ -12,7 +12,7 @@ struct MergeReport {
   /// How the merged model has been quantized; nil where it has not.
   let quantization: QuantizePlan?
   /// What that has lost of the change; nil where it was not asked for.
-  let loss: RequantizationLoss?
+  let loss: ChangeLoss?
   let summary: Merge.Summary
   let output: String
   let seconds: Double

@@ -81,8 +81,10 @@ enum QuantizedMerge: Sendable {
     }
     guard quantize ?? before == before, !scheme.isGiven else {
       throw refuse(
-        "--quantize \(before.rawValue) keeps its settings, for others merge without --quantize and "
-          + "quantize the result")
+        "--quantize \(before.rawValue) keeps its settings, for others "
+          + (isPooled && before == .int4
+            ? "'peftool convert --layout mlx' of the base comes before the merge, which is exact then"
+            : "merge without --quantize and quantize the result"))
     }
     self = .requantized(before, weights: weights, isPooled: isPooled)
   }
@@ -230,14 +232,18 @@ enum QuantizedMerge: Sendable {
         + "nothing, and one of QA-LoRA (finetune --method qa-lora) fits"
     case .requantized(.int4, _, isPooled: true):
       "not exact: most changes are smaller than half a step between two codes. Exact are the merge "
-        + "that moves the offsets, into a base as mlx and without --requantize, that into 32 bits "
-        + "(--dtype), and the adapter beside the base"
+        + "that moves the offsets, into a base as mlx (convert --layout) and without --requantize, "
+        + "that into 32 bits (--dtype F32), and the adapter beside the base"
     case .requantized(.int4, _, isPooled: false):
       "not exact: \(reason), and most changes are smaller than half a step between two. Exact are the "
-        + "merge without --quantize and --requantize, in 16 or 32 bits, and the adapter beside the base"
+        + "merge without --quantize and --requantize in 32 bits (--dtype F32), in 16 but for rounding, "
+        + "and the adapter beside the base"
     default: nil
     }
   }
+
+  /// Whether weights that were in codes are coded again, which loses of the change.
+  var isCodedAgain: Bool { if case .requantized = self { true } else { false } }
 
   /// The same in a word, for a program.
   var name: String {

@@ -35,7 +35,12 @@ extension TrainingPlan {
     finetune += ["--batch-size", "\(settings.rows)", "--max-length", "\(settings.length)"]
     if run.keeping == .inputs { finetune += ["--checkpoint-activations", "on"] }
     commands.append(finetune)
-    if !method.trainsModel, run.isMerged {
+    if !method.trainsModel {
+      if !run.isMerged {
+        // Real offsets of the same codes take what zero points would lose.
+        commands.append(["convert", model, "-o", "offsets", "--layout", "mlx"])
+        model = "offsets"
+      }
       commands.append(["merge", model, "tuned", "-o", "merged"])
     }
     return commands.map { (["peftool"] + $0.map(\.shellWord)).joined(separator: " ") }

@@ -19,8 +19,10 @@ struct PlannedRun {
   var seconds: (step: Double?, epoch: Double?) = (nil, nil)
   /// The bytes of the adapter or model that is written.
   let outputByteCount: Int
-  /// Whether there is a merge that keeps what was trained.
+  /// Whether a merge into the base as it lies keeps what was trained.
   let isMerged: Bool
+  /// Whether a merge of it makes numbers of codes.
+  let isDecoded: Bool
   /// What an adapter adds to the products of a token while it is beside the weights.
   let addedShare: Double
 
@@ -44,7 +46,7 @@ struct PlannedRun {
     }
     let base = method.coding != nil ? ", of a base in 4 bits" : ""
     let whole = method.isLong ? "; full attention" : ""
-    return "nothing once merged, \(beside)\(base)\(whole)"
+    return "nothing once merged\(isDecoded ? " in 16 bits" : ""), \(beside)\(base)\(whole)"
   }
 
   var json: JSON {

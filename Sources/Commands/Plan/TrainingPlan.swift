@@ -168,6 +168,7 @@ struct TrainingPlan {
         ? numbers * base.dtype.bitCount / 8
         : method.trainsEntries ? 3 * 4 * numbers : 4 * savedCount(left),
       isMerged: !method.isPooled || base.pooling == .merged,
+      isDecoded: base.form != .numbers && !method.isPooled && !method.trainsModel,
       addedShare: added
         / Double(base.configuration.layerElementCount + base.configuration.tableElementCount))
     if let rates = settings.rates {

@@ -4,42 +4,40 @@ import Files
 import LinearAlgebra
 import Tensors
 
-/// What a merged model has lost of its adapters' changes by being quantized again.
-struct RequantizationLoss: Sendable {
-  /// ‖Q − W'‖ / ‖W' − W‖ over all weights that have changed: W of the base, W' merged, and Q what the
-  /// new codes stand for.
+/// What a model that was written has lost of its changes, by being quantized again or rounded.
+struct ChangeLoss: Sendable {
+  /// ‖Q − W'‖ / ‖W' − W‖ over all weights that have changed: W of the base, W' of the change, and Q
+  /// what was written.
   let value: Double
 
-  /// Compares what has been written with what was merged.
+  /// Compares what has been written with what it was made of.
   ///
   /// - Parameters:
-  ///   - quantization: what was quantized, with the merged weights.
-  ///   - base: what the base's codes stand for.
-  ///   - path: the model that was written.
-  /// - Throws: `io`; as `Checkpoint.dequantized`.
+  ///   - weights: those that have changed.
+  ///   - base: the model that was changed, or what its codes stand for.
+  ///   - written: the model that was written, or what its codes stand for.
+  /// - Throws: `io`; `different` where one has not the weight.
   init(
-    of quantization: QuantizePlan, base: Checkpoint, written path: String, threads: Int?
+    of weights: [StoredTensor], base: Checkpoint, written: Checkpoint, threads: Int?
   ) throws(PeftoolError) {
-    let written = try Checkpoint(opening: path).dequantized(otherDType: .f32)
-    let weights = quantization.weights
-    let pass = ElementPass(elementCounts: weights.map { $0.rowCount * $0.columnCount })
+    let pass = ElementPass(elementCounts: weights.map(\.info.elementCount))
     let sums = try pass.run(
       threads: threads ?? availableProcessorCount
     ) { (segment, scratch) throws(PeftoolError) in
-      let name = weights[segment.item].tensor.info.name
+      let weight = weights[segment.item]
+      let name = weight.info.name
       guard let old = base[name], let new = written[name] else {
-        throw PeftoolError(.different, "is not in both models", tensor: name, path: path)
+        throw PeftoolError(.different, "is not in both models", tensor: name, path: written.path)
       }
-      let merged = weights[segment.item].tensor
       var sums = (lost: 0.0, change: 0.0)
       for elements in segment.blocks {
-        try merged.source.read(
-          merged.info, elements: elements, as: merged.dtype, into: &scratch.bytes)
+        try weight.source.read(
+          weight.info, elements: elements, as: weight.dtype, into: &scratch.bytes)
         try written.source.read(
           new, elements: elements, as: new.dtype, into: &scratch.otherBytes)
-        sums.lost += scratch.distance((merged.dtype, new.dtype), count: elements.count)
+        sums.lost += scratch.distance((weight.dtype, new.dtype), count: elements.count)
         try base.source.read(old, elements: elements, as: old.dtype, into: &scratch.otherBytes)
-        sums.change += scratch.distance((merged.dtype, old.dtype), count: elements.count)
+        sums.change += scratch.distance((weight.dtype, old.dtype), count: elements.count)
       }
       return sums
     }
