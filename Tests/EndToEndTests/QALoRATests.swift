@@ -119,7 +119,7 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
     #expect(try place.run("convert", "exact", "-o", "hqq", "--layout", "hqq").status == 0)
     for model in ["exact", "hqq"] { #expect(try abs(loss(place, model) - after) < 1e-5 * after) }
     let none = try place.run("merge", "hqq", "adapter", "-o", "x")
-    #expect(none.status == 2 && none.errors.contains("is in int4 as hqq, whose zero points nothing is"))
+    #expect(none.status == 2 && none.errors.contains("is in int4 as hqq, whose zero points"))
   }
 
   /// So an ordinary LoRA is merged, too.
@@ -184,7 +184,8 @@ private let pairs = Repository.sample("generation/pairs.jsonl")
   @Test(arguments: ["awq", "gptq"]) func zeroPointsAreToldOf(layout: String) throws {
     let run = try place(layout: layout).run(
       "finetune", "codes", "--data", pairs, "-o", "out", "--method", "qa-lora", "--dry-run")
-    #expect(run.unfoldedText.contains("of zero points, of which convert --layout mlx makes offsets for a merge"))
+    #expect(
+      run.unfoldedText.contains("of zero points, of which convert --layout mlx makes offsets"))
   }
 
   @Test func whatHasNoGroupsIsRefused() throws {

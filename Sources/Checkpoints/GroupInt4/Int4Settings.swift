@@ -6,7 +6,9 @@ import Tensors
 package struct Int4Settings: Sendable {
   /// How weights lie.
   package let layout: Int4Layout
-  /// The inputs that share a scale; nil for whole rows. Of HQQ each weight says it itself.
+  /// The inputs that share a scale; nil for whole rows.
+  ///
+  /// Of HQQ each weight says it itself.
   package let groupSize: Int?
   /// Whether groups may be of inputs in any order, which `g_idx` tells.
   package let isReordered: Bool
