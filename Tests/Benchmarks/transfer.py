@@ -61,7 +61,7 @@ def main():
         out = folder / method
         report = json.loads(run(
             PEFTOOL, "transfer", adapter, "--from", model, "--to", tuned, "-o", out, "--method",
-            method, "--json"))
+            method, "--threshold", 0, "--json"))
         ask(f"fine-tuned, moved by {method}", tuned, "--adapter", out,
             more=f"  kept {report['keptEnergy'] or 0:.4f}")
     ask("fine-tuned, an adapter trained on it", tuned, "--adapter", learn(tuned, "own"))
