@@ -215,8 +215,7 @@ PEF_CLONES void pef_pack_q4_1(const uint8_t *restrict packed, const float *restr
         narrow_f16(shift == PEF_ZEROS ? 0 - scale * shifts[group] : shifts[group])};
     memcpy(to, head, 4);
     for (size_t j = 0; j < 16; j++) {
-      uint8_t low = (uint8_t)(from[j / 2] >> (4 * (j % 2))) & 15;
-      uint8_t high = (uint8_t)(from[8 + j / 2] >> (4 * (j % 2))) & 15;
+      uint8_t low = code_at(from, j), high = code_at(from, 16 + j);
       to[4 + j] = (uint8_t)(low | high << 4);
     }
   }

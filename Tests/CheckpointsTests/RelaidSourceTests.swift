@@ -24,10 +24,9 @@ import Testing
   }
 
   private func relaid(_ checkpoint: Checkpoint, as layout: Int4Layout) throws -> RelaidSource {
-    let weights = try QuantizedWeight.all(in: checkpoint).compactMap { weight in
-      if case .groups(let groups) = weight.form { groups } else { nil }
-    }
-    return try RelaidSource(checkpoint.source, weights: weights, as: layout)
+    try RelaidSource(
+      checkpoint.source, weights: QuantizedWeight.all(in: checkpoint).compactMap(\.groups),
+      as: layout)
   }
 
   /// Every tensor as one, and in parts that begin and end anywhere.

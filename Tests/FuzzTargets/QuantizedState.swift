@@ -29,7 +29,7 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
         DequantizedSource(
           source, weights: [.init(weight, dtype: dtype, isTransposed: bytes[0] & 2 == 2)]),
         isFinite: config == nil && (dtype == .f32 || bytes[0] & 1 == 0))
-      if case .groups(let groups) = weight.form {
+      if let groups = weight.groups {
         for layout in RelaidSource.layouts {
           let relaid = try RelaidSource(source, weights: [groups], as: layout)
           for tensor in relaid.tensors { try readParts(tensor, of: relaid) }

@@ -19,6 +19,8 @@ package struct ModuleResult: Sendable {
   package let entries: Entries?
   /// ‖W‖ of the weight that was changed; nil where it was not looked at.
   package var weightNorm: Double?
+  /// Whether the result is a sparse change, whose rank is PEFT's number for its entries alone.
+  package var isSparse = false
   /// What tells why the result has its rank; nil where its singular values were not looked at.
   package var spectrum: Spectrum?
 

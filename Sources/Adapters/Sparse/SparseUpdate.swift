@@ -45,6 +45,6 @@ struct SparseUpdate: Sendable {
     result = ModuleResult(
       path: path, rankBefore: rankBefore, rank: rank, energyBefore: before, energy: energy,
       lostEnergy: max(0, before - energy), entries: .init(kept: count, total: rows * columns),
-      weightNorm: weightNorm)
+      weightNorm: weightNorm, isSparse: true)
   }
 }

@@ -60,6 +60,9 @@ package struct QuantizedWeight: Sendable {
     [Int4Layout.hqq.codesEnding, Int4Layout.hqq.scalesEnding, Int4Layout.hqq.shiftsEnding]
     + HQQSettings.endings
 
+  /// The weight as one of group-wise INT4; nil of other forms.
+  package var groups: Int4Weight? { if case .groups(let weight) = form { weight } else { nil } }
+
   /// The quantized weights of a checkpoint, in the order of its tensors.
   ///
   /// - Throws: `damaged`, `different` and `unsupported` where the tensors of a weight do not fit

@@ -112,22 +112,27 @@ package struct RelaidSource: TensorView {
     guard let (content, weight) = parts[ExactName(tensor.name)] else {
       return try viewed.read(tensor, bytes: range, into: &buffer)
     }
-    if case .setting(let bytes) = content {
-      buffer.copy(unsafe bytes.span.bytes.extracting(range))
-      return
-    }
-    let codes = try groups.value(of: weight.name) { () throws(PeftoolError) in
-      try weight.read(from: viewed)
-    }
     switch content {
     case .codes where layout == .hqq:
-      GroupInt4.packHalves(codes.codes.span, range, into: &buffer)
-    case .codes: buffer.copy(codes.codes.span.extracting(range))
-    case .scales: buffer.copy(unsafe codes.scales.span.bytes.extracting(range))
+      let codes = try read(weight).codes
+      GroupInt4.packHalves(codes.span, range, into: &buffer)
+    case .codes:
+      let codes = try read(weight).codes
+      buffer.copy(codes.span.extracting(range))
+    case .scales:
+      let scales = try read(weight).scales
+      buffer.copy(unsafe scales.span.bytes.extracting(range))
     case .shifts:
-      let shifts = try shifts(of: codes, weight)
+      let shifts = try shifts(of: read(weight), weight)
       buffer.copy(unsafe shifts.span.bytes.extracting(range))
-    case .setting: preconditionFailure("settings are copied")
+    case .setting(let bytes): buffer.copy(unsafe bytes.span.bytes.extracting(range))
+    }
+  }
+
+  /// A weight's codes with all that is beside them, of which the last few are kept.
+  private func read(_ weight: Int4Weight) throws(PeftoolError) -> GroupCodes {
+    try groups.value(of: weight.name) { () throws(PeftoolError) in
+      try weight.read(from: viewed)
     }
   }
 

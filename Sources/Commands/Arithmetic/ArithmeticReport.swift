@@ -34,8 +34,7 @@ extension ArithmeticReport {
     facts.append("method", "\(method.name): \(method.summary)")
     facts.append("modules", modulesText)
     facts.append("change", changeText)
-    // Entries have no rank but the file's own.
-    if method.name != "shira" { facts.append("rank", rankText) }
+    facts.append("rank", rankText)
     facts.append("parameters", parametersText)
     facts.append("entries", entriesText)
     facts.append("kept energy", keptEnergyText)
@@ -127,6 +126,7 @@ extension ArithmeticReport {
   }
 
   private var rankText: String? {
+    guard !kept.allSatisfy(\.isSparse) else { return nil }
     let after = kept.map(\.rank).countsText { "\($0)" }
     let before = kept.map(\.rankBefore).countsText { "\($0)" }
     return after == before ? after : after.map { "\($0), before \(before ?? "0")" }

@@ -17,10 +17,7 @@ struct RelaidModel {
   /// - Throws: `unsupported` for a model that is not in INT4, or in groups of several sizes, and in
   ///   hqq for codes of an embedding; as `QuantizedWeight.all` and `RelaidSource`.
   init(_ checkpoint: Checkpoint, as layout: Int4Layout) throws(PeftoolError) {
-    var weights: [Int4Weight] = []
-    for weight in try QuantizedWeight.all(in: checkpoint) {
-      if case .groups(let weight) = weight.form { weights.append(weight) }
-    }
+    let weights = try QuantizedWeight.all(in: checkpoint).compactMap(\.groups)
     guard let first = weights.first else {
       throw PeftoolError(
         .unsupported, "has no weights in int4, which --layout lays out anew", path: checkpoint.path)
@@ -34,22 +31,7 @@ struct RelaidModel {
     }
     let scheme = GroupScheme(
       layout: layout, groupSize: first.groupSize, isSymmetric: false, scaleDType: .f32)
-    let coded = Set(weights.map { ExactName($0.name) })
-    let base = try BaseModel(checkpoint.dequantized())
-    if layout == .hqq, let embedding = base.inputEmbedding?.name,
-      let weight = weights.first(where: { $0.name.isExactly(embedding) })
-    {
-      throw PeftoolError(
-        .unsupported,
-        "is an embedding in codes, of which hqq has none: 'peftool dequantize' decodes the model",
-        tensor: weight.codes.name,
-        path: checkpoint.source.files[weight.codes.fileIndex].path)
-    }
-    let linear = try LinearModules(of: base, include: [], exclude: [])
-    // The head is not among those skipped where transformers would skip it by itself.
-    let modules = linear.weights.map(\.module) + linear.skipped + ["lm_head"]
-    let skip = Set(modules).sorted()
-      .filter { !coded.contains(ExactName($0 + ".weight")) }
+    let skip = layout == .hqq ? try Self.skipped(beside: weights, in: checkpoint) : nil
     let source = try RelaidSource(checkpoint.source, weights: weights, as: layout)
     guard case .object(let members)? = try checkpoint.modelConfig?.splitQuantization().rest else {
       throw PeftoolError(.different, "has no config.json", path: checkpoint.path)
@@ -59,5 +41,28 @@ struct RelaidModel {
     notes = [
       "\(weights.count.text(of: "weight")) kept their codes and scales, in F32, as \(layout.rawValue)"
     ]
+  }
+
+  /// The linear modules that are in no codes, which HQQ's readers have to know.
+  ///
+  /// - Throws: `unsupported` where the embedding is in codes; as `LinearModules`.
+  private static func skipped(
+    beside weights: [Int4Weight], in checkpoint: Checkpoint
+  ) throws(PeftoolError) -> [String] {
+    let base = try BaseModel(checkpoint.dequantized())
+    if let embedding = base.inputEmbedding?.name,
+      let weight = weights.first(where: { $0.name.isExactly(embedding) })
+    {
+      throw PeftoolError(
+        .unsupported,
+        "is an embedding in codes, of which hqq has none: 'peftool dequantize' decodes the model",
+        tensor: weight.codes.name,
+        path: checkpoint.source.files[weight.codes.fileIndex].path)
+    }
+    let coded = Set(weights.map { ExactName($0.name) })
+    let linear = try LinearModules(of: base, include: [], exclude: [])
+    // The head is not among those skipped where transformers would skip it by itself.
+    let modules = linear.weights.map(\.module) + linear.skipped + ["lm_head"]
+    return Set(modules).sorted().filter { !coded.contains(ExactName($0 + ".weight")) }
   }
 }

@@ -33,7 +33,7 @@ struct Evaluation {
     var count = 0
     /// The examples of more tokens than the model sees at once; a whole text is none.
     var windowedCount = 0
-    /// The tokens of these that stand first in a window, which nothing predicts.
+    /// The tokens that would be predicted, but stand first in a later window of their text.
     var skippedCount = 0
     /// The tokens that were predicted.
     var tokenCount = 0
@@ -130,13 +130,7 @@ struct Evaluation {
       let (ids, labels) = try tokenizer.tokens(of: example.content)
       try language.check(ids)
       scores.count += 1
-      if ids.count > settings.maximumLength {
-        scores.windowedCount += 1
-        let cut = StridedWindows(
-          labels.map { $0 != TokenExamples.ignored }, length: settings.maximumLength,
-          stride: settings.stride)
-        scores.skippedCount += cut.dropFirst().count { $0.isLabel[0] }
-      }
+      scores.windowedCount += ids.count > settings.maximumLength ? 1 : 0
       try score(ids, isLabel: labels.map { $0 != TokenExamples.ignored }, &scores)
     } catch {
       throw error.at(line: example.line, path: input.path)
@@ -148,7 +142,9 @@ struct Evaluation {
   ) throws(PeftoolError) {
     let cut = StridedWindows(
       isLabel, length: settings.maximumLength, stride: settings.stride)
-    for (range, flags) in cut where flags.dropFirst().contains(true) {
+    for (range, flags) in cut {
+      if range.lowerBound > 0, flags[0] { scores.skippedCount += 1 }
+      guard flags.dropFirst().contains(true) else { continue }
       try windows.append(Array(ids[range]), isLabel: flags) { scores.add($0) }
     }
   }

@@ -95,9 +95,7 @@ enum QuantizedMerge: Sendable {
   private static func keepingCodes(
     _ weights: [QuantizedWeight], _ dtype: DType
   ) throws(PeftoolError) -> QuantizedMerge {
-    let groups = weights.compactMap { weight in
-      if case .groups(let groups) = weight.form { groups } else { nil }
-    }
+    let groups = weights.compactMap(\.groups)
     guard groups.allSatisfy({ $0.layout == .mlx }) else { return .zeroPoints(groups) }
     for weight in groups where dtype != .f32 && dtype != weight.scales.dtype {
       throw PeftoolError(

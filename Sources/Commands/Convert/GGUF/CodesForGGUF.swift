@@ -19,18 +19,12 @@ struct CodesForGGUF {
   /// - Throws: as `QuantizedWeight.all` and `Q4v1Source`.
   init(_ checkpoint: Checkpoint) throws(PeftoolError) {
     model = checkpoint
-    var weights: [Int4Weight] = []
-    for weight in try QuantizedWeight.all(in: checkpoint) {
-      if case .groups(let weight) = weight.form { weights.append(weight) }
-    }
+    let weights = try QuantizedWeight.all(in: checkpoint).compactMap(\.groups)
     guard !weights.isEmpty else { return }
     hasCodes = true
-    var config = try checkpoint.modelConfig
-    if case .object(let members) = config {
-      config = .object(members.filter { !BaseModel.quantizationKeys.contains($0.key) })
-    }
     model = checkpoint.viewed(
-      through: try Q4v1Source(checkpoint.source, weights: weights), config: config)
+      through: try Q4v1Source(checkpoint.source, weights: weights),
+      config: try checkpoint.modelConfig?.splitQuantization().rest)
     var rounded = 0
     for weight in weights where try !weight.fitsF16(in: checkpoint.source) { rounded += 1 }
     notes.append("\(weights.count.text(of: "weight")) kept their codes")
