@@ -55,4 +55,12 @@ package final class Projection: Sendable {
     weight.widen(rows: rows, columns: columns, into: tile)
     adapter?.add(rows: rows, columns: columns, to: tile)
   }
+
+  /// The same as it lies, where the weight itself is trained, or else in a scratch.
+  func tile(rows: Range<Int>, columns: Range<Int>, in scratch: Rows) -> Rows {
+    if let own = weight.whole { return own.values.rows(rows).columns(columns) }
+    let tile = scratch.reshaped(rows.count, columns.count)
+    fill(rows: rows, columns: columns, into: tile)
+    return tile
+  }
 }

@@ -16,6 +16,9 @@ struct ProjectionGroup: Sendable {
   static let tileDepth = Int(PEF_DEPTH)
   /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
   static let tileWidth = 192
+  /// The most inputs that a tile of a weight's gradient spans. A part of dy is laid out anew for
+  /// each tile, so this one is wide, but its panels (384 KiB) still stay in the second cache.
+  static let gradientWidth = 384
   /// The tokens of a piece of work that is cut by tokens.
   static let tokenCount = 64
 
@@ -24,7 +27,8 @@ struct ProjectionGroup: Sendable {
   static let widenedCount = Int(PEF_PANEL)
 
   /// The floats of scratch that a thread needs: a tile's panels, and what is widened for it.
-  static let scratchCount = tileDepth * tileWidth + widenedCount * max(tileDepth, tileWidth)
+  static let scratchCount = max(
+    tileDepth * tileWidth + widenedCount * max(tileDepth, tileWidth), tileDepth * gradientWidth)
 
   var inputs: Int { projections[0].inputs }
 
@@ -125,6 +129,11 @@ struct ProjectionGroup: Sendable {
   /// All pieces, the large ones first.
   func pieces(needsInput: Bool, threads: Int) -> [Piece] {
     var pieces: [Piece] = []
+    if projections.contains(where: { $0.weight.whole != nil }) {
+      let parts = threads * ((inputs - 1) / (threads * Self.gradientWidth) + 1)
+      let width = Self.width(inputs, parts: parts)
+      pieces += (0..<inputs).cut(into: width).map { .weights($0) }
+    }
     if needsInput {
       pieces += (0..<inputs).cut(into: Self.width(inputs, threads)).map { .input($0) }
     }
@@ -133,9 +142,6 @@ struct ProjectionGroup: Sendable {
         pieces += (0..<inputs).cut(into: Self.tileWidth).map { .a(place, $0) }
       }
       pieces += (0..<projection.outputs).cut(into: Self.tileWidth).map { .b(place, $0) }
-    }
-    if projections.contains(where: { $0.weight.whole != nil }) {
-      pieces += (0..<inputs).cut(into: Self.width(inputs, threads)).map { .weights($0) }
     }
     for (place, projection) in projections.enumerated() where projection.weight.isTrained {
       pieces += (0..<projection.weight.trainedRowCount).cut(into: 1).map { .rows(place, $0) }
@@ -218,8 +224,7 @@ extension Projection {
       let (widened, rest) = Self.split(scratch, width: columns.count)
       let panels = Panels(depth: columns.count, columns: rows.count, in: rest)
       for part in rows.cut(into: ProjectionGroup.widenedCount) {
-        let tile = widened.reshaped(part.count, columns.count)
-        fill(rows: part, columns: columns, into: tile)
+        let tile = tile(rows: part, columns: columns, in: widened)
         let first = part.lowerBound - rows.lowerBound
         if magnitude != nil {
           for row in 0..<part.count {
@@ -260,8 +265,7 @@ extension Projection {
       let (widened, rest) = Self.split(scratch, width: columns.count)
       let panels = Panels(depth: rows.count, columns: columns.count, in: rest)
       for part in rows.cut(into: ProjectionGroup.widenedCount) {
-        let tile = widened.reshaped(part.count, columns.count)
-        fill(rows: part, columns: columns, into: tile)
+        let tile = tile(rows: part, columns: columns, in: widened)
         panels.copy(tile, at: part.lowerBound - rows.lowerBound)
       }
       dx.multiply(dy.columns(rows), panels, adding: isAdding)
