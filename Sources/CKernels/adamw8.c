@@ -41,10 +41,26 @@ static const uint32_t unsigned8[256] = {
     0x3f744ccc, 0x3f76199a, 0x3f77e666, 0x3f79b334, 0x3f7b8000, 0x3f7d4ccc, 0x3f7f199a, 0x3f800000
 };
 
-// A map of codes, and the points midway between neighbouring values.
+// Numbers from -1 to 1 are sorted by their sign, exponent and the highest bits of their fraction
+// into places so narrow that two midpoints at most are within one. Sizes below LOWEST, which no
+// midpoint has, share the first place.
+enum { SHIFT = 17, LOWEST = (127 - 24) << 23, ONE = 127 << 23 };
+enum { PLACES = ((ONE - LOWEST) >> SHIFT) + 1 };
+
+// A map of codes.
 struct map {
-  float levels[256], midpoints[255];
+  float levels[256];
+  // The points midway between neighbouring values, and one that no number is beyond.
+  float midpoints[256];
+  // For each place of positive and of negative numbers, how many midpoints are below all of it.
+  uint8_t below[2][PLACES];
 };
+
+static float number(uint32_t bits) {
+  float result;
+  memcpy(&result, &bits, sizeof result);
+  return result;
+}
 
 static void fill(struct map *map, int is_signed) {
   if (is_signed)
@@ -53,13 +69,30 @@ static void fill(struct map *map, int is_signed) {
     memcpy(map->levels, unsigned8, sizeof unsigned8);
   for (size_t k = 0; k < 255; k++)
     map->midpoints[k] = 0.5f * (map->levels[k] + map->levels[k + 1]);
+  map->midpoints[255] = __builtin_inff();
+  uint8_t code = 0;
+  for (uint32_t k = PLACES; k-- > 0;) {
+    const float least = -number(LOWEST + ((k + 1) << SHIFT));
+    while (map->midpoints[code] < least) code++;
+    map->below[1][k] = code;
+  }
+  for (uint32_t k = 0; k < PLACES; k++) {
+    const float least = k == 0 ? 0 : number(LOWEST + (k << SHIFT));
+    while (map->midpoints[code] < least) code++;
+    map->below[0][k] = code;
+  }
 }
 
-// The code whose value is nearest, of two equally near the lower.
-static inline uint8_t nearest(float value, const float *midpoints) {
-  uint32_t code = 0;
-  for (uint32_t half = 128; half > 0; half /= 2)
-    code += midpoints[code + half - 1] < value ? half : 0;
+// The code whose value is nearest, of two equally near the lower: how many midpoints are below.
+// What is no number has some code.
+static inline uint8_t nearest(float value, const struct map *map) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  uint32_t size = bits & 0x7fffffff;
+  size = size < LOWEST ? LOWEST : size < ONE ? size : ONE;
+  uint32_t code = map->below[bits >> 31][(size - LOWEST) >> SHIFT];
+  code += map->midpoints[code] < value;
+  code += map->midpoints[code] < value;
   return (uint8_t)code;
 }
 
@@ -72,7 +105,7 @@ static inline void encode(const float *x, size_t count, const struct map *map, u
   }
   *scale = most;
   for (size_t i = 0; i < count; i++)
-    codes[i] = nearest(most == 0 ? 0 : x[i] / most, map->midpoints);
+    codes[i] = nearest(most == 0 ? 0 : x[i] / most, map);
 }
 
 PEF_CLONES void pef_adamw8_f32(const struct pef_adamw *step, float *restrict p,

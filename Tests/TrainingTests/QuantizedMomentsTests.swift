@@ -64,6 +64,41 @@ private func levels(isSigned: Bool) -> [Double] {
     }
   }
 
+  /// Codes of numbers of all sizes, each in a block whose largest is 1: those of the nearest values.
+  @Test func codesAreTheNearestForAllSizes() {
+    var step = Self.step
+    (step.one_less_beta1, step.beta2, step.one_less_beta2) = (1, 0, 1)
+    let maps = (levels(isSigned: true), levels(isSigned: false))
+    for exponent in 0..<30 {
+      let sizes = (0..<127).map {
+        Float(sign: .plus, exponent: -1 - exponent, significand: 1 + Float($0) / 127)
+      }
+      let g = [1] + sizes + sizes.map(-) + [0]
+      var p = [Float](repeating: 0, count: g.count)
+      var (m, v) = ([UInt8](repeating: 127, count: g.count), [UInt8](repeating: 0, count: g.count))
+      var (mScales, vScales): ([Float], [Float]) = ([0], [0])
+      pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, g, g.count)
+      for place in g.indices {
+        let value = Double(g[place])
+        for (code, value, map) in [(m[place], value, maps.0), (v[place], value * value, maps.1)] {
+          let least = map.map { abs($0 - value) }.min() ?? 0
+          #expect(abs(map[Int(code)] - value) <= least + 3e-7 * abs(value))
+        }
+      }
+    }
+  }
+
+  /// What is not finite has some code: it ends a run elsewhere, not in the search.
+  @Test(arguments: [Float.nan, .infinity, -.infinity, .greatestFiniteMagnitude])
+  func whatIsNotFiniteHasACode(number: Float) {
+    var p: [Float] = [1, 1, 1]
+    var (m, v): ([UInt8], [UInt8]) = ([0, 0, 0], [0, 0, 0])
+    var (mScales, vScales): ([Float], [Float]) = ([0], [0])
+    var step = Self.step
+    pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, [number, 1, -number], 3)
+    #expect(!p[0].isFinite || abs(p[0]) < 10)
+  }
+
   /// Zeros stay zeros, where bitsandbytes on a CPU makes 1.5e-5 of the largest of them.
   @Test func zerosStayZeros() {
     var p: [Float] = [1, 1, 1]
