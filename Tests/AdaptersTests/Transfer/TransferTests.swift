@@ -181,6 +181,12 @@ import Testing
       }
       #expect(moved.results.allSatisfy { (($0.keptEnergy ?? 0) > 0.99) == isKept })
     }
+    let error = #expect(throws: PeftoolError.self) {
+      try transfer(adapter, from: base, to: near) {
+        ($0.method, $0.subspace, $0.threshold) = (.loraX, 3, 0.99)
+      }
+    }
+    #expect(error?.description.contains("; --method prolora keeps what lies outside of ") == true)
   }
 
   @Test func aStrangerIsRefusedByName() throws {
