@@ -1,6 +1,7 @@
 #include "CKernels.h"
 #include "adamw.h"
 #include "dispatch.h"
+#include "half.h"
 
 #include <string.h>
 
@@ -52,15 +53,9 @@ struct map {
   float levels[256];
   // The points midway between neighbouring values, and one that no number is beyond.
   float midpoints[256];
-  // For each place of positive and of negative numbers, how many midpoints are below all of it.
+  // For each place of positive and of negative numbers, how many midpoints are below it.
   uint8_t below[2][PLACES];
 };
-
-static float number(uint32_t bits) {
-  float result;
-  memcpy(&result, &bits, sizeof result);
-  return result;
-}
 
 static void fill(struct map *map, int is_signed) {
   if (is_signed)
@@ -72,12 +67,12 @@ static void fill(struct map *map, int is_signed) {
   map->midpoints[255] = __builtin_inff();
   uint8_t code = 0;
   for (uint32_t k = PLACES; k-- > 0;) {
-    const float least = -number(LOWEST + ((k + 1) << SHIFT));
+    const float least = -float_of(LOWEST + ((k + 1) << SHIFT));
     while (map->midpoints[code] < least) code++;
     map->below[1][k] = code;
   }
   for (uint32_t k = 0; k < PLACES; k++) {
-    const float least = k == 0 ? 0 : number(LOWEST + (k << SHIFT));
+    const float least = k == 0 ? 0 : float_of(LOWEST + (k << SHIFT));
     while (map->midpoints[code] < least) code++;
     map->below[0][k] = code;
   }
@@ -86,8 +81,7 @@ static void fill(struct map *map, int is_signed) {
 // The code whose value is nearest, of two equally near the lower: how many midpoints are below.
 // What is no number has some code.
 static inline uint8_t nearest(float value, const struct map *map) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
+  const uint32_t bits = bits_of(value);
   uint32_t size = bits & 0x7fffffff;
   size = size < LOWEST ? LOWEST : size < ONE ? size : ONE;
   uint32_t code = map->below[bits >> 31][(size - LOWEST) >> SHIFT];

@@ -56,7 +56,8 @@ package final class Projection: Sendable {
     adapter?.add(rows: rows, columns: columns, to: tile)
   }
 
-  /// The same as it lies, where the weight itself is trained, or else in a scratch.
+  /// The same to be read: as it lies where the weight is trained, for then there is no adapter, or
+  /// else in a scratch.
   func tile(rows: Range<Int>, columns: Range<Int>, in scratch: Rows) -> Rows {
     if let own = weight.whole { return own.values.rows(rows).columns(columns) }
     let tile = scratch.reshaped(rows.count, columns.count)

@@ -16,8 +16,10 @@ struct ProjectionGroup: Sendable {
   static let tileDepth = Int(PEF_DEPTH)
   /// The most outputs (backward: inputs) that a tile spans; a multiple of a panel's width.
   static let tileWidth = 192
-  /// The most inputs that a tile of a weight's gradient spans. A part of dy is laid out anew for
-  /// each tile, so this one is wide, but its panels (384 KiB) still stay in the second cache.
+  /// The most inputs that a tile of a weight's gradient spans.
+  ///
+  /// A part of dy is laid out anew for each tile, so this one is wide; its panels (384 KiB) still
+  /// stay in a second cache of 1 MiB.
   static let gradientWidth = 384
   /// The tokens of a piece of work that is cut by tokens.
   static let tokenCount = 64
@@ -26,15 +28,19 @@ struct ProjectionGroup: Sendable {
   /// until they are laid out.
   static let widenedCount = Int(PEF_PANEL)
 
-  /// The floats of scratch that a thread needs: a tile's panels, and what is widened for it.
+  /// The floats of scratch that a thread needs: a tile's panels, and what is widened for it, or
+  /// the panels of a gradient's tile.
   static let scratchCount = max(
     tileDepth * tileWidth + widenedCount * max(tileDepth, tileWidth), tileDepth * gradientWidth)
 
   var inputs: Int { projections[0].inputs }
 
-  /// The width of tiles for so many columns in all: as many tiles for each thread, two at least.
-  static func width(_ columns: Int, _ threads: Int) -> Int {
-    let rounds = max(2, (columns + threads * tileWidth - 1) / (threads * tileWidth))
+  /// The width of tiles for so many columns in all: as many tiles for each thread, so many at
+  /// least, each as wide as `most` at most.
+  static func width(
+    _ columns: Int, _ threads: Int, most: Int = tileWidth, rounds: Int = 2
+  ) -> Int {
+    let rounds = max(rounds, (columns + threads * most - 1) / (threads * most))
     return width(columns, parts: threads * rounds)
   }
 
@@ -126,12 +132,11 @@ struct ProjectionGroup: Sendable {
     case bias(Int)
   }
 
-  /// All pieces, the large ones first.
+  /// All pieces, those first that are large as a rule.
   func pieces(needsInput: Bool, threads: Int) -> [Piece] {
     var pieces: [Piece] = []
     if projections.contains(where: { $0.weight.whole != nil }) {
-      let parts = threads * ((inputs - 1) / (threads * Self.gradientWidth) + 1)
-      let width = Self.width(inputs, parts: parts)
+      let width = Self.width(inputs, threads, most: Self.gradientWidth, rounds: 1)
       pieces += (0..<inputs).cut(into: width).map { .weights($0) }
     }
     if needsInput {

@@ -110,28 +110,35 @@ private let tied = #""tie_word_embeddings": true"#
     }
   }
 
-  /// More rows than a piece of work has.
-  @Test func aWideLayersGradientIsTheSumOverTokens() throws {
-    let (count, inputs, outputs) = (70, 37, 410)
+  /// A layer with more outputs than a piece of work has, and with inputs of several pieces, whole
+  /// ones and others, and more tokens than are added up at once.
+  @Test(arguments: [(70, 37, 410, 2), (300, 768, 40, 1), (300, 790, 40, 1)])
+  func aWideLayerIsItsProducts(count: Int, inputs: Int, outputs: Int, threads: Int) {
     let (x, dy) = (randomRows(count, inputs, seed: 1), randomRows(count, outputs, seed: 2))
     let bias = TrainableParameter("b", randomRows(1, outputs, seed: 3))
     let parameter = TrainableParameter("w", randomRows(outputs, inputs, seed: 4))
     let group = ProjectionGroup(projections: [
       Projection("l", .whole(parameter), trainedBias: bias)
     ])
-    group.backward(x, [dy], ys: [nil], into: nil, workspace())
-    let (xs, dys) = (x.doubles, dy.doubles)
-    var dw = [Double](repeating: 0, count: outputs * inputs)
-    var db = [Double](repeating: 0, count: outputs)
-    for token in 0..<count {
-      for row in 0..<outputs {
-        let own = dys[token * outputs + row]
-        db[row] += own
-        for column in 0..<inputs { dw[row * inputs + column] += own * xs[token * inputs + column] }
-      }
+    let (y, dx) = (Rows(count, outputs), Rows(count, inputs))
+    let work = workspace(threads: threads)
+    group.forward(x, into: [y], work)
+    group.backward(x, [dy], ys: [nil], into: dx, work)
+
+    func matrix(_ rows: Rows) -> Matrix<Double> {
+      Matrix(rows: rows.count, columns: rows.columns, elements: rows.doubles)
     }
-    #expect(error(parameter.gradient.values, dw) < f32Tolerance)
-    #expect(error(bias.gradient.values, db) < f32Tolerance)
+    let (xs, dys, ws) = (matrix(x), matrix(dy), matrix(parameter.values))
+    let ones = Matrix(rows: count, columns: 1, elements: [Double](repeating: 1, count: count))
+    let biased = product(ones, matrix(bias.values)).elements
+    let expected = zip(product(xs, ws, transposing: .right).elements, biased).map { $0 + $1 }
+    #expect(error(y.values, expected) < f32Tolerance)
+    #expect(error(dx.values, product(dys, ws).elements) < f32Tolerance)
+    #expect(
+      error(parameter.gradient.values, product(dys, xs, transposing: .left).elements)
+        < f32Tolerance)
+    #expect(
+      error(bias.gradient.values, product(dys, ones, transposing: .left).elements) < f32Tolerance)
   }
 
   @Test(arguments: [["embed_tokens", "lm_head", "norm", "up_proj"], []])

@@ -80,23 +80,42 @@ private func levels(isSigned: Bool) -> [Double] {
       pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, g, g.count)
       for place in g.indices {
         let value = Double(g[place])
-        for (code, value, map) in [(m[place], value, maps.0), (v[place], value * value, maps.1)] {
-          let least = map.map { abs($0 - value) }.min() ?? 0
-          #expect(abs(map[Int(code)] - value) <= least + 3e-7 * abs(value))
+        for (code, own, map) in [(m[place], value, maps.0), (v[place], value * value, maps.1)] {
+          let least = map.map { abs($0 - own) }.min() ?? 0
+          #expect(abs(map[Int(code)] - own) <= least + 3e-7 * abs(own))
         }
       }
     }
   }
 
-  /// What is not finite has some code: it ends a run elsewhere, not in the search.
-  @Test(arguments: [Float.nan, .infinity, -.infinity, .greatestFiniteMagnitude])
-  func whatIsNotFiniteHasACode(number: Float) {
+  /// The points midway between first moments have the lower code, the next numbers above the upper.
+  @Test func midpointsHaveTheLowerCode() {
+    var step = Self.step
+    step.one_less_beta1 = 1
+    var levels = [Float](repeating: 0, count: 256)
+    pef_levels8(&levels)
+    let midpoints = zip(levels, levels.dropFirst()).map { 0.5 * ($0 + $1) }
+    for (numbers, first) in [
+      (midpoints, 0), (midpoints.map(\.nextUp), 1), (midpoints.map(\.nextDown), 0),
+    ] {
+      let g = [1] + numbers
+      var p = [Float](repeating: 0, count: 256)
+      var (m, v) = ([UInt8](repeating: 127, count: 256), [UInt8](repeating: 0, count: 256))
+      var (mScales, vScales): ([Float], [Float]) = ([0], [0])
+      pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, g, 256)
+      #expect(m.dropFirst().map(Int.init) == Array(first..<255 + first))
+    }
+  }
+
+  /// What is not finite ends a run elsewhere, not in the search; what is beside it has its code.
+  @Test(arguments: [Float.nan, .infinity, -.infinity])
+  func whatIsNotFiniteIsNotSearchedFor(number: Float) {
     var p: [Float] = [1, 1, 1]
-    var (m, v): ([UInt8], [UInt8]) = ([0, 0, 0], [0, 0, 0])
+    var (m, v): ([UInt8], [UInt8]) = ([127, 127, 127], [0, 0, 0])
     var (mScales, vScales): ([Float], [Float]) = ([0], [0])
     var step = Self.step
-    pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, [number, 1, -number], 3)
-    #expect(!p[0].isFinite || abs(p[0]) < 10)
+    pef_adamw8_f32(&step, &p, &m, &mScales, &v, &vScales, [number, 0, -number], 3)
+    #expect(m[1] == 127 && v[1] == 0 && p[1] == 0.99)
   }
 
   /// Zeros stay zeros, where bitsandbytes on a CPU makes 1.5e-5 of the largest of them.

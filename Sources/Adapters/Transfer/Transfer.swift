@@ -295,13 +295,15 @@ package struct Transfer: LowRankArithmetic, OperandArithmetic {
       (overlap.alignment.map { [("alignment", $0)] }
         ?? [("overlap of outputs", overlap.outputs), ("overlap of inputs", overlap.inputs)])
       + [("kept energy", worst.keptEnergy ?? 1)]
+    let keepsMore =
+      [.loraX, .crossLoRA].contains(options.method)
+      && lost.allSatisfy { ($0.overlap?.least ?? 0) >= options.threshold }
     throw PeftoolError(
       .different,
       "\(lost.count) of \(results.count) layers are below the threshold \(options.threshold); "
         + "\(worst.path.printable) has "
         + figures.map { "\($0.0) \(Self.text($0.1))" }.joined(separator: ", ") + "; "
-        + (worst.losesRest && [.loraX, .crossLoRA].contains(options.method)
-          ? "--method prolora keeps what lies outside of the subspaces, and " : "")
+        + (keepsMore ? "--method prolora keeps what lies outside of the subspaces, and " : "")
         + Self.wayOut, path: operands[0].operand.path)
   }
 
@@ -319,17 +321,15 @@ extension ModuleResult {
     package let inputs: Double
     /// The mean cosine of singular vectors and their counterparts; nil where they are not paired.
     package var alignment: Double?
+
+    /// That of the side which is less near.
+    fileprivate var least: Double { min(outputs, inputs) }
   }
 
   /// The least of what a layer's transfer is judged by.
-  fileprivate var survival: Double { min(keptEnergy ?? 1, nearness) }
-
-  /// Whether the weights are nearer to each other than the adapter is to what was moved of it.
-  fileprivate var losesRest: Bool { (keptEnergy ?? 1) < nearness }
-
-  /// The least of how near the weights are.
-  private var nearness: Double {
-    guard let overlap else { return 1 }
-    return overlap.alignment ?? min(overlap.outputs, overlap.inputs)
+  fileprivate var survival: Double {
+    let kept = keptEnergy ?? 1
+    guard let overlap else { return kept }
+    return min(kept, overlap.alignment ?? overlap.least)
   }
 }
