@@ -1,6 +1,7 @@
 /// What one adapter makes of one tensor W of the base: W' = update(own ?? W).
 package struct Change: Sendable {
-  /// The adapter's full values that take W's place, rounded to the base's dtype as PEFT does.
+  /// The adapter's full values that take W's place, rounded to the base's dtype as PEFT does where
+  /// that is written.
   package var own: StoredTensor?
   /// What is then done with them.
   package var update: Update?

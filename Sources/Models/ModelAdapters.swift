@@ -180,7 +180,11 @@ private struct Part {
       )
     }
     if let own = change.own, !isSole, try !own.isSame(as: resolved.target.stored) {
-      throw refused(own, "takes the place of '\(resolved.target.name.printable)'")
+      throw own.at(
+        PeftoolError(
+          .unsupported,
+          "takes the place of '\(resolved.target.name.printable)', as only an adapter by itself, "
+            + "of weight 1, does beside the weights; \(ModelAdapters.wayOut)"))
     }
     switch change.update {
     case nil: return nil

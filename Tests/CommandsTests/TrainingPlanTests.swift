@@ -270,6 +270,22 @@ extension TrainingPlan {
     #expect(try run(rows + 1, "auto").fits == false)
   }
 
+  /// On a GPU logits take memory of each row, too.
+  @Test(arguments: ["LoRA", "QLoRA", "AdaLoRA", "GaLore 8-bit"])
+  func whatFitsOnAGPUIsUpToTheLargestBatch(method: String) throws {
+    var found: [(isLarge: Bool, keeping: LossPass.Keeping)] = []
+    for rows in 1...24 {
+      let run = try plan(
+        small, "--gpu", "--max-length", "64", "--memory", "100MB", "--batch-size", "\(rows)"
+      ).run(method)
+      let largest = try #require(run.largestBatch)
+      #expect(run.fits == (rows <= largest))
+      found.append((rows > largest, run.keeping))
+    }
+    #expect(found.contains { $0 == (false, .everything) })
+    #expect(found.contains { $0 == (false, .inputs) } && found.contains { $0.isLarge })
+  }
+
   @Test func codesAreTrainedBesideAlone() throws {
     let config = small.replacingOccurrences(
       of: #""dtype": "bfloat16""#,

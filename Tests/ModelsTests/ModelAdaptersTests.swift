@@ -4,6 +4,7 @@ import Files
 import Fixtures
 import Foundation
 import LinearAlgebra
+import Tensors
 import Testing
 
 @testable import Models
@@ -93,7 +94,10 @@ import Testing
   @Test(arguments: [
     (["dora", "lora"], "is of DoRA, which is applied alone and with weight 1"),
     (["save-modules", "lora"], "'peftool merge' folds the adapter into the model"),
-    (["save-modules", "lora"], "takes the place of 'lm_head.weight'"),
+    (
+      ["save-modules", "lora"],
+      "takes the place of 'lm_head.weight', as only an adapter by itself, of weight 1, does"
+    ),
     (["ia3"], "holds factors of (IA)³, which is not applied beside the weights"),
     (
       ["trainable-tokens", "lora"],
@@ -113,12 +117,15 @@ import Testing
   @Test(arguments: [
     ("llama-f32", "save-modules"), ("llama-f32", "trainable-tokens"), ("qwen2-f32", "bias-all"),
     ("qwen2-f32", "lora-bias"), ("llama-f32", "lora"), ("llama-f32", "dora"),
+    ("llama-bf16", "save-modules"), ("llama-bf16", "lora"),
   ])
   func besideTheWeightsAndMergedAreTheSame(base: String, name: String) throws {
     let model = try load([name], base: "bases/\(base)")
     let checkpoint = try Checkpoint(opening: Self.sample("bases/\(base)"))
+    var options = MergePlan.Options(weights: [1])
+    options.dtype = .f32
     let plan = try MergePlan(
-      checkpoint, [Adapter(opening: Self.sample("adapters/\(name)"))], .init(weights: [1]))
+      checkpoint, [Adapter(opening: Self.sample("adapters/\(name)"))], options)
     let merged = try Llama(
       checkpoint.viewed(through: MergedSource(plan), config: plan.base.config))
     let tokens: [Int32] = [1, 7, 100, 42, 7, 3]

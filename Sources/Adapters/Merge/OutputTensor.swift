@@ -8,9 +8,9 @@ package struct OutputTensor: Sendable {
   package let dtype: DType
   /// The tensor that it starts from: the base's, or an adapter's own in its place.
   package let base: StoredTensor
-  /// The dtype of the base model's tensor, to which starting values are rounded first.
+  /// The dtype of the base model's tensor.
   ///
-  /// It differs from `base.dtype` for an adapter's own values only.
+  /// It differs from `base.dtype` for an adapter's own values only: `PreparedTensor.ownRounding`.
   package let baseDType: DType
   /// Whether `base` is an adapter's.
   package var isOwn = false

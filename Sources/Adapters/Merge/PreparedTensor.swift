@@ -15,6 +15,10 @@ package final class PreparedTensor<R: Real>: Sendable {
   /// W + (W' − W).
   let isSole: Bool
 
+  /// The dtype that an adapter's full values are rounded to first, the base's as in PEFT; nil where
+  /// another one is written: then no merge of PEFT's is there to be equal to.
+  let ownRounding: DType?
+
   /// Reads the factors; a DoRA norm over columns takes a pass over the tensor.
   ///
   /// - Throws: `io`, `damaged` for an adapter's value that is NaN or infinite.
@@ -22,14 +26,14 @@ package final class PreparedTensor<R: Real>: Sendable {
     self.tensor = tensor
     self.rounding = rounding
     isSole = tensor.changes.count == 1 && tensor.changes[0].weight == 1
+    let hasPeer = rounding != .once || tensor.dtype == tensor.baseDType
+    ownRounding = hasPeer ? tensor.baseDType : nil
     var changes: [PreparedChange<R>] = []
     for change in tensor.changes {
       changes.append(
         try PreparedChange(
-          change, of: tensor,
-          // With another dtype there is no merge of PEFT's to be equal to.
-          roundsLikePEFT: rounding != .once || isSole && tensor.dtype == tensor.baseDType,
-          roundsAll: rounding == .peftSafe))
+          change, of: tensor, roundsLikePEFT: rounding != .once || isSole && hasPeer,
+          roundsAll: rounding == .peftSafe, ownRounding: ownRounding))
     }
     self.changes = changes
   }
@@ -43,7 +47,7 @@ struct PreparedChange<R: Real>: Sendable {
 
   init(
     _ weighted: OutputTensor.WeightedChange, of tensor: OutputTensor, roundsLikePEFT: Bool,
-    roundsAll: Bool
+    roundsAll: Bool, ownRounding: DType?
   ) throws(PeftoolError) {
     weight = R(weighted.weight)
     own = weighted.change.own
@@ -57,7 +61,7 @@ struct PreparedChange<R: Real>: Sendable {
       case .dora(let d, let magnitude, let axis):
         try Self.dora(
           PreparedLowRank(d, isRounded: false, of: tensor),
-          magnitude.values(R.self), axis, weighted.change.own ?? tensor.base, tensor)
+          magnitude.values(R.self), axis, weighted.change.own ?? tensor.base, ownRounding)
       case .sparse(let s): .sparse(try s.entries(R.self))
       case .multiply(let l, .rows): .multiplyRows(try l.values(R.self))
       case .multiply(let l, .columns(let repeated)):
@@ -74,11 +78,11 @@ struct PreparedChange<R: Real>: Sendable {
 
   private static func dora(
     _ d: PreparedLowRank<R>, _ magnitude: [R], _ axis: Change.Axis, _ start: StoredTensor,
-    _ tensor: OutputTensor
+    _ rounding: DType?
   ) throws(PeftoolError) -> PreparedUpdate<R> {
     guard axis != .rows else { return .doraRows(d, magnitude: magnitude) }
     var tile = Tile<R>(columns: start.columnCount)
-    let norms = try tile.columnNorms(of: start, in: tensor.baseDType, adding: d)
+    let norms = try tile.columnNorms(of: start, in: rounding ?? start.dtype, adding: d)
     return .doraColumns(d, factors: zip(magnitude, norms).map { $0 / R($1) })
   }
 }

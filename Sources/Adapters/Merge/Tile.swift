@@ -42,7 +42,9 @@ struct Tile<R: Real>: ~Copyable {
   ) throws(PeftoolError) -> TileSums {
     let tensor = prepared.tensor
     let count = rows.count * columns
-    Self.widen(input, tensor.base.dtype, roundingTo: tensor.baseDType, &w, &bytes, count)
+    Self.widen(
+      input, tensor.base.dtype, roundingTo: prepared.ownRounding ?? tensor.base.dtype, &w, &bytes,
+      count)
     guard !prepared.changes.isEmpty else {
       R.narrow(w.span, tensor.dtype, into: &output, count: count)
       return TileSums()
@@ -83,7 +85,7 @@ struct Tile<R: Real>: ~Copyable {
     }
     let isChained = prepared.rounding != .once
     if let own = change.own {
-      try read(own, rows, roundingTo: prepared.tensor.baseDType)
+      try read(own, rows, roundingTo: prepared.ownRounding ?? own.dtype)
     } else {
       changed.copy(isChained ? merged : w, count)
     }

@@ -62,8 +62,6 @@ struct GPUMemory: MemoryEstimate {
     isEightBit ? 2 * count + 8 * ((count + 255) / 256) : 2 * width * count
   }
 
-  var byteCountBesideActivations: Int { weights + gradients + optimizer }
-
   func memory(rows: Int, keeping: LossPass.Keeping) -> PlannedRun.Memory {
     let configuration = model.configuration
     let (hidden, inner) = (configuration.hiddenSize, configuration.intermediateSize)

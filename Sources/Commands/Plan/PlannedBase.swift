@@ -29,7 +29,8 @@ struct PlannedBase {
 
   /// Reads a model's folder, or a `config.json`; no weight is read.
   ///
-  /// - Throws: `io`; `damaged` and `unsupported` as `LlamaConfiguration`, with the path.
+  /// - Throws: `io`; `unsupported` for an adapter; `damaged` and `unsupported` as
+  ///   `LlamaConfiguration`, with the path.
   init(opening path: String) throws(PeftoolError) {
     let isFolder = Folder.isFolder(path)
     self.path = isFolder ? Folder.trimmed(path) : Folder.parent(of: path)
@@ -40,6 +41,9 @@ struct PlannedBase {
     guard isFolder || Folder.name(of: path).hasSuffix(".json") else {
       throw PeftoolError(
         .unsupported, "is a file, expected a model's folder or its config.json", path: path)
+    }
+    if isFolder, Folder.exists(Folder.path(path, Checkpoint.adapterConfigName)) {
+      throw PeftoolError(.unsupported, "is an adapter, expected a model", path: path)
     }
     guard Folder.exists(file) else {
       throw PeftoolError(.io, "is not there, which tells what model it is", path: file)

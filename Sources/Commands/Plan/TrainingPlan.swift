@@ -196,9 +196,9 @@ struct TrainingPlan {
   private static func pass(
     _ rows: Int, _ estimate: any MemoryEstimate, _ settings: Settings
   ) -> (keeping: LossPass.Keeping, memory: PlannedRun.Memory) {
+    let all = estimate.memory(rows: rows, keeping: .everything)
     let keeping = settings.checkpointing.keeping(
-      free: settings.memory.map { $0 - estimate.byteCountBesideActivations },
-      estimate.memory(rows: rows, keeping: .everything).activations)
+      free: settings.memory.map { $0 - (all.total - all.activations) }, all.activations)
     return (keeping, estimate.memory(rows: rows, keeping: keeping))
   }
 
@@ -221,9 +221,6 @@ struct TrainingPlan {
 
 /// The memory of a method, by the rows of a batch.
 protocol MemoryEstimate {
-  /// What does not depend on the batch.
-  var byteCountBesideActivations: Int { get }
-
   /// All, by its parts.
   func memory(rows: Int, keeping: LossPass.Keeping) -> PlannedRun.Memory
 }
@@ -242,10 +239,6 @@ struct ProcessorMemory: MemoryEstimate {
     size = TrainingSize(model, own, isEightBit: method.isEightBit, threads: settings.threads)
     rest =
       TrainingPlan.programByteCount + own.scratchByteCount(model, threads: settings.threads)
-  }
-
-  var byteCountBesideActivations: Int {
-    size.frozen + size.trainerByteCount + rest
   }
 
   func memory(rows: Int, keeping: LossPass.Keeping) -> PlannedRun.Memory {
