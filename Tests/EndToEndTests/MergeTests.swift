@@ -29,19 +29,30 @@ private let dora = Repository.sample("adapters/dora")
   }
 
   /// The next number of BF16 after 1 is 1 + 2⁻⁷: what is less than half of that goes.
-  @Test(arguments: [(0x1p-7, 0), (0x1p-9, 1), (0x1.8p-8, 1.0 / 3)] as [(Float, Double)])
-  func whatRoundingLosesIsTold(change: Float, lost: Double) throws {
+  @Test(
+    arguments: [(0x1p-7, 0), (0x1p-9, 1), (0x1.8p-8, 1.0 / 3)] as [(Float, Double)], [false, true])
+  func whatRoundingLosesIsTold(_ change: (size: Float, lost: Double), isSaved: Bool) throws {
     let place = try Workplace()
+    let (size, lost) = change
     try place.write(
       "base.safetensors", Safetensors.file([("layer.weight", "F32", [2, 2], [1, 1, 1, 1])]))
     try place.write(
       "adapter/adapter_model.safetensors",
-      Safetensors.file([
-        ("base_model.model.layer.lora_A.weight", "F32", [1, 2], [1, 1]),
-        ("base_model.model.layer.lora_B.weight", "F32", [2, 1], [change, change]),
-      ]))
+      Safetensors.file(
+        isSaved
+          ? [
+            (
+              "base_model.model.layer.weight", "F32", [2, 2],
+              [Float](repeating: 1 + size, count: 4)
+            )
+          ]
+          : [
+            ("base_model.model.layer.lora_A.weight", "F32", [1, 2], [1, 1]),
+            ("base_model.model.layer.lora_B.weight", "F32", [2, 1], [size, size]),
+          ]))
+    let saved = isSaved ? #", "modules_to_save": ["layer"]"# : ""
     try place.write(
-      "adapter/adapter_config.json", #"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#)
+      "adapter/adapter_config.json", #"{"peft_type": "LORA", "r": 1, "lora_alpha": 1\#(saved)}"#)
     let run = try place.run(
       "merge", "base.safetensors", "adapter", "-o", "out.safetensors", "--dtype", "BF16", "--json")
     let report = try #require(

@@ -194,12 +194,12 @@ private struct TensorPlanner {
     for (result, weight) in zip(resolved, options.weights) {
       guard var change = result.changes[name]?.change else { continue }
       if let own = change.own {
-        if resolved.count == 1, weight == 1 {
-          // The adapter's values take the base's place altogether, in another size as they may be.
+        isOwn = resolved.count == 1 && weight == 1
+        let isResized = own.shape != tensor.stored.shape
+        if isResized, isOwn {
           base = own
-          isOwn = true
           change.own = nil
-        } else if own.shape != tensor.stored.shape {
+        } else if isResized {
           throw own.at(
             PeftoolError(
               .unsupported,

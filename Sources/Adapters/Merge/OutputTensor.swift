@@ -6,13 +6,13 @@ package struct OutputTensor: Sendable {
   package let name: String
   /// The dtype that is written.
   package let dtype: DType
-  /// The tensor that it starts from: the base's, or an adapter's own in its place.
+  /// The tensor that it starts from: the base's, or in its place an adapter's own of another size.
   package let base: StoredTensor
   /// The dtype of the base model's tensor.
   ///
   /// It differs from `base.dtype` for an adapter's own values only: `PreparedTensor.ownRounding`.
   package let baseDType: DType
-  /// Whether `base` is an adapter's.
+  /// Whether an adapter's own values take the base's place altogether.
   package var isOwn = false
   /// What the adapters do with it, in their order.
   package let changes: [WeightedChange]

@@ -16,7 +16,8 @@ package final class PreparedTensor<R: Real>: Sendable {
   let isSole: Bool
 
   /// The dtype that an adapter's full values are rounded to first, the base's as in PEFT; nil where
-  /// another one is written: then no merge of PEFT's is there to be equal to.
+  /// another one is written, for then no merge of PEFT's is there to be equal to, and where they are
+  /// the result: that is rounded once.
   let ownRounding: DType?
 
   /// Reads the factors; a DoRA norm over columns takes a pass over the tensor.
@@ -27,7 +28,8 @@ package final class PreparedTensor<R: Real>: Sendable {
     self.rounding = rounding
     isSole = tensor.changes.count == 1 && tensor.changes[0].weight == 1
     let hasPeer = rounding != .once || tensor.dtype == tensor.baseDType
-    ownRounding = hasPeer ? tensor.baseDType : nil
+    let isResult = rounding == .once && isSole && tensor.changes[0].change.update == nil
+    ownRounding = hasPeer && !isResult ? tensor.baseDType : nil
     var changes: [PreparedChange<R>] = []
     for change in tensor.changes {
       changes.append(
