@@ -78,9 +78,11 @@ def loaded(base, adapter):
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_a_model_is_made_again(peftool, tmp_path, pair, dora):
     base, tuned, adapter = pair
+    is_tied = json.loads((base / "config.json").read_text())["tie_word_embeddings"]
     flags = ["--rank", "3", *(["--dora"] if dora else [])]
     report = extract(peftool, base, tuned, adapter, *flags)
     assert report["keptEnergy"] > 1 - 1e-6
+    assert any("is both ends" in note for note in report["notes"]) == (is_tied and not dora)
     right = logits(AutoModelForCausalLM.from_pretrained(tuned, dtype=torch.float32))
     ours = logits(loaded(base, adapter))
     assert (ours - right).norm() <= 1e-4 * right.norm()

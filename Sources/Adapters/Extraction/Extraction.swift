@@ -278,6 +278,11 @@ package struct Extraction: LowRankArithmetic {
     let unchangedCount = decomposed.count { $0 == nil }
     if unchangedCount > 0 { adapter.notes.append("unchanged modules left out: \(unchangedCount)") }
     if wholeCount > 0 { adapter.notes.append("modules saved whole: \(wholeCount)") }
+    if let end = ends.first {
+      adapter.notes.append(
+        "\(end.path.printable) is both ends of the model: 'merge' takes its change, 'resize', and "
+          + "'generate' and 'evaluate' beside the base, do not (--exclude leaves it out)")
+    }
     return (adapter, results)
   }
 
