@@ -8,9 +8,7 @@ package struct OutputTensor: Sendable {
   package let dtype: DType
   /// The tensor that it starts from: the base's, or in its place an adapter's own of another size.
   package let base: StoredTensor
-  /// The dtype of the base model's tensor.
-  ///
-  /// It differs from `base.dtype` for an adapter's own values only: `PreparedTensor.ownRounding`.
+  /// The dtype of the base model's tensor; `base` may have another where it is an adapter's.
   package let baseDType: DType
   /// Whether an adapter's own values take the base's place altogether.
   package var isOwn = false
